@@ -1,0 +1,118 @@
+/* device.h - a device: memory by lifetime, and replay of plans. `host` and `cuda` stand behind it.
+ *
+ * Three layers, each a struct of functions: the device (what it is), its memory (reserve, commit,
+ * seal: segment.h builds Text, Data and Stack on it), and executables (one per exact plan).
+ *
+ *   graph ──compile──▶ executable ──workspace needs──▶ planner ──plan──▶ place
+ *   weights ──bind──▶ (packed forms, counted in Text)
+ *   request ──replay──▶ steps, with no allocation
+ *
+ * compile() prepares a kernel a node for the graph's exact sizes (oneDNN primitives, cuBLASLt
+ * algorithms) and states the workspace each needs; it refuses an op without a kernel slot
+ * (DJ_ERR_UNSUPPORTED names the op). place() takes the plan's offsets. bind() is given the weights
+ * behind each binding and makes or finds their packed forms; it is skipped when a request brings the
+ * same weights as the last one. replay() runs the steps: it may read and write only the bindings, the
+ * slab from 0 to the plan's peak, and packed forms; it allocates nothing and cannot fail half-way for
+ * want of memory.
+ *
+ * Contract 3 (memory) is kept by segment.h, text.h and data.h; the device only supplies pages.
+ *
+ * Optional slots may be NULL and are marked so; all others must be set.
+ *
+ * Threads: compile, place and bind from one thread at a time per executable. replay() of one
+ * executable from one thread at a time, unless `reentrant` says that it keeps no state. Different
+ * executables replay concurrently. */
+#ifndef DJ_GPU_DEVICE_H
+#define DJ_GPU_DEVICE_H
+
+#include "planner/plan.h"
+#include "runtime/base/config.h"
+
+typedef struct dj_device dj_device_t;
+typedef struct dj_executable dj_executable_t;
+struct dj_text; /* text.h */
+
+typedef struct dj_device_info {
+    char kind[16];         /* "host", "cuda" */
+    char name[64];         /* processor or GPU */
+    char isa[32];          /* "avx512", "avx2", "sm_90" */
+    dj_hash_t class_hash;  /* kind, instruction set or compute capability, library versions */
+    uint64_t memory_bytes; /* of the device */
+    uint64_t page_bytes;   /* granularity of commit and seal */
+    uint32_t threads;      /* kernel threads (host) */
+    double flops_per_ns, bytes_per_ns;
+    uint64_t step_ns;
+} dj_device_info_t;
+
+/* Ranges of device memory. All addresses and sizes are multiples of page_bytes. */
+typedef struct dj_device_memory {
+    /* Address space without pages. DJ_ERR_MEMORY. */
+    dj_status_t (*reserve)(dj_device_t *device, uint64_t bytes, void **base_p);
+    /* Pages behind [base, base + bytes): zeroed, readable and writable. DJ_ERR_MEMORY. */
+    dj_status_t (*commit)(dj_device_t *device, void *base, uint64_t bytes);
+    /* Returns the pages; the range faults again when touched. */
+    void (*decommit)(dj_device_t *device, void *base, uint64_t bytes);
+    /* Read-only by mapping; `sealed` false makes it writable again. DJ_ERR_SYSTEM. */
+    dj_status_t (*seal)(dj_device_t *device, void *base, uint64_t bytes, bool sealed);
+    void (*release)(dj_device_t *device, void *base, uint64_t bytes);
+    /* Copies between device memory and host memory, complete on return. */
+    void (*copy_in)(dj_device_t *device, void *target, const void *host, uint64_t bytes);
+    void (*copy_out)(dj_device_t *device, void *host, const void *source, uint64_t bytes);
+    void (*copy)(dj_device_t *device, void *target, const void *source, uint64_t bytes);
+} dj_device_memory_t;
+
+/* One request's arguments to a replay. */
+typedef struct dj_launch {
+    void *const *bindings;    /* one pointer a binding of the graph, in its order */
+    void *stack;              /* the slab; at least peak_bytes, aligned to DJ_ALIGN_BYTES */
+    const uint64_t *scalars;  /* the scalar vector; offsets were checked */
+} dj_launch_t;
+
+typedef struct dj_device_ops {
+    const char *kind;
+    /* `cores`: list as in config; DJ_ERR_UNSUPPORTED when the hardware or a library is missing. */
+    dj_status_t (*open)(const dj_config_t *config, dj_device_t **device_p);
+    void (*close)(dj_device_t *device);
+    const dj_device_info_t *(*info)(const dj_device_t *device);
+    dj_device_memory_t memory;
+
+    /* Is there a kernel slot for this op at all? */
+    bool (*supports)(const dj_device_t *device, uint16_t op);
+    /* `graph` must outlive the executable. */
+    dj_status_t (*compile)(dj_device_t *device, const dj_graph_t *graph, dj_executable_t **exe_p);
+    /* Workspace of each node of the graph, bytes; owned by the executable. */
+    const uint64_t *(*workspaces)(const dj_executable_t *exe);
+    /* Takes a plan for the same graph (kept alive by the caller). DJ_ERR_CLASS when a step needs more
+     * workspace than the plan gives. */
+    dj_status_t (*place)(dj_executable_t *exe, const dj_plan_t *plan);
+    /* `texts[i]`: the Text behind binding i, NULL where it is not Text. The executable holds what it
+     * needs of them until the next bind or destroy. DJ_ERR_MEMORY. */
+    dj_status_t (*bind)(dj_executable_t *exe, struct dj_text *const *texts);
+    /* True when bind() was called with exactly these and replay may follow. */
+    bool (*bound)(const dj_executable_t *exe, struct dj_text *const *texts);
+    /* True when replay may run on several threads at once and starts no threads of its own. */
+    bool (*reentrant)(const dj_executable_t *exe);
+    dj_status_t (*replay)(dj_executable_t *exe, const dj_launch_t *launch);
+    void (*destroy)(dj_executable_t *exe);
+} dj_device_ops_t;
+
+/* Every device begins with its table, so device->ops->info(device) works on any. */
+struct dj_device {
+    const dj_device_ops_t *ops;
+};
+
+struct dj_executable {
+    const dj_device_ops_t *ops;
+    dj_device_t *device;
+    const dj_graph_t *graph;
+    const dj_plan_t *plan; /* after place() */
+};
+
+/* By config->device. DJ_ERR_INVALID names the known kinds; DJ_ERR_UNSUPPORTED. */
+dj_status_t dj_device_open(const dj_config_t *config, dj_device_t **device_p);
+static inline void dj_device_close(dj_device_t *device)
+{
+    device->ops->close(device);
+}
+
+#endif

@@ -1,0 +1,77 @@
+/* text.h - contract 3, Text: weights by content, sealed, counted, shared.
+ *
+ * An entry is one weight: its own page range, named by the hash of its content that this rank computed
+ * itself, and read-only by mapping from the moment it is published. Two sessions (or two files) with
+ * equal content share one entry; a request that would write one is given a copy in its session's Data
+ * instead (runtime/refs.c). Packed forms that kernels made of a weight hang on its entry, are sealed
+ * and counted too, and go with it.
+ *
+ * An entry at zero references stays for `linger` more dj_text_sweep() calls, then goes; under pressure
+ * at once.
+ *
+ * Sharing: `owner` (a uid) is part of an entry's name, so weights are shared among the sessions of one
+ * user; sharing across users needs proof that both may read the source, and comes with it.
+ *
+ * Threads: every function takes the store's lock; an entry's data is immutable. */
+#ifndef DJ_GPU_TEXT_H
+#define DJ_GPU_TEXT_H
+
+#include "gpu/device.h"
+
+typedef struct dj_text_store dj_text_store_t;
+
+typedef struct dj_text_pack {
+    struct dj_text_pack *next;
+    dj_hash_t key; /* of kernel, layout and sizes */
+    uint64_t bytes;
+    void *data;
+    uint64_t mapped_bytes;
+} dj_text_pack_t;
+
+typedef struct dj_text {
+    dj_hash_t content;
+    uint32_t owner;
+    uint32_t references; /* under the store's lock */
+    uint32_t idle_sweeps;
+    uint64_t bytes;
+    void *data;          /* sealed */
+    uint64_t mapped_bytes;
+    dj_text_pack_t *packs;
+} dj_text_t;
+
+typedef struct dj_text_counters {
+    uint64_t entries, bytes, pack_bytes; /* held now */
+    uint64_t loads, shared;              /* entries made; requests served by an existing one */
+} dj_text_counters_t;
+
+/* `limit_bytes` bounds data and packs together. */
+dj_status_t dj_text_store_create(dj_device_t *device, uint64_t limit_bytes,
+                                 dj_text_store_t **store_p);
+void dj_text_store_destroy(dj_text_store_t *store);
+
+/* Step one of adding: unsealed memory for `bytes`, not yet visible. DJ_ERR_RESOURCE names the limit. */
+dj_status_t dj_text_draft(dj_text_store_t *store, uint64_t bytes, dj_text_t **text_p);
+/* Step two: hashes the content, seals and publishes it; if equal content is there already the draft
+ * goes and the existing entry is returned. One reference for the caller either way. */
+dj_status_t dj_text_publish(dj_text_store_t *store, dj_text_t *draft, uint32_t owner,
+                            dj_text_t **text_p);
+void dj_text_discard(dj_text_store_t *store, dj_text_t *draft);
+
+dj_text_t *dj_text_retain(dj_text_store_t *store, dj_text_t *text);
+void dj_text_release(dj_text_store_t *store, dj_text_t *text);
+/* Ages entries without references; drops those idle for `linger` sweeps. */
+void dj_text_sweep(dj_text_store_t *store, uint32_t linger);
+
+/* The pack with this key, or NULL. */
+dj_text_pack_t *dj_text_pack_find(dj_text_store_t *store, dj_text_t *text, dj_hash_t key);
+/* Unsealed memory for a pack; fill it, then dj_text_pack_seal(). DJ_ERR_RESOURCE. */
+dj_status_t dj_text_pack_add(dj_text_store_t *store, dj_text_t *text, dj_hash_t key, uint64_t bytes,
+                             dj_text_pack_t **pack_p);
+dj_status_t dj_text_pack_seal(dj_text_store_t *store, dj_text_pack_t *pack);
+
+void dj_text_counters(dj_text_store_t *store, dj_text_counters_t *counters);
+
+/* The store of a device, for kernels that pack at bind; set by dj_text_store_create(). */
+dj_text_store_t *dj_text_store_of(const dj_device_t *device);
+
+#endif

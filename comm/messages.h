@@ -1,0 +1,342 @@
+/* messages.h - contract 4: the whole protocol: every message, every struct, every limit.
+ *
+ * Two channels join a client and a rank, and a rank and the coordinator:
+ *   control  a TCP stream of frames (dj_frame_t, then `length` bytes). It carries the hello, proof of
+ *            the token, heartbeats, and hands out UCX worker addresses. Its end is the death signal.
+ *   data     UCX active messages, id 0 for all: dj_header_t and the message's struct are the active
+ *            message's header, everything of variable length is its payload. Payloads above UCX's
+ *            rendezvous threshold land straight in planned memory: a session's ingress, a block of
+ *            Data, a draft of Text, the buffer a client fetches into.
+ * There is no ucp_listener: 64 stray bytes abort UCX 1.13 there.
+ *
+ * Order: the server speaks first (CHALLENGE: version and nonce), the peer answers HELLO with a proof
+ * keyed by the token over nonce and hello, so no token crosses the wire; then WELCOME, REDIRECT (rank 0
+ * sends the client on to the worker it chose, with a grant) or REFUSE with a status and a sentence.
+ * Everything else before WELCOME is refused.
+ *
+ * Identity: a session id is 64 random bits; every data message carries it with the session's
+ * generation (raised when a lost client re-attaches), so that a late message of a dead incarnation is
+ * dropped. Sequence numbers rise by one a message a direction. A request id is answered exactly once: a
+ * repeat gets the kept answer. Requests of one session run in order.
+ *
+ * A ref names a storage of the session: low 32 bits an index that the client manages, high 32 bits a
+ * random tag. The server checks both; a stale tag is DJ_ERR_STALE.
+ *
+ * Nothing a peer sends is believed: lengths are checked against the frame or payload they arrived in
+ * and against the limits below, then every number against the object it concerns.
+ *
+ * All structs are little-endian, naturally aligned, without holes, and of fixed size. */
+#ifndef DJ_COMM_MESSAGES_H
+#define DJ_COMM_MESSAGES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "planner/program.h"
+#include "runtime/base/hash.h"
+#include "runtime/base/status.h"
+
+enum {
+    DJ_FRAME_MAGIC = 0x434e4a44,  /* "DJNC" */
+    DJ_HEADER_MAGIC = 0x444e4a44, /* "DJND" */
+    DJ_PROTOCOL_VERSION = 1,
+};
+
+/* Every limit of the protocol. */
+enum {
+    DJ_FRAME_BYTES_MAX = 24 << 20,    /* a control frame's body (a published plan is the largest) */
+    DJ_HELLO_BYTES_MAX = 8192,        /* before the peer is authenticated */
+    DJ_ADDRESS_BYTES_MAX = 4096,      /* a UCX worker address */
+    DJ_ENDPOINT_TEXT_MAX = 64,        /* host:port */
+    DJ_ERROR_TEXT_MAX = 512,
+    DJ_EXEC_SEGMENTS_MAX = 256,
+    DJ_EXEC_BINDINGS_MAX = 65536,     /* of one segment */
+    DJ_EXEC_RELEASES_MAX = 65536,
+    DJ_EXEC_FETCHES_MAX = 1024,
+    DJ_EXEC_META_BYTES_MAX = 32 << 20,
+    DJ_LOAD_PATH_MAX = 4096,
+    DJ_LOAD_NAME_MAX = 512,
+    DJ_LOAD_TENSORS_MAX = 4096,
+    DJ_REFS_MAX = 1 << 20,            /* of one session */
+    DJ_REQUESTS_MAX = 1024,           /* of one session, sent and not yet answered: the credit */
+    DJ_SAFETENSORS_HEADER_MAX = 100 << 20,
+};
+
+/* X(name, value, struct, channel, text) */
+#define DJ_MESSAGE_LIST(X)                                                                         \
+    X(CHALLENGE, 1, dj_challenge_t, CONTROL, "server to peer: version, nonce")                     \
+    X(HELLO, 2, dj_hello_t, CONTROL, "peer to server: who, which tables, proof of the token")      \
+    X(WELCOME, 3, dj_welcome_t, CONTROL, "server to peer: session and UCX address")                \
+    X(REDIRECT, 4, dj_redirect_t, CONTROL, "coordinator to client: the worker to use, a grant")    \
+    X(REFUSE, 5, dj_refuse_t, CONTROL, "server to peer: status and sentence, then the end")        \
+    X(HEARTBEAT, 6, dj_heartbeat_t, CONTROL, "both ways: alive")                                   \
+    X(CLOSE, 7, dj_close_t, CONTROL, "client to worker: end the session now")                      \
+    X(REGISTER, 8, dj_register_t, CONTROL, "worker to coordinator: where and what it is")          \
+    X(REPORT, 9, dj_report_t, CONTROL, "worker to coordinator: sessions and counters")             \
+    X(PLAN, 10, dj_plan_message_t, CONTROL, "a plan on its way to the ranks of its class")         \
+    X(INFO, 11, dj_info_t, CONTROL, "tool to server: describe yourself")                           \
+    X(INFO_REPLY, 12, dj_info_reply_t, CONTROL, "server to tool: JSON")                            \
+    X(EXEC, 32, dj_exec_t, DATA, "client to worker: segments to run, refs to drop, bytes to fetch") \
+    X(UPLOAD, 33, dj_upload_t, DATA, "client to worker: bytes for a new ref")                      \
+    X(LOAD, 34, dj_load_t, DATA, "client to worker: read weights from a file")                     \
+    X(RESULT, 35, dj_result_t, DATA, "worker to client: the answer to any of these")
+
+typedef enum dj_message {
+#define X(name, value, type, channel, text) DJ_MESSAGE_##name = (value),
+    DJ_MESSAGE_LIST(X)
+#undef X
+} dj_message_t;
+
+/* ---- control ---- */
+
+typedef struct dj_frame {
+    uint32_t magic;
+    uint16_t version, type;
+    uint32_t length; /* of the body that follows */
+    uint32_t sequence;
+} dj_frame_t;
+
+typedef enum dj_role {
+    DJ_ROLE_CLIENT = 1,
+    DJ_ROLE_WORKER = 2,
+    DJ_ROLE_TOOL = 3,
+} dj_role_t;
+
+typedef struct dj_challenge {
+    uint8_t nonce[32];
+    uint32_t rank, incarnation;
+} dj_challenge_t;
+
+/* Then address_bytes of UCX worker address (clients). `proof` is keyed by the token over the nonce
+ * and this struct with a zeroed proof and everything after it. */
+typedef struct dj_hello {
+    uint8_t proof[DJ_PROOF_BYTES];
+    uint32_t role;
+    uint32_t uid;
+    uint32_t pid;
+    uint32_t address_bytes;
+    uint64_t host;       /* hash of boot id and IPC namespace: equal means shared memory works */
+    dj_hash_t op_table;  /* clients and workers */
+    uint64_t session;    /* to re-attach, or as granted by the coordinator; 0: a new one */
+    uint32_t generation; /* with session to re-attach: the last one known */
+    uint32_t flags;      /* DJ_HELLO_* */
+    uint64_t grant_expires_ms; /* of CLOCK_REALTIME; 0 without a grant */
+    uint8_t grant[DJ_PROOF_BYTES];
+    uint32_t qos_class, deadline_ms;
+} dj_hello_t;
+
+enum {
+    DJ_HELLO_TCP_ONLY = 1, /* the client asks for tcp although the host is shared */
+    DJ_HELLO_REATTACH = 2,
+    DJ_HELLO_DIRECT = 4, /* no redirection: talk to this rank or refuse */
+};
+
+/* Then address_bytes of UCX worker address. */
+typedef struct dj_welcome {
+    uint64_t session;
+    uint32_t generation;
+    uint32_t rank, incarnation;
+    uint32_t heartbeat_ms, suspect_ms;
+    uint32_t address_bytes;
+    uint32_t credits;    /* requests in flight that the worker accepts */
+    uint32_t shared_memory; /* 1: same host and user, shm lanes are used */
+    uint64_t host;
+    dj_hash_t device_class;
+} dj_welcome_t;
+
+typedef struct dj_redirect {
+    uint64_t session; /* granted */
+    uint32_t rank, incarnation;
+    char endpoint[DJ_ENDPOINT_TEXT_MAX]; /* host:port, terminated */
+    uint64_t grant_expires_ms;
+    uint8_t grant[DJ_PROOF_BYTES]; /* keyed by the token over session, rank, incarnation, expiry, uid */
+} dj_redirect_t;
+
+typedef struct dj_refuse {
+    int32_t status;
+    uint32_t reserved;
+    char text[DJ_ERROR_TEXT_MAX]; /* terminated */
+} dj_refuse_t;
+
+typedef struct dj_heartbeat {
+    uint64_t sent_ns; /* sender's clock, echoed nowhere: for logs */
+} dj_heartbeat_t;
+
+typedef struct dj_close {
+    uint64_t session;
+    uint32_t generation;
+    uint32_t reserved;
+} dj_close_t;
+
+typedef struct dj_register {
+    uint32_t rank, incarnation;
+    uint32_t pid;
+    uint32_t threads;
+    char endpoint[DJ_ENDPOINT_TEXT_MAX];
+    char device[64];
+    dj_hash_t device_class;
+    uint64_t memory_bytes;
+} dj_register_t;
+
+/* Counters of one rank, as `djinn info` shows them. */
+typedef struct dj_report {
+    uint64_t sessions, detached;
+    uint64_t requests, messages_in, messages_out, bytes_in, bytes_out;
+    uint64_t plan_hits, plan_resizes, plan_misses, plan_received, plan_adopted, plan_rejected;
+    uint64_t text_entries, text_bytes, pack_bytes, text_shared;
+    uint64_t data_bytes, data_backed_bytes, stack_bytes, stack_peak_bytes, ingress_bytes;
+    uint64_t refs;
+    uint64_t busy_ns, planning_ns;
+    uint64_t refused, stale;
+    uint64_t peak_checks, peak_mismatches; /* with poison on */
+} dj_report_t;
+
+/* Then structure, sizes and plan bytes. */
+typedef struct dj_plan_message {
+    dj_hash_t exact_key, device_class;
+    uint32_t structure_bytes, sizes_bytes, plan_bytes, origin_rank;
+} dj_plan_message_t;
+
+typedef struct dj_info {
+    uint32_t flags;
+    uint32_t reserved;
+} dj_info_t;
+
+/* Then text_bytes of JSON. */
+typedef struct dj_info_reply {
+    uint32_t text_bytes;
+    uint32_t reserved;
+} dj_info_reply_t;
+
+/* ---- data ---- */
+
+typedef struct dj_header {
+    uint32_t magic;
+    uint16_t version, type;
+    uint64_t session;
+    uint32_t generation, sequence;
+    uint64_t request;
+} dj_header_t;
+
+/* Payload: releases (u64 refs), then each segment: dj_segment_header_t, inputs (dj_binding_t), outputs
+ * (u64 refs, 0: not kept, never for listed outputs), scalars (u64), sizes (padded to 8), structure
+ * (padded to 8); then fetches (dj_fetch_t); then, at data_offset (a multiple of 64), immediate bytes. */
+typedef struct dj_exec {
+    uint32_t n_segments, n_releases, n_fetches;
+    uint32_t flags; /* DJ_EXEC_* */
+    uint64_t data_offset, data_bytes;
+    uint64_t deadline_ms; /* from arrival; 0: the server's default */
+} dj_exec_t;
+
+enum {
+    DJ_EXEC_NO_REPLY = 1, /* releases only */
+};
+
+typedef struct dj_segment_header {
+    dj_hash_t program_key, exact_key;
+    uint32_t structure_bytes; /* 0: the session sent this structure before */
+    uint32_t sizes_bytes;     /* 0 and no DJ_SEGMENT_SIZES: the session sent this exact key before */
+    uint32_t n_inputs, n_outputs, n_scalars;
+    uint32_t flags;           /* DJ_SEGMENT_* */
+} dj_segment_header_t;
+
+enum {
+    DJ_SEGMENT_SIZES = 1,     /* sizes are present (they may be empty) */
+    DJ_SEGMENT_STRUCTURE = 2, /* structure is present */
+};
+
+/* What stands behind an input: an existing ref, or `bytes` of immediate data at `offset` of the data
+ * region, which become a new ref if `ref` is not 0. */
+typedef struct dj_binding {
+    uint64_t ref;
+    uint64_t offset; /* DJ_BINDING_REF: an existing ref */
+    uint64_t bytes;
+} dj_binding_t;
+#define DJ_BINDING_REF UINT64_MAX
+
+/* Bytes to return, in order, one after the other without padding. */
+typedef struct dj_fetch {
+    uint64_t ref;
+    uint64_t offset, bytes;
+} dj_fetch_t;
+
+/* Payload: `bytes` bytes. */
+typedef struct dj_upload {
+    uint64_t ref; /* new */
+    uint64_t bytes;
+    uint32_t flags; /* DJ_UPLOAD_* */
+    uint32_t reserved;
+} dj_upload_t;
+
+enum {
+    DJ_UPLOAD_WEIGHT = 1, /* into Text: hashed, sealed, shared */
+};
+
+/* Payload: path_bytes of absolute path, then for each tensor: u64 ref, u32 name_bytes, name. */
+typedef struct dj_load {
+    uint32_t path_bytes, n_tensors;
+} dj_load_t;
+
+/* Payload of a LOAD's answer: n of these. */
+typedef struct dj_loaded {
+    uint64_t bytes;
+    uint32_t dtype, rank;
+    int64_t sizes[DJ_RANK_MAX];
+    uint32_t shared; /* 1: the content was in Text already */
+    uint32_t reserved;
+} dj_loaded_t;
+
+/* Payload: the fetched bytes, or with a negative status the sentence. */
+typedef struct dj_result {
+    int32_t status;
+    uint32_t segment;   /* with a negative status: the segment that failed; UINT32_MAX: none */
+    uint64_t bytes;     /* of payload */
+    uint32_t plan_hits, plan_resizes, plan_misses, reserved;
+    uint64_t run_ns, planning_ns, queue_ns; /* where the time went, on the worker */
+    uint64_t stack_peak_bytes;
+} dj_result_t;
+
+/* ---- helpers ---- */
+
+const char *dj_message_name(uint16_t type); /* "EXEC"; "?" when unknown */
+/* Size of the fixed struct of a message; 0 for an unknown type. */
+uint32_t dj_message_struct_bytes(uint16_t type);
+
+/* Fills magic, version and the rest. */
+void dj_frame_init(dj_frame_t *frame, dj_message_t type, uint32_t length, uint32_t sequence);
+/* Magic, version, known type of the control channel, length within the type's limits (and within
+ * DJ_HELLO_BYTES_MAX when `authenticated` is false). DJ_ERR_PROTOCOL, DJ_ERR_VERSION, DJ_ERR_LIMIT. */
+dj_status_t dj_frame_check(const dj_frame_t *frame, int authenticated);
+/* The same for the data channel: header_bytes as received, and the message's struct inside it. */
+dj_status_t dj_header_check(const void *header, uint64_t header_bytes);
+
+/* One decoded segment; pointers lead into the payload. */
+typedef struct dj_exec_segment {
+    dj_segment_header_t header;
+    const dj_binding_t *inputs;
+    const uint64_t *outputs;
+    const uint64_t *scalars;
+    const uint8_t *sizes;
+    const uint8_t *structure;
+} dj_exec_segment_t;
+
+/* A decoded EXEC body. `segments` is caller-owned room for exec->n_segments (checked here first). */
+typedef struct dj_exec_body {
+    const uint64_t *releases;
+    const dj_fetch_t *fetches;
+    const uint8_t *data;
+} dj_exec_body_t;
+
+/* Bounds every count and length against the payload (8-byte aligned by the caller) and the limits.
+ * DJ_ERR_PROTOCOL or DJ_ERR_LIMIT with a sentence. */
+dj_status_t dj_exec_decode(const dj_exec_t *exec, const void *payload, uint64_t payload_bytes,
+                           dj_exec_segment_t *segments, uint32_t segments_room,
+                           dj_exec_body_t *body);
+
+/* proof = keyed hash over nonce, hello with zeroed proof, tail. */
+void dj_hello_prove(uint8_t proof[DJ_PROOF_BYTES], const uint8_t token[32], const uint8_t nonce[32],
+                    const dj_hello_t *hello, const void *tail, uint32_t tail_bytes);
+void dj_grant_prove(uint8_t proof[DJ_PROOF_BYTES], const uint8_t token[32], uint64_t session,
+                    uint32_t rank, uint32_t incarnation, uint64_t expires_ms, uint32_t uid);
+
+#endif

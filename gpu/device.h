@@ -30,7 +30,8 @@
 
 typedef struct dj_device dj_device_t;
 typedef struct dj_executable dj_executable_t;
-struct dj_text; /* text.h */
+struct dj_text;       /* text.h */
+struct dj_text_store; /* text.h */
 
 typedef struct dj_device_info {
     char kind[16];         /* "host", "cuda" */
@@ -76,6 +77,10 @@ typedef struct dj_device_ops {
     const dj_device_info_t *(*info)(const dj_device_t *device);
     dj_device_memory_t memory;
 
+    /* Optional: called once on a thread before its first replay, so that thread teams exist and no
+     * replay, not even the first, allocates. */
+    void (*thread_start)(dj_device_t *device);
+
     /* Is there a kernel slot for this op at all? */
     bool (*supports)(const dj_device_t *device, uint16_t op);
     /* `graph` must outlive the executable. */
@@ -99,6 +104,7 @@ typedef struct dj_device_ops {
 /* Every device begins with its table, so device->ops->info(device) works on any. */
 struct dj_device {
     const dj_device_ops_t *ops;
+    struct dj_text_store *text; /* set by dj_text_store_create() */
 };
 
 struct dj_executable {

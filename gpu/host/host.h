@@ -57,6 +57,9 @@ struct dj_host_kernel {
  * kernel (the sentence says which), DJ_ERR_MEMORY. */
 typedef dj_status_t (*dj_host_prepare_fn_t)(dj_executable_t *exe, dj_host_kernel_t *kernel);
 
+/* Matrix products (matmul.c): the slots MM, BMM, ADDMM, BADDBMM and LINEAR of every table. */
+dj_status_t dj_host_matmul_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel);
+
 /* Zeroed memory that lives as long as the executable; NULL when memory is short. */
 void *dj_host_arena(dj_executable_t *exe, size_t bytes);
 uint32_t dj_host_device_threads(const dj_executable_t *exe);

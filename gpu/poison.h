@@ -1,0 +1,20 @@
+/* poison.h - measuring the peak that a replay really reached.
+ *
+ * Before a replay the whole slab is filled with one byte value; after it, the highest byte that
+ * differs marks the peak. A float 0x7f7f7f7f is 3.4e38, so a kernel that reads what nobody wrote
+ * shows up in results too. The measure errs only where the last byte of the highest storage happens
+ * to be written as 0x7f: of the float32 values that is those from 1.7e38 up, infinities and NaN.
+ *
+ * Threads: pure. */
+#ifndef DJ_GPU_POISON_H
+#define DJ_GPU_POISON_H
+
+#include <stdint.h>
+
+#define DJ_POISON_BYTE 0x7f
+
+void dj_poison_fill(void *slab, uint64_t bytes);
+/* One past the highest byte that differs from the poison; 0 when none does. */
+uint64_t dj_poison_peak(const void *slab, uint64_t bytes);
+
+#endif

@@ -24,6 +24,9 @@
 #define DJ_HOST_FORK_ELEMENTS 16384
 #define DJ_HOST_OPERANDS_MAX (DJ_LIST_MAX + DJ_OUTS_MAX)
 
+/* The table behind `host`; dj_device_open() hands it out. */
+extern const dj_device_ops_t dj_host_device_ops;
+
 #define DJ_ISA_PASTE2(name, isa) name##_##isa
 #define DJ_ISA_PASTE(name, isa) DJ_ISA_PASTE2(name, isa)
 #define DJ_ISA_NAME(name) DJ_ISA_PASTE(name, DJ_ISA)
@@ -37,6 +40,9 @@ typedef struct dj_host_run {
     const uint64_t *scalars; /* the request's scalar vector */
     void *workspace;         /* kernel->workspace_bytes, aligned to DJ_ALIGN_BYTES */
     uint32_t threads;
+    /* A kernel that meets a bad value (an index out of range) clamps the access and stores 1 here:
+     * the replay zeroes it before each step and answers DJ_ERR_INVALID naming the node. Not NULL. */
+    uint32_t *fault_p;
 } dj_host_run_t;
 
 typedef void (*dj_host_run_fn_t)(const dj_host_kernel_t *kernel, const dj_host_run_t *run);
@@ -62,6 +68,21 @@ dj_status_t dj_host_matmul_prepare(dj_executable_t *exe, dj_host_kernel_t *kerne
 
 /* Zeroed memory that lives as long as the executable; NULL when memory is short. */
 void *dj_host_arena(dj_executable_t *exe, size_t bytes);
+
+/* Every matrix product (MM, BMM, ADDMM, BADDBMM, LINEAR): matmul.c, compiled once. */
+dj_status_t dj_host_prepare_matmul(dj_executable_t *exe, dj_host_kernel_t *kernel);
+
+/* Place of an argument's first operand in dj_host_run_t.operands. A DJ_ARG_NONE argument takes no
+ * place; an absent list element takes one that is NULL. With arg = n_args: of the first output. */
+static inline uint32_t dj_host_operand_index(const dj_call_t *call, uint32_t arg)
+{
+    uint32_t index = 0;
+    for (uint32_t i = 0; i < arg; i++)
+        if (call->args[i].kind == DJ_ARG_TENSORS)
+            index += call->args[i].count;
+    return index;
+}
+
 uint32_t dj_host_device_threads(const dj_executable_t *exe);
 
 /* A scalar from the vector, converted. */

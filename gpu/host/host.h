@@ -69,9 +69,6 @@ dj_status_t dj_host_matmul_prepare(dj_executable_t *exe, dj_host_kernel_t *kerne
 /* Zeroed memory that lives as long as the executable; NULL when memory is short. */
 void *dj_host_arena(dj_executable_t *exe, size_t bytes);
 
-/* Every matrix product (MM, BMM, ADDMM, BADDBMM, LINEAR): matmul.c, compiled once. */
-dj_status_t dj_host_prepare_matmul(dj_executable_t *exe, dj_host_kernel_t *kernel);
-
 /* Place of an argument's first operand in dj_host_run_t.operands. A DJ_ARG_NONE argument takes no
  * place; an absent list element takes one that is NULL. With arg = n_args: of the first output. */
 static inline uint32_t dj_host_operand_index(const dj_call_t *call, uint32_t arg)

@@ -1,0 +1,71 @@
+/* executable.h - what host_device.c, replay.c and matmul.c share: the device and its executables.
+ *
+ * An executable is a row of kernels, one a node, prepared for exact sizes, and one resolved place an
+ * operand: which binding or which offset in the slab, and which scalar moves it. Nothing in it changes
+ * during a replay except what a kernel with `threaded` set keeps in its own state. */
+#ifndef DJ_GPU_HOST_EXECUTABLE_H
+#define DJ_GPU_HOST_EXECUTABLE_H
+
+#include "gpu/host/host.h"
+#include "gpu/host/onednn.h"
+
+/* Written at the very end of the workspace before a replay and checked after it: a library that
+ * writes past what it asked for is found, and the peak is reached even if it uses less. */
+#define DJ_HOST_GUARD_BYTES 64u
+
+typedef struct dj_host_device {
+    dj_device_t base;
+    dj_device_info_t info;
+    const dj_host_kernels_t *kernels;
+    dj_onednn_t *onednn;
+} dj_host_device_t;
+
+typedef struct dj_host_place {
+    uint32_t storage;    /* DJ_STORAGE_NONE: the pointer is NULL */
+    uint32_t binding;    /* DJ_SLOT_NONE: in the slab at `offset` */
+    uint32_t slot;       /* of the view's offset in the scalar vector, DJ_SLOT_NONE when 0 */
+    uint32_t item_bytes;
+    uint64_t offset;
+} dj_host_place_t;
+
+typedef struct dj_host_step {
+    dj_host_kernel_t *kernel;
+    const dj_host_place_t *places;
+    uint32_t n_places, n_outs;
+    uint64_t staging; /* offset of output 0's staged form, or DJ_OFFSET_NONE */
+} dj_host_step_t;
+
+typedef struct dj_host_arena_chunk {
+    struct dj_host_arena_chunk *next;
+    size_t used, capacity;
+    _Alignas(64) uint8_t data[];
+} dj_host_arena_chunk_t;
+
+typedef struct dj_host_executable {
+    dj_executable_t base;
+    dj_host_arena_chunk_t *chunks;
+    dj_host_kernel_t *kernels; /* of each node */
+    dj_host_place_t *places;   /* of each operand and output of each node, in node order */
+    uint32_t *first_place;     /* of each node, and one past the last */
+    uint64_t *workspaces;      /* of each node, guard included */
+    dj_host_step_t *steps;     /* after place() */
+    uint32_t n_steps;
+    dj_text_t **texts; /* of each binding, retained, after bind() */
+    bool bound, threaded;
+} dj_host_executable_t;
+
+static inline dj_host_device_t *dj_host_device_of(const dj_executable_t *exe)
+{
+    return (dj_host_device_t *)exe->device;
+}
+
+dj_status_t dj_host_compile(dj_device_t *device, const dj_graph_t *graph, dj_executable_t **exe_p);
+const uint64_t *dj_host_workspaces(const dj_executable_t *exe);
+dj_status_t dj_host_place(dj_executable_t *exe, const dj_plan_t *plan);
+dj_status_t dj_host_bind(dj_executable_t *exe, dj_text_t *const *texts);
+bool dj_host_bound(const dj_executable_t *exe, dj_text_t *const *texts);
+bool dj_host_reentrant(const dj_executable_t *exe);
+dj_status_t dj_host_replay(dj_executable_t *exe, const dj_launch_t *launch);
+void dj_host_destroy(dj_executable_t *exe);
+
+#endif

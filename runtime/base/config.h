@@ -6,8 +6,11 @@
  * the only file that reads the environment (the launcher's bootstrap, which must ask for other
  * programs' variables, goes through dj_environment() here).
  *
- * Kinds: TEXT, SIZE (bytes; K, M, G, T suffixes are powers of 1024), COUNT, TIME (milliseconds;
- * "ms" and "s" suffixes), FLAG (0/1, on/off, yes/no, true/false). */
+ * Kinds: TEXT, SIZE (bytes; K, M, G, T suffixes are powers of 1024), COUNT (K, M too), TIME
+ * (milliseconds; "ms", "s", "m", "h" suffixes), FLAG (0/1, on/off, yes/no, true/false).
+ *
+ * `allowed` is checked by the parser: for TEXT the words that may be given, "a|b" (the default is
+ * always allowed); for numbers a range, "low:high", in the kind's own spelling; empty: anything. */
 #ifndef DJ_BASE_CONFIG_H
 #define DJ_BASE_CONFIG_H
 
@@ -16,42 +19,76 @@
 
 #include "runtime/base/status.h"
 
-/* X(name, kind, default, help) */
+/* X(name, kind, default, allowed, help), a list a group of --help */
+#define DJ_CONFIG_CLIENT_LIST(X)                                                                   \
+    X(address, TEXT, "", "",                                                                       \
+      "host:port of rank 0's control socket (clients); empty: a private server")                   \
+    X(token, TEXT, "", "",                                                                         \
+      "credential of the server, 64 hexadecimal digits; wins over token_file")                     \
+    X(token_file, TEXT, "", "", "file with the credential, mode 0600; empty: ~/.djinn/token")      \
+    X(auth, TEXT, "token", "token|none", "who may connect; none must be typed")                    \
+    X(execution_mode, TEXT, "", "local|local_remote|remote|zero_copy",                             \
+      "where programs run; empty: chosen at connect")                                              \
+    X(fallback, TEXT, "error", "error|local", "what a client does when nothing can serve")         \
+    X(connect_ms, TIME, "5s", "1ms:1h", "deadline of connecting, hello included")
+
+#define DJ_CONFIG_SERVER_LIST(X)                                                                   \
+    X(listen, TEXT, "127.0.0.1:0", "", "where rank 0 listens; port 0: any free port")              \
+    X(ranks, COUNT, "1", "1:4096",                                                                 \
+      "ranks to start; above 1, rank 0 coordinates and the others serve")                          \
+    X(device, TEXT, "host", "host|cuda", "device of a rank")                                       \
+    X(threads, COUNT, "0", "0:4096",                                                               \
+      "kernel threads of a host device; 0: its share of the machine's cores")                      \
+    X(numerics, TEXT, "exact", "exact|fast", "fast allows reassociation and TF32")                 \
+    X(transports, TEXT, "auto", "auto|shm|tcp", "what carries tensors")                            \
+    X(model_roots, TEXT, "/", "",                                                                  \
+      "colon-separated folders under which clients may name weight files")                         \
+    X(restarts, COUNT, "100", "", "how often a supervisor restarts one rank")
+
+#define DJ_CONFIG_LIMIT_LIST(X)                                                                    \
+    X(text_bytes, SIZE, "16G", "", "most Text (weights) a rank may hold")                          \
+    X(data_bytes, SIZE, "64G", "", "virtual range reserved for one session's Data")                \
+    X(data_quota_bytes, SIZE, "8G", "", "most Data one session may hold")                          \
+    X(stack_bytes, SIZE, "8G", "", "limit of planned memory of one running request")               \
+    X(ingress_bytes, SIZE, "1G", "", "most bytes of one session's inputs not yet run")             \
+    X(sessions, COUNT, "1024", "1:1M", "most sessions of one rank")                                \
+    X(plans, COUNT, "4096", "1:1M", "most plans a rank keeps")
+
+#define DJ_CONFIG_TIME_LIST(X)                                                                     \
+    X(deadline_ms, TIME, "60s", "1ms:24h", "deadline of a request where the client names none")      \
+    X(heartbeat_ms, TIME, "100ms", "10ms:1h", "interval of heartbeats")                              \
+    X(suspect_ms, TIME, "1s", "20ms:1h", "silence after which a peer is taken for dead")             \
+    X(lease_grace_ms, TIME, "60s", "0:24h",                                                        \
+      "how long a lost client's memory is kept for its return")                                    \
+    X(spin_us, COUNT, "50", "0:1M", "microseconds of polling before a progress thread sleeps")
+
+#define DJ_CONFIG_TOOL_LIST(X)                                                                     \
+    X(log, TEXT, "warn", "", "level, then module=level pairs: info,comm=debug")                    \
+    X(poison, FLAG, "0", "", "fill Stack before every replay and verify the peak after (tests)")
+
+#define DJ_CONFIG_RANK_LIST(X)                                                                     \
+    X(rank, COUNT, "0", "0:4096", "this rank")                                                     \
+    X(incarnation, COUNT, "0", "", "how often this rank was started")                              \
+    X(listen_fd, COUNT, "0", "0:1M", "this rank's listening socket")                               \
+    X(coordinator, TEXT, "", "", "host:port of rank 0")                                            \
+    X(cores, TEXT, "", "", "cores of this rank, as 0-3,8")
+
+/* G(group, title) */
+#define DJ_CONFIG_GROUPS(G)                                                                        \
+    G(CLIENT, "Finding a server")                                                                  \
+    G(SERVER, "Starting a server")                                                                 \
+    G(LIMIT, "Limits of a rank")                                                                   \
+    G(TIME, "Time")                                                                                \
+    G(TOOL, "Watching")                                                                            \
+    G(RANK, "Set by the supervisor for its ranks")
+
 #define DJ_CONFIG_LIST(X)                                                                          \
-    X(address, TEXT, "", "host:port of rank 0's control socket (clients); empty: a private server") \
-    X(token, TEXT, "", "credential of the server, 64 hexadecimal digits; wins over token_file")    \
-    X(token_file, TEXT, "", "file with the credential, mode 0600; default ~/.djinn/token")         \
-    X(auth, TEXT, "token", "token, or none (must be typed): who may connect")                      \
-    X(execution_mode, TEXT, "", "local, local_remote, remote or zero_copy; empty: chosen at connect") \
-    X(fallback, TEXT, "error", "what a client does when nothing can serve: error or local")        \
-    X(log, TEXT, "warn", "level, then module=level pairs: info,comm=debug")                        \
-    X(listen, TEXT, "127.0.0.1:0", "where rank 0 listens; port 0: any free port")                  \
-    X(ranks, COUNT, "1", "ranks to start; above 1, rank 0 coordinates and the others serve")       \
-    X(threads, COUNT, "0", "kernel threads of a host device; 0: its share of the machine's cores") \
-    X(device, TEXT, "host", "device of a rank: host or cuda")                                      \
-    X(numerics, TEXT, "exact", "exact or fast (reassociation, TF32)")                              \
-    X(transports, TEXT, "auto", "auto, shm or tcp: what carries tensors")                          \
-    X(stack_bytes, SIZE, "8G", "limit of planned memory of one running request")                   \
-    X(data_bytes, SIZE, "64G", "virtual range reserved for one session's Data")                    \
-    X(data_quota_bytes, SIZE, "8G", "most Data one session may hold")                              \
-    X(text_bytes, SIZE, "16G", "most Text a rank may hold")                                        \
-    X(ingress_bytes, SIZE, "1G", "most bytes of one session's inputs not yet run")                 \
-    X(model_roots, TEXT, "/", "colon-separated folders under which clients may name weight files") \
-    X(sessions, COUNT, "1024", "most sessions of one rank")                                        \
-    X(plans, COUNT, "4096", "most plans a rank keeps")                                             \
-    X(deadline_ms, TIME, "60s", "deadline of a request where the client names none")               \
-    X(connect_ms, TIME, "5s", "deadline of connecting, hello included")                            \
-    X(heartbeat_ms, TIME, "100ms", "interval of heartbeats")                                       \
-    X(suspect_ms, TIME, "1s", "silence after which a peer is taken for dead")                      \
-    X(lease_grace_ms, TIME, "60s", "how long a lost client's memory is kept for its return")       \
-    X(spin_us, COUNT, "50", "microseconds of polling before a progress thread sleeps")             \
-    X(restarts, COUNT, "100", "how often a supervisor restarts one rank")                          \
-    X(poison, FLAG, "0", "fill Stack before every replay and verify the peak after (tests)")       \
-    X(incarnation, COUNT, "0", "set by the supervisor: how often this rank was started")           \
-    X(rank, COUNT, "0", "set by the supervisor: this rank")                                        \
-    X(listen_fd, COUNT, "0", "set by the supervisor: this rank's listening socket")                \
-    X(coordinator, TEXT, "", "set by the supervisor: host:port of rank 0")                         \
-    X(cores, TEXT, "", "set by the supervisor: cores of this rank, as 0-3,8")
+    DJ_CONFIG_CLIENT_LIST(X)                                                                       \
+    DJ_CONFIG_SERVER_LIST(X)                                                                       \
+    DJ_CONFIG_LIMIT_LIST(X)                                                                        \
+    DJ_CONFIG_TIME_LIST(X)                                                                         \
+    DJ_CONFIG_TOOL_LIST(X)                                                                         \
+    DJ_CONFIG_RANK_LIST(X)
 
 typedef struct dj_config {
 #define DJ_CONFIG_TEXT const char *
@@ -59,17 +96,21 @@ typedef struct dj_config {
 #define DJ_CONFIG_COUNT uint64_t
 #define DJ_CONFIG_TIME uint64_t
 #define DJ_CONFIG_FLAG bool
-#define X(name, kind, initial, help) DJ_CONFIG_##kind name;
+#define X(name, kind, initial, allowed, help) DJ_CONFIG_##kind name;
     DJ_CONFIG_LIST(X)
 #undef X
 } dj_config_t;
 
 /* Defaults, then DJINN_* of the environment, then --options of argv up to the first non-option or
  * "--"; *used_p is the index of the first word not taken (NULL: options are not looked at).
- * An option's value follows as "--name=value" or as the next word; a FLAG may stand alone.
+ * An option's value follows as "--name=value" or as the next word; a FLAG stands alone or takes
+ * "=value". "--help" and "--version" end the options like a non-option: the program answers them.
  * ERR_INVALID with a sentence naming the option, its value and the nearest known name.
  * Strings point into a copy that lives as long as the process. */
 dj_status_t dj_config_load(dj_config_t *config, int argc, char *const *argv, int *used_p);
+/* Takes options from argv[*at_p] on in the same way and moves *at_p: for programs with words of
+ * their own between options. */
+dj_status_t dj_config_options(dj_config_t *config, int argc, char *const *argv, int *at_p);
 
 /* The option table as --help prints it, to standard output. */
 void dj_config_print_help(void);

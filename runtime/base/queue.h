@@ -24,11 +24,15 @@ typedef struct dj_queue {
     dj_queue_entry_t *first, **last_p;
     atomic_uint count;
     bool closed;
+    int wake_fd; /* -1: none */
 } dj_queue_t;
 
 dj_status_t dj_queue_init(dj_queue_t *queue); /* DJ_ERR_SYSTEM */
 void dj_queue_fini(dj_queue_t *queue);
 void dj_queue_push(dj_queue_t *queue, dj_queue_entry_t *entry);
+/* An eventfd (the caller's; -1 takes it away) that becomes readable when the queue stops being empty
+ * and when it is closed. The reader clears it first, then pops until NULL. */
+void dj_queue_wake_by(dj_queue_t *queue, int event_fd);
 dj_queue_entry_t *dj_queue_try_pop(dj_queue_t *queue); /* NULL when empty; no lock when empty */
 /* Spins up to spin_ns, then sleeps until filled or closed; NULL only once closed and empty. */
 dj_queue_entry_t *dj_queue_pop(dj_queue_t *queue, uint64_t spin_ns);

@@ -64,12 +64,14 @@
 
 #define DJ_CONFIG_TOOL_LIST(X)                                                                     \
     X(log, TEXT, "warn", "", "level, then module=level pairs: info,comm=debug")                    \
-    X(poison, FLAG, "0", "", "fill Stack before every replay and verify the peak after (tests)")
+    X(poison, FLAG, "0", "", "fill Stack before every replay and verify the peak after (tests)")   \
+    X(rank_program, TEXT, "", "", "the program started as a rank; empty: djinn-rank beside us")
 
 #define DJ_CONFIG_RANK_LIST(X)                                                                     \
     X(rank, COUNT, "0", "0:4096", "this rank")                                                     \
     X(incarnation, COUNT, "0", "", "how often this rank was started")                              \
     X(listen_fd, COUNT, "0", "0:1M", "this rank's listening socket")                               \
+    X(ready_fd, COUNT, "0", "0:1M", "pipe on which this rank says that it serves; 0: nobody asks") \
     X(coordinator, TEXT, "", "", "host:port of rank 0")                                            \
     X(cores, TEXT, "", "", "cores of this rank, as 0-3,8")
 

@@ -43,7 +43,8 @@
     X(transports, TEXT, "auto", "auto|shm|tcp", "what carries tensors")                            \
     X(model_roots, TEXT, "/", "",                                                                  \
       "colon-separated folders under which clients may name weight files")                         \
-    X(restarts, COUNT, "100", "", "how often a supervisor restarts one rank")
+    X(restarts, COUNT, "100", "", "how often a supervisor restarts one rank")                      \
+    X(follow, FLAG, "0", "", "end the server when the process that started it ends")
 
 #define DJ_CONFIG_LIMIT_LIST(X)                                                                    \
     X(text_bytes, SIZE, "16G", "", "most Text (weights) a rank may hold")                          \

@@ -16,7 +16,8 @@
 
 typedef struct dj_control dj_control_t;
 
-/* Listening socket on "host:port" (port 0: any); the bound address comes back in endpoint. */
+/* Listening socket on "host:port" (port 0: any); the bound address comes back in endpoint. The
+ * descriptor is non-blocking and closes on exec. DJ_ERR_INVALID, DJ_ERR_CONNECT. */
 dj_status_t dj_control_listen(const char *address, int *fd_p, char endpoint[DJ_ENDPOINT_TEXT_MAX]);
 /* The address a listening descriptor is bound to. */
 dj_status_t dj_control_endpoint(int fd, char endpoint[DJ_ENDPOINT_TEXT_MAX]);
@@ -48,12 +49,13 @@ void dj_control_trust(dj_control_t *control);
 uint64_t dj_control_last_heard_ns(const dj_control_t *control);
 
 /* The client's half of the hello: receives the CHALLENGE, fills proof, sends, returns the answer frame
- * (WELCOME, REDIRECT or INFO-ready WELCOME); a REFUSE becomes its status and sentence. */
+ * (WELCOME, REDIRECT or INFO-ready WELCOME); a REFUSE becomes its status and sentence. A WELCOME makes the connection
+ * trusted (dj_control_trust). */
 dj_status_t dj_control_greet(dj_control_t *control, const uint8_t token[32], dj_hello_t *hello,
                              const void *address, uint64_t deadline_ns, dj_frame_t *frame,
                              const void **body_p);
 
-/* What tells two processes that they can share memory: boot id and IPC namespace. */
+/* What tells two processes that they can share memory: boot id, IPC and PID namespace. */
 uint64_t dj_host_identity(void);
 
 /* 64 hexadecimal digits to 32 bytes; DJ_ERR_INVALID. */

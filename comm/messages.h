@@ -60,6 +60,7 @@ enum {
     DJ_REFS_MAX = 1 << 20,            /* of one session */
     DJ_REQUESTS_MAX = 1024,           /* of one session, sent and not yet answered: the credit */
     DJ_SAFETENSORS_HEADER_MAX = 100 << 20,
+    DJ_DEADLINE_MS_MAX = 1 << 30,     /* of one request: twelve days */
 };
 
 /* X(name, value, struct, channel, text) */
@@ -79,7 +80,8 @@ enum {
     X(EXEC, 32, dj_exec_t, DATA, "client to worker: segments to run, refs to drop, bytes to fetch") \
     X(UPLOAD, 33, dj_upload_t, DATA, "client to worker: bytes for a new ref")                      \
     X(LOAD, 34, dj_load_t, DATA, "client to worker: read weights from a file")                     \
-    X(RESULT, 35, dj_result_t, DATA, "worker to client: the answer to any of these")
+    X(RESULT, 35, dj_result_t, DATA, "worker to client: the answer to any of these")             \
+    X(WIRE, 36, dj_wire_t, DATA, "both ways: ends an endpoint's wire-up; never reaches a handler")
 
 typedef enum dj_message {
 #define X(name, value, type, channel, text) DJ_MESSAGE_##name = (value),
@@ -220,7 +222,8 @@ typedef struct dj_header {
 
 /* Payload: releases (u64 refs), then each segment: dj_segment_header_t, inputs (dj_binding_t), outputs
  * (u64 refs, 0: not kept, never for listed outputs), scalars (u64), sizes (padded to 8), structure
- * (padded to 8); then fetches (dj_fetch_t); then, at data_offset (a multiple of 64), immediate bytes. */
+ * (padded to 8); then fetches (dj_fetch_t); then, at data_offset (a multiple of 64), immediate bytes up to
+ * the payload's end. With no immediate bytes data_offset is 0 or lies within the last padding. */
 typedef struct dj_exec {
     uint32_t n_segments, n_releases, n_fetches;
     uint32_t flags; /* DJ_EXEC_* */
@@ -295,6 +298,14 @@ typedef struct dj_result {
     uint64_t run_ns, planning_ns, queue_ns; /* where the time went, on the worker */
     uint64_t stack_peak_bytes;
 } dj_result_t;
+
+/* The first message of an endpoint, and its echo: `endpoint` is the sender's name for it. Nothing else
+ * is sent before the echo arrived, because UCX 1.13 aborts on a rendezvous during wire-up. */
+typedef struct dj_wire {
+    uint64_t endpoint;
+    uint32_t echo; /* 0: asks, 1: answers */
+    uint32_t reserved;
+} dj_wire_t;
 
 /* ---- helpers ---- */
 

@@ -252,6 +252,19 @@ static dj_status_t set_value(dj_config_t *config, const row_t *row, const char *
                    value, takes, row->initial);
 }
 
+/* "RANKS=8" becomes "ranks"; a name that is cut or holds anything but A-Z, 0-9 and '_' matches no
+ * row afterwards. Returns where the value begins. */
+static const char *fold_variable(const char *text, char name[NAME_BYTES])
+{
+    size_t length = strcspn(text, "="), i = 0;
+    for (; i < length && i < NAME_BYTES - 1; i++) {
+        bool upper = text[i] >= 'A' && text[i] <= 'Z', digit = text[i] >= '0' && text[i] <= '9';
+        name[i] = upper ? (char)(text[i] - 'A' + 'a') : digit || text[i] == '_' ? text[i] : '?';
+    }
+    name[i] = 0;
+    return text[length] ? text + length + 1 : "";
+}
+
 static dj_status_t load_environment(dj_config_t *config)
 {
     extern char **environ;
@@ -259,23 +272,15 @@ static dj_status_t load_environment(dj_config_t *config)
         if (strncmp(*at, PREFIX, strlen(PREFIX)) != 0)
             continue;
         char name[NAME_BYTES], variable[NAME_BYTES], near[NAME_BYTES];
-        const char *start = *at + strlen(PREFIX);
-        size_t length = strcspn(start, "=");
-        snprintf(name, sizeof name, "%.*s", (int)(length < NAME_BYTES ? length : NAME_BYTES - 1),
-                 start);
-        snprintf(variable, sizeof variable, PREFIX "%.*s", NAME_BYTES - 8, name);
-        for (char *c = name; *c; c++)
-            *c = *c >= 'A' && *c <= 'Z'                  ? (char)(*c - 'A' + 'a')
-                 : *c == '_' || (*c >= '0' && *c <= '9') ? *c
-                                                         : '?';
+        const char *value = fold_variable(*at + strlen(PREFIX), name);
+        snprintf(variable, sizeof variable, "%.*s", (int)strcspn(*at, "="), *at);
         const row_t *row = find_row(name);
         if (!row) {
             spell(nearest_name(name), false, near);
             dj_log(WARN, "unknown variable %s is ignored; the nearest name is %s", variable, near);
             continue;
         }
-        dj_status_t status =
-            set_value(config, row, start[length] ? start + length + 1 : "", variable);
+        dj_status_t status = set_value(config, row, value, variable);
         if (status != DJ_OK)
             return status;
     }
@@ -374,24 +379,33 @@ static void print_cell(const char *text)
         printf(*text == '|' ? "\\|" : "%c", *text);
 }
 
-void dj_config_print_markdown(void)
+static void print_markdown_row(const row_t *row)
 {
     char option[NAME_BYTES], variable[NAME_BYTES], takes[128];
+    spell(row->name, true, option);
+    spell(row->name, false, variable);
+    describe(row, takes, sizeof takes);
+    printf("| `%s` | `%s` | ", option, variable);
+    print_cell(takes);
+    printf(row->initial[0] ? " | `%s` | " : " |%s | ", row->initial);
+    print_cell(row->help);
+    printf(" |\n");
+}
+
+void dj_config_print_markdown(void)
+{
     const row_t *row = rows;
+    printf("# Configuration\n\n"
+           "Every setting is an option and a variable of the environment; the option wins. An\n"
+           "unknown variable warns and names the nearest one; an unknown option and a bad value\n"
+           "stop the start. This page is printed from the table in `runtime/base/config.h`.\n");
     for (size_t group = 0; group < GROUPS; group++) {
-        printf("%s## %s\n\n| option | variable | takes | default | |\n| --- | --- | --- | --- | "
-               "--- |\n",
-               group ? "\n" : "", groups[group].title);
-        for (unsigned i = 0; i < groups[group].rows; i++, row++) {
-            spell(row->name, true, option);
-            spell(row->name, false, variable);
-            describe(row, takes, sizeof takes);
-            printf("| `%s` | `%s` | ", option, variable);
-            print_cell(takes);
-            printf(row->initial[0] ? " | `%s` | " : " | %s| ", row->initial);
-            print_cell(row->help);
-            printf(" |\n");
-        }
+        printf("\n## %s\n\n"
+               "| option | variable | takes | default | meaning |\n"
+               "| --- | --- | --- | --- | --- |\n",
+               groups[group].title);
+        for (unsigned i = 0; i < groups[group].rows; i++)
+            print_markdown_row(row++);
     }
 }
 

@@ -59,6 +59,7 @@ enum {
     DJ_LOAD_TENSORS_MAX = 4096,
     DJ_REFS_MAX = 1 << 20,            /* of one session */
     DJ_REQUESTS_MAX = 1024,           /* of one session, sent and not yet answered: the credit */
+    DJ_SHOWN_MAX = 4096,              /* programs of one session that both sides remember */
     DJ_SAFETENSORS_HEADER_MAX = 100 << 20,
     DJ_DEADLINE_MS_MAX = 1 << 30,     /* of one request: twelve days */
 };

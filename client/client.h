@@ -1,0 +1,210 @@
+/* client.h - inside libdjinn: the connection, storages, recorders and requests.
+ *
+ * One lock a connection guards everything here; no call holds it while it sleeps. A recorder belongs to
+ * one thread and holds what that thread has recorded and not yet sent: closed segments, then the open
+ * one. A storage knows the segment that last touched it by serial number, so its number inside that
+ * segment's program is found in constant time.
+ *
+ * What the session has shown the rank is mirrored: both sides keep the exact keys of the last
+ * DJ_SHOWN_MAX programs in the order sent, so the client knows without asking whether a key alone will
+ * do. */
+#ifndef DJ_CLIENT_H
+#define DJ_CLIENT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "client/djinn.h"
+#include "comm/control.h"
+#include "comm/endpoint.h"
+#include "planner/program.h"
+#include "runtime/base/config.h"
+#include "runtime/base/table.h"
+
+enum {
+    DJ_SEGMENT_NODES_MAX = 8192,         /* a longer segment is closed by itself */
+    DJ_IMMEDIATE_BYTES_MAX = 64 << 10,   /* larger uploads leave at once, by rendezvous */
+    DJ_GATHER_BYTES_MAX = 256 << 10,     /* immediates up to this sum are copied into one piece */
+};
+
+struct djinn_storage {
+    djinn_t *djinn;
+    atomic_uint references;
+    uint64_t bytes;
+    uint64_t ref;      /* 0: none on the rank yet */
+    bool weight;       /* Text: reading it makes a WEIGHT input */
+    void *immediate;   /* host copy that leaves with the segment that first uses it */
+    struct dj_recorder *recorder; /* whose unsent segments know it, or NULL */
+    uint64_t serial;   /* of the segment that knows it as number `local` */
+    uint32_t local;
+};
+
+typedef struct dj_segment_storage {
+    djinn_storage_t *storage; /* one reference */
+    uint8_t role;             /* dj_segment_role_t */
+    bool written;
+} dj_segment_storage_t;
+
+typedef enum dj_segment_role {
+    DJ_ROLE_INPUT,     /* a ref the rank has */
+    DJ_ROLE_IMMEDIATE, /* bytes that travel with the segment */
+    DJ_ROLE_PRODUCED,
+} dj_segment_role_t;
+
+/* One segment: recorded, then closed with its keys, outputs and bindings. */
+typedef struct dj_segment_record {
+    struct dj_segment_record *next;
+    uint64_t serial;
+    dj_program_t program;
+    dj_segment_storage_t *storages;
+    uint32_t n_storages, room;
+    dj_hash_t program_key, exact_key;
+    dj_binding_t *inputs;
+    uint64_t *outputs;
+    uint32_t n_inputs, n_outputs, inputs_room, outputs_room;
+    void **immediates; /* of inputs with immediate bytes, NULL elsewhere; owned */
+} dj_segment_record_t;
+
+typedef struct dj_recorder {
+    struct dj_recorder *next;
+    djinn_t *djinn;
+    pthread_t thread;
+    dj_segment_record_t *open;           /* NULL: nothing recorded */
+    dj_segment_record_t *closed, **tail; /* in order */
+    uint32_t n_closed;
+    dj_operand_t *operands; /* scratch of one call */
+    uint32_t operands_room;
+} dj_recorder_t;
+
+struct djinn_request {
+    djinn_request_t *next_free;
+    djinn_t *djinn;
+    uint64_t id, deadline_ns;
+    dj_status_t status; /* DJ_IN_PROGRESS until answered */
+    char text[DJ_ERROR_TEXT_MAX];
+    bool detached; /* nobody holds it: free when done, keep its error for the next caller */
+    bool sending, sized;
+    djinn_fetch_t *fetches;
+    uint32_t n_fetches, fetches_room;
+    uint64_t fetch_bytes;
+    void *gather;    /* several fetches by rendezvous land here first */
+    void *raw_reply; /* LOAD: where the payload goes */
+    uint64_t raw_bytes;
+    dj_bytes_t meta; /* the payload's first piece */
+    dj_segment_record_t *segments; /* kept until sent: they own the immediates */
+    struct {
+        dj_header_t header;
+        union {
+            dj_exec_t exec;
+            dj_upload_t upload;
+            dj_load_t load;
+        };
+    } message;
+    dj_piece_t pieces[DJ_PIECES_MAX];
+    uint32_t n_pieces;
+    djinn_storage_t **temporaries; /* contiguous copies made for fetches; released when done */
+    uint32_t n_temporaries;
+};
+
+/* The exact keys last shown, oldest first. */
+typedef struct dj_shown {
+    dj_table_t keys;
+    dj_hash_t ring[DJ_SHOWN_MAX];
+    uint64_t count;
+} dj_shown_t;
+
+struct djinn {
+    dj_config_t config;
+    pthread_mutex_t lock;
+    atomic_uint references; /* the user, each storage, each request */
+    bool closed;
+    char peer[DJ_ENDPOINT_TEXT_MAX];
+    uint32_t rank, incarnation;
+
+    dj_control_t *control;
+    dj_comm_t *comm;
+    dj_endpoint_t *endpoint;
+    djinn_executor_t executor; /* instead of the three above */
+    void *executor_context;
+    pthread_t heartbeat;
+    bool heartbeat_runs;
+    atomic_bool stop;
+    _Atomic int dead; /* a status once the rank is lost */
+    char dead_text[DJ_ERROR_TEXT_MAX];
+
+    uint64_t session;
+    uint32_t generation, sequence;
+    uint64_t deadline_ms;
+    uint64_t next_request, next_serial;
+    djinn_request_t *requests[DJ_REQUESTS_MAX]; /* by id modulo */
+    djinn_request_t *free_requests;
+    dj_status_t deferred; /* of a detached request */
+    char deferred_text[DJ_ERROR_TEXT_MAX];
+
+    dj_recorder_t *recorders;
+    dj_segment_record_t *free_segments;
+    dj_shown_t shown;
+    uint32_t n_refs;
+    uint32_t *free_refs;
+    uint32_t n_free_refs, free_refs_room;
+    dj_bytes_t releases; /* u64 refs to drop with the next request */
+    djinn_stats_t stats;
+};
+
+static inline void dj_djinn_lock(djinn_t *djinn)
+{
+    pthread_mutex_lock(&djinn->lock);
+}
+
+static inline void dj_djinn_unlock(djinn_t *djinn)
+{
+    pthread_mutex_unlock(&djinn->lock);
+}
+
+/* All below: the lock is held, except where a name ends in _unlocked. */
+
+/* connect.c */
+dj_status_t dj_djinn_create(djinn_t **djinn_p);
+void dj_djinn_put_unlocked(djinn_t *djinn); /* drops one reference; the last frees */
+dj_status_t dj_djinn_check(djinn_t *djinn); /* DJ_OK, or why the connection is of no use */
+dj_status_t dj_djinn_connect_control(const dj_config_t *config, uint32_t role,
+                                     dj_hello_t *hello, const void *address, uint64_t deadline_ns,
+                                     dj_control_t **control_p, dj_frame_t *frame,
+                                     const void **body_p);
+
+/* storage.c */
+dj_status_t dj_storage_create(djinn_t *djinn, uint64_t bytes, djinn_storage_t **storage_p);
+void dj_storage_put(djinn_storage_t *storage); /* drops one reference, lock held */
+dj_status_t dj_storage_assign_ref(djinn_storage_t *storage);
+/* The pending releases have left: their indices may be used again. */
+void dj_refs_recycle(djinn_t *djinn);
+
+/* record.c */
+dj_recorder_t *dj_recorder_mine(djinn_t *djinn); /* of the calling thread; NULL: no memory */
+dj_segment_record_t *dj_recorder_open(dj_recorder_t *recorder);
+/* The storage's number in the recorder's open segment, declared as an input if need be. */
+dj_status_t dj_recorder_localise(dj_recorder_t *recorder, djinn_storage_t *storage, bool write,
+                                 uint32_t *local_p);
+dj_status_t dj_recorder_record(dj_recorder_t *recorder, int op, const djinn_arg_t *args,
+                               int n_args, const djinn_tensor_t *target, djinn_tensor_t *outs);
+dj_status_t dj_recorder_close_segment(dj_recorder_t *recorder);
+void dj_segment_recycle(djinn_t *djinn, dj_segment_record_t *segment);
+void dj_segment_free(dj_segment_record_t *segment);
+void dj_recorder_discard(dj_recorder_t *recorder);
+
+/* request.c */
+dj_status_t dj_request_create(djinn_t *djinn, djinn_request_t **request_p);
+void dj_request_recycle(djinn_request_t *request);
+dj_status_t dj_request_send(djinn_request_t *request, dj_message_t type, uint32_t struct_bytes);
+/* Progress and wait until answered; drops the lock while it sleeps. */
+dj_status_t dj_request_await(djinn_request_t *request);
+dj_status_t dj_request_message(void *context, const dj_incoming_t *incoming, void **memory_p,
+                               void **token_p);
+void dj_requests_fail(djinn_t *djinn, dj_status_t status, const char *text);
+dj_status_t dj_recorder_submit(dj_recorder_t *recorder, const djinn_fetch_t *fetches, int count,
+                               djinn_request_t **request_p);
+
+void dj_view_of_tensor(const djinn_tensor_t *tensor, dj_view_t *view);
+void dj_tensor_of_view(const dj_view_t *view, djinn_storage_t *storage, djinn_tensor_t *tensor);
+
+#endif

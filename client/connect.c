@@ -1,0 +1,410 @@
+/* connect.c - from an address to a session: hello, redirection, endpoint, heartbeats; and the end.
+ *
+ * Rank 0 answers a client with WELCOME when it is alone, else with REDIRECT to a worker. The heartbeat
+ * thread owns the reading side of the control socket: its end, or silence, is the rank's death, which it
+ * notes in `dead` for every waiter to see. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/client.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/log.h"
+
+#define DJ_LOG_MODULE "client"
+
+_Static_assert((int)DJINN_ERR_INTERNAL == (int)DJ_ERR_INTERNAL, "djinn.h and status.h agree");
+_Static_assert((int)DJINN_FLOAT64 == (int)DJ_F64 && DJINN_MAX_RANK == DJ_RANK_MAX, "tensor.h");
+_Static_assert(DJINN_MAX_ARGS == DJ_ARGS_MAX && DJINN_MAX_OUTS == DJ_OUTS_MAX, "ops.h");
+
+int djinn_abi_version(void)
+{
+    return DJINN_ABI_VERSION;
+}
+
+const char *djinn_error(void)
+{
+    return dj_error_text();
+}
+
+const char *djinn_status_name(int status)
+{
+    return dj_status_name(status);
+}
+
+int djinn_op(const char *name)
+{
+    uint16_t op = dj_op_find(name);
+    return op == DJ_OP_COUNT ? -1 : op;
+}
+
+const char *djinn_op_signature(int op)
+{
+    const dj_op_info_t *info = op < 0 ? NULL : dj_op_info((uint16_t)op);
+    return info ? info->signature : NULL;
+}
+
+dj_status_t dj_djinn_create(djinn_t **djinn_p)
+{
+    if (!dj_hash_setup())
+        return dj_fail(DJ_ERR_SYSTEM, "the system has no source of random bytes");
+    djinn_t *djinn = calloc(1, sizeof(*djinn));
+    if (!djinn)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for a connection");
+    dj_status_t status = dj_config_load(&djinn->config, 0, NULL, NULL);
+    if (status != DJ_OK) {
+        free(djinn);
+        return status;
+    }
+    dj_log_init(djinn->config.log, "client");
+    pthread_mutex_init(&djinn->lock, NULL);
+    atomic_init(&djinn->references, 1);
+    djinn->deadline_ms = djinn->config.deadline_ms;
+    djinn->session = dj_random_u64();
+    *djinn_p = djinn;
+    return DJ_OK;
+}
+
+void dj_djinn_put_unlocked(djinn_t *djinn)
+{
+    if (atomic_fetch_sub(&djinn->references, 1) != 1)
+        return;
+    dj_recorder_t *recorder, *next;
+    for (recorder = djinn->recorders; recorder; recorder = next) {
+        next = recorder->next;
+        free(recorder->operands);
+        free(recorder);
+    }
+    for (dj_segment_record_t *segment = djinn->free_segments, *after; segment; segment = after) {
+        after = segment->next;
+        dj_segment_free(segment);
+    }
+    for (djinn_request_t *request = djinn->free_requests, *after; request; request = after) {
+        after = request->next_free;
+        dj_bytes_fini(&request->meta);
+        free(request->fetches);
+        free(request->temporaries);
+        free(request);
+    }
+    dj_table_fini(&djinn->shown.keys);
+    dj_bytes_fini(&djinn->releases);
+    free(djinn->free_refs);
+    pthread_mutex_destroy(&djinn->lock);
+    free(djinn);
+}
+
+dj_status_t dj_djinn_check(djinn_t *djinn)
+{
+    if (djinn->closed)
+        return dj_fail(DJ_ERR_CONNECT, "this connection was closed");
+    if (atomic_load(&djinn->dead))
+        return dj_fail((dj_status_t)atomic_load(&djinn->dead), "%s", djinn->dead_text);
+    if (djinn->deferred != DJ_OK) {
+        dj_status_t status = djinn->deferred;
+        djinn->deferred = DJ_OK;
+        return dj_fail(status, "an earlier request failed: %s", djinn->deferred_text);
+    }
+    return DJ_OK;
+}
+
+djinn_status_t djinn_alive(djinn_t *djinn)
+{
+    dj_djinn_lock(djinn);
+    dj_status_t status = dj_djinn_check(djinn);
+    dj_djinn_unlock(djinn);
+    return (djinn_status_t)status;
+}
+
+/* ---- the hello ---- */
+
+static dj_status_t read_token(const dj_config_t *config, uint8_t token[32])
+{
+    char path[4096];
+    if (config->token[0])
+        return dj_token_parse(config->token, token);
+    if (strcmp(config->auth, "none") == 0) {
+        memset(token, 0, 32);
+        return DJ_OK;
+    }
+    const char *home = dj_environment("HOME");
+    if (config->token_file[0])
+        snprintf(path, sizeof(path), "%s", config->token_file);
+    else
+        snprintf(path, sizeof(path), "%s/.djinn/token", home ? home : "");
+    return dj_token_read(path, token);
+}
+
+static dj_status_t check_answer(const dj_frame_t *frame, const void *body)
+{
+    const dj_welcome_t *welcome = body;
+    if (frame->type == DJ_MESSAGE_REDIRECT)
+        return DJ_OK;
+    if (frame->type != DJ_MESSAGE_WELCOME)
+        return dj_fail(DJ_ERR_PROTOCOL, "the server answered the hello with %s",
+                       dj_message_name(frame->type));
+    if (welcome->address_bytes > frame->length - sizeof(*welcome))
+        return dj_fail(DJ_ERR_PROTOCOL, "the WELCOME is shorter than the address it announces");
+    return DJ_OK;
+}
+
+dj_status_t dj_djinn_connect_control(const dj_config_t *config, uint32_t role, dj_hello_t *hello,
+                                     const void *address, uint64_t deadline_ns,
+                                     dj_control_t **control_p, dj_frame_t *frame,
+                                     const void **body_p)
+{
+    uint8_t token[32];
+    char endpoint[256];
+    dj_status_t status = read_token(config, token);
+    if (status != DJ_OK)
+        return status;
+    if (!config->address[0])
+        return dj_fail(DJ_ERR_CONNECT, "no server is named: set DJINN_ADDRESS to host:port of "
+                                       "rank 0, or start one with djinn-run");
+    snprintf(endpoint, sizeof(endpoint), "%s", config->address);
+    hello->role = role;
+    hello->uid = (uint32_t)getuid();
+    hello->pid = (uint32_t)getpid();
+    hello->host = dj_host_identity();
+    hello->op_table = dj_op_table_hash();
+    for (int hop = 0; hop < 2; hop++) {
+        dj_control_t *control;
+        status = dj_control_connect(endpoint, deadline_ns, &control);
+        if (status != DJ_OK)
+            return status;
+        status = dj_control_greet(control, token, hello, address, deadline_ns, frame, body_p);
+        if (status == DJ_OK)
+            status = check_answer(frame, *body_p);
+        if (status == DJ_OK && frame->type == DJ_MESSAGE_WELCOME) {
+            *control_p = control;
+            return DJ_OK;
+        }
+        if (status == DJ_OK) {
+            const dj_redirect_t *redirect = *body_p;
+            snprintf(endpoint, sizeof(endpoint), "%.*s", DJ_ENDPOINT_TEXT_MAX - 1,
+                     redirect->endpoint);
+            hello->session = redirect->session;
+            hello->grant_expires_ms = redirect->grant_expires_ms;
+            memcpy(hello->grant, redirect->grant, sizeof(hello->grant));
+            hello->flags |= DJ_HELLO_DIRECT;
+        }
+        dj_control_close(control);
+        if (status != DJ_OK)
+            return status;
+    }
+    return dj_fail(DJ_ERR_CONNECT, "%s sends clients on in circles", endpoint);
+}
+
+/* ---- heartbeats ---- */
+
+static void mark_dead(djinn_t *djinn, dj_status_t status, const char *cause)
+{
+    snprintf(djinn->dead_text, sizeof(djinn->dead_text),
+             "rank %u at %s is lost (%s): its tensors are gone; connect again and rebuild them",
+             djinn->rank, djinn->peer, cause);
+    atomic_store(&djinn->dead, status);
+    dj_comm_wake(djinn->comm);
+}
+
+static void *heartbeat_main(void *argument)
+{
+    djinn_t *djinn = argument;
+    uint64_t suspect_ns = djinn->config.suspect_ms * DJ_NS_PER_MS;
+    while (!atomic_load(&djinn->stop) && !atomic_load(&djinn->dead)) {
+        struct pollfd poller = {.fd = dj_control_fd(djinn->control), .events = POLLIN};
+        poll(&poller, 1, (int)djinn->config.heartbeat_ms);
+        dj_frame_t frame;
+        const void *body;
+        dj_status_t status;
+        while ((status = dj_control_try_receive(djinn->control, &frame, &body)) == DJ_OK)
+            if (frame.type == DJ_MESSAGE_REFUSE)
+                mark_dead(djinn, DJ_ERR_PEER_DIED, ((const dj_refuse_t *)body)->text);
+        if (atomic_load(&djinn->stop))
+            break;
+        if (status != DJ_IN_PROGRESS) {
+            mark_dead(djinn, DJ_ERR_PEER_DIED, "its control connection ended");
+        } else if (dj_clock_ns() - dj_control_last_heard_ns(djinn->control) > suspect_ns) {
+            mark_dead(djinn, DJ_ERR_PEER_DIED, "it has been silent too long");
+        } else {
+            dj_heartbeat_t beat = {dj_clock_ns()};
+            dj_control_send(djinn->control, DJ_MESSAGE_HEARTBEAT, &beat, sizeof(beat), NULL, 0,
+                            dj_clock_ns() + 10 * DJ_NS_PER_MS);
+        }
+    }
+    return NULL;
+}
+
+/* ---- connecting ---- */
+
+static dj_status_t open_comm(djinn_t *djinn, bool shared_memory)
+{
+    dj_comm_options_t options = {shared_memory, dj_request_message, djinn};
+    return dj_comm_create(&options, &djinn->comm);
+}
+
+static dj_status_t take_welcome(djinn_t *djinn, const dj_welcome_t *welcome)
+{
+    djinn->session = welcome->session;
+    djinn->generation = welcome->generation;
+    djinn->rank = welcome->rank;
+    djinn->incarnation = welcome->incarnation;
+    snprintf(djinn->peer, sizeof(djinn->peer), "%s", dj_control_peer(djinn->control));
+    return dj_endpoint_create(djinn->comm, welcome + 1, welcome->address_bytes, &djinn->endpoint);
+}
+
+/* Greets, and where rank and client cannot share memory makes the comm again without it. */
+static dj_status_t open_session(djinn_t *djinn, bool tcp_only, uint64_t deadline_ns)
+{
+    dj_frame_t frame;
+    const void *body, *address;
+    uint32_t bytes;
+    dj_hello_t hello = {.flags = tcp_only ? DJ_HELLO_TCP_ONLY : 0,
+                        .deadline_ms = (uint32_t)djinn->deadline_ms};
+    dj_status_t status = open_comm(djinn, !tcp_only);
+    if (status == DJ_OK)
+        status = dj_comm_address(djinn->comm, &address, &bytes);
+    if (status != DJ_OK)
+        return status;
+    hello.address_bytes = bytes;
+    status = dj_djinn_connect_control(&djinn->config, DJ_ROLE_CLIENT, &hello, address, deadline_ns,
+                                      &djinn->control, &frame, &body);
+    if (status != DJ_OK)
+        return status;
+    return take_welcome(djinn, body);
+}
+
+/* One empty request each way finishes the wire-up: UCX 1.13 aborts on a rendezvous posted before. */
+static dj_status_t first_exchange(djinn_t *djinn, uint64_t deadline_ns)
+{
+    djinn_request_t *request;
+    dj_djinn_lock(djinn);
+    dj_status_t status = dj_request_create(djinn, &request);
+    if (status == DJ_OK) {
+        request->message.exec = (dj_exec_t){0};
+        request->deadline_ns = deadline_ns;
+        status = dj_request_send(request, DJ_MESSAGE_EXEC, sizeof(dj_exec_t));
+        if (status == DJ_OK)
+            status = dj_request_await(request);
+        if (!request->sending)
+            dj_request_recycle(request);
+    }
+    djinn->stats = (djinn_stats_t){0};
+    dj_djinn_unlock(djinn);
+    return status;
+}
+
+static dj_status_t apply_options(djinn_t *djinn, const djinn_options_t *options, bool *tcp_only_p)
+{
+    if (!options)
+        options = &(djinn_options_t){.abi_version = DJINN_ABI_VERSION};
+    if (options->abi_version != DJINN_ABI_VERSION)
+        return dj_fail(DJ_ERR_VERSION, "the program was built for ABI %d, this libdjinn has %d",
+                       options->abi_version, DJINN_ABI_VERSION);
+    if (options->address)
+        djinn->config.address = options->address;
+    if (options->token)
+        djinn->config.token = options->token;
+    if (options->deadline_ms)
+        djinn->deadline_ms = options->deadline_ms;
+    const char *mode = options->mode ? options->mode : djinn->config.execution_mode;
+    *tcp_only_p = strcmp(djinn->config.transports, "tcp") == 0 || strcmp(mode, "remote") == 0;
+    if (strcmp(mode, "zero_copy") == 0)
+        return dj_fail(DJ_ERR_UNSUPPORTED, "zero_copy needs RDMA and GPUDirect, and this machine "
+                                           "has no RDMA device: use remote or local_remote");
+    if (mode[0] && strcmp(mode, "remote") && strcmp(mode, "local_remote"))
+        return dj_fail(DJ_ERR_INVALID, "execution mode %s: libdjinn knows remote, local_remote "
+                                       "and zero_copy", mode);
+    return DJ_OK;
+}
+
+djinn_status_t djinn_connect(const djinn_options_t *options, djinn_t **djinn_p)
+{
+    djinn_t *djinn;
+    bool tcp_only;
+    dj_status_t status = dj_djinn_create(&djinn);
+    if (status != DJ_OK)
+        return (djinn_status_t)status;
+    uint64_t deadline_ns = dj_clock_ns() + djinn->config.connect_ms * DJ_NS_PER_MS;
+    status = apply_options(djinn, options, &tcp_only);
+    if (status == DJ_OK)
+        status = open_session(djinn, tcp_only, deadline_ns);
+    if (status == DJ_OK) {
+        djinn->heartbeat_runs =
+            pthread_create(&djinn->heartbeat, NULL, heartbeat_main, djinn) == 0;
+        status = djinn->heartbeat_runs ? first_exchange(djinn, deadline_ns)
+                                       : dj_fail(DJ_ERR_SYSTEM, "no thread for heartbeats");
+    }
+    djinn->config.address = djinn->config.token = ""; /* the caller's strings */
+    if (status != DJ_OK) {
+        char text[DJ_ERROR_TEXT_MAX];
+        snprintf(text, sizeof(text), "%s", dj_error_text());
+        djinn_close(djinn);
+        return (djinn_status_t)dj_fail(status, "%s", text);
+    }
+    *djinn_p = djinn;
+    return DJINN_OK;
+}
+
+djinn_status_t djinn_connect_local(djinn_executor_t executor, void *context, djinn_t **djinn_p)
+{
+    dj_status_t status = dj_djinn_create(djinn_p);
+    if (status != DJ_OK)
+        return (djinn_status_t)status;
+    (*djinn_p)->executor = executor;
+    (*djinn_p)->executor_context = context;
+    return DJINN_OK;
+}
+
+/* ---- the end ---- */
+
+static void say_close(djinn_t *djinn)
+{
+    dj_close_t close = {djinn->session, djinn->generation, 0};
+    uint64_t deadline_ns = dj_clock_ns() + 500 * DJ_NS_PER_MS;
+    dj_frame_t frame;
+    const void *body;
+    if (!djinn->control || atomic_load(&djinn->dead))
+        return;
+    if (dj_control_send(djinn->control, DJ_MESSAGE_CLOSE, &close, sizeof(close), NULL, 0,
+                        deadline_ns) != DJ_OK)
+        return;
+    while (dj_control_receive(djinn->control, deadline_ns, &frame, &body) == DJ_OK)
+        ; /* the rank ends the stream once the session's memory is back */
+}
+
+void djinn_close(djinn_t *djinn)
+{
+    if (!djinn)
+        return;
+    atomic_store(&djinn->stop, true);
+    if (djinn->heartbeat_runs)
+        pthread_join(djinn->heartbeat, NULL);
+    say_close(djinn);
+    dj_djinn_lock(djinn);
+    for (dj_recorder_t *recorder = djinn->recorders; recorder; recorder = recorder->next)
+        dj_recorder_discard(recorder);
+    djinn->closed = true;
+    dj_requests_fail(djinn, DJ_ERR_CANCELLED, "the connection was closed");
+    if (djinn->endpoint)
+        dj_endpoint_close(djinn->endpoint);
+    if (djinn->comm)
+        dj_comm_destroy(djinn->comm);
+    if (djinn->control)
+        dj_control_close(djinn->control);
+    djinn->endpoint = NULL;
+    djinn->comm = NULL;
+    djinn->control = NULL;
+    atomic_store(&djinn->dead, DJ_ERR_CONNECT);
+    snprintf(djinn->dead_text, sizeof(djinn->dead_text), "this connection was closed");
+    dj_djinn_unlock(djinn);
+    dj_djinn_put_unlocked(djinn);
+}
+
+void djinn_stats(djinn_t *djinn, djinn_stats_t *stats)
+{
+    dj_djinn_lock(djinn);
+    *stats = djinn->stats;
+    dj_djinn_unlock(djinn);
+}

@@ -1,0 +1,615 @@
+/* request.c - one request: what was recorded goes out as one message, the answer comes back as one.
+ *
+ * A request object is pooled and owns the bytes of its message until UCX has sent them and the answer is
+ * here. Answers find their request by id. Bytes that were asked for land in the caller's memory directly
+ * when one tensor is fetched by rendezvous; several land side by side and are copied out. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/client.h"
+#include "runtime/base/clock.h"
+
+dj_status_t dj_request_create(djinn_t *djinn, djinn_request_t **request_p)
+{
+    uint64_t id = djinn->next_request + 1;
+    djinn_request_t *before = djinn->requests[id % DJ_REQUESTS_MAX];
+    if (before) { /* the credit: this many may be under way */
+        dj_status_t status = dj_request_await(before);
+        if (djinn->requests[id % DJ_REQUESTS_MAX])
+            return status < 0 ? status
+                              : dj_fail(DJ_ERR_BUSY, "%u requests are under way: wait for some",
+                                        (unsigned)DJ_REQUESTS_MAX);
+        id = djinn->next_request + 1;
+    }
+    djinn_request_t *request = djinn->free_requests;
+    if (request)
+        djinn->free_requests = request->next_free;
+    else if (!(request = calloc(1, sizeof(*request))))
+        return dj_fail(DJ_ERR_MEMORY, "no memory for a request");
+    request->djinn = djinn;
+    request->id = djinn->next_request = id;
+    request->status = DJ_IN_PROGRESS;
+    request->deadline_ns = dj_clock_ns() + djinn->deadline_ms * DJ_NS_PER_MS;
+    request->detached = request->sending = request->sized = false;
+    request->n_fetches = request->n_pieces = request->n_temporaries = 0;
+    request->fetch_bytes = 0;
+    request->gather = request->raw_reply = NULL;
+    request->raw_bytes = 0;
+    request->segments = NULL;
+    dj_bytes_clear(&request->meta);
+    djinn->requests[id % DJ_REQUESTS_MAX] = request;
+    *request_p = request;
+    return DJ_OK;
+}
+
+static void recycle_segments(djinn_request_t *request)
+{
+    dj_segment_record_t *segment, *next;
+    for (segment = request->segments; segment; segment = next) {
+        next = segment->next;
+        dj_segment_recycle(request->djinn, segment);
+    }
+    request->segments = NULL;
+}
+
+void dj_request_recycle(djinn_request_t *request)
+{
+    djinn_t *djinn = request->djinn;
+    djinn_request_t **slot = &djinn->requests[request->id % DJ_REQUESTS_MAX];
+    if (*slot == request)
+        *slot = NULL;
+    recycle_segments(request);
+    for (uint32_t i = 0; i < request->n_temporaries; i++)
+        dj_storage_put(request->temporaries[i]);
+    free(request->gather);
+    request->gather = NULL;
+    request->next_free = djinn->free_requests;
+    djinn->free_requests = request;
+}
+
+/* The answer is here, or never will be. */
+static void finish(djinn_request_t *request, dj_status_t status, const char *text)
+{
+    djinn_t *djinn = request->djinn;
+    if (request->status != DJ_IN_PROGRESS)
+        return;
+    request->status = status;
+    snprintf(request->text, sizeof(request->text), "%s", text);
+    if (status < 0 && request->detached && djinn->deferred == DJ_OK) {
+        djinn->deferred = status;
+        memcpy(djinn->deferred_text, request->text, sizeof(request->text));
+    }
+    djinn_request_t **slot = &djinn->requests[request->id % DJ_REQUESTS_MAX];
+    if (*slot == request)
+        *slot = NULL;
+    if (request->detached && !request->sending)
+        dj_request_recycle(request);
+}
+
+void dj_requests_fail(djinn_t *djinn, dj_status_t status, const char *text)
+{
+    for (uint32_t i = 0; i < DJ_REQUESTS_MAX; i++)
+        if (djinn->requests[i])
+            finish(djinn->requests[i], status, text);
+}
+
+/* ---- sending ---- */
+
+static void sent(void *argument, dj_status_t status)
+{
+    djinn_request_t *request = argument;
+    request->sending = false;
+    if (status != DJ_OK)
+        finish(request, status, "the request could not be sent: the rank is gone");
+    if (request->status == DJ_IN_PROGRESS || !request->detached)
+        recycle_segments(request);
+    else
+        dj_request_recycle(request);
+}
+
+static dj_status_t send_local(djinn_request_t *request, uint32_t header_bytes)
+{
+    djinn_t *djinn = request->djinn;
+    dj_bytes_t joined = {0};
+    uint64_t reply_bytes = request->raw_reply ? request->raw_bytes : request->fetch_bytes;
+    for (uint32_t i = 0; i < request->n_pieces; i++)
+        dj_bytes_put(&joined, request->pieces[i].data, request->pieces[i].bytes);
+    uint8_t *reply = malloc(reply_bytes ? reply_bytes : 1);
+    dj_status_t status = DJ_ERR_MEMORY;
+    if (reply && !joined.failed) {
+        djinn_local_message_t message = {&request->message, header_bytes, joined.data,
+                                         joined.size, reply, reply_bytes};
+        dj_djinn_unlock(djinn);
+        status = (dj_status_t)djinn->executor(djinn->executor_context, &message);
+        dj_djinn_lock(djinn);
+    }
+    uint64_t at = 0;
+    if (status == DJ_OK && request->raw_reply)
+        memcpy(request->raw_reply, reply, reply_bytes);
+    for (uint32_t i = 0; status == DJ_OK && i < request->n_fetches; i++) {
+        memcpy(request->fetches[i].target, reply + at, request->fetches[i].bytes);
+        at += request->fetches[i].bytes;
+    }
+    free(reply);
+    dj_bytes_fini(&joined);
+    recycle_segments(request);
+    finish(request, status, dj_error_text());
+    return DJ_OK;
+}
+
+dj_status_t dj_request_send(djinn_request_t *request, dj_message_t type, uint32_t struct_bytes)
+{
+    djinn_t *djinn = request->djinn;
+    uint32_t header_bytes = (uint32_t)sizeof(dj_header_t) + struct_bytes;
+    request->message.header = (dj_header_t){
+        .magic = DJ_HEADER_MAGIC, .version = DJ_PROTOCOL_VERSION, .type = (uint16_t)type,
+        .session = djinn->session, .generation = djinn->generation,
+        .sequence = djinn->sequence++, .request = request->id};
+    djinn->stats.requests++;
+    djinn->stats.messages_out++;
+    for (uint32_t i = 0; i < request->n_pieces; i++)
+        djinn->stats.bytes_up += request->pieces[i].bytes;
+    if (djinn->executor)
+        return send_local(request, header_bytes);
+    request->sending = true;
+    dj_status_t status = dj_endpoint_send(djinn->endpoint, &request->message, header_bytes,
+                                          request->pieces, request->n_pieces, sent, request);
+    if (status == DJ_IN_PROGRESS)
+        return DJ_OK;
+    request->sending = false;
+    recycle_segments(request);
+    if (status != DJ_OK)
+        finish(request, status, dj_error_text());
+    return status;
+}
+
+/* ---- the EXEC message ---- */
+
+static bool shown(const djinn_t *djinn, dj_hash_t key)
+{
+    return dj_table_get(&djinn->shown.keys, key) != NULL;
+}
+
+/* As the rank does it (runtime/execute.c): the oldest key goes when the ring is full. */
+static void show(djinn_t *djinn, dj_hash_t key)
+{
+    dj_shown_t *ring = &djinn->shown;
+    dj_hash_t *slot = &ring->ring[ring->count % DJ_SHOWN_MAX];
+    if (ring->count >= DJ_SHOWN_MAX)
+        dj_table_remove(&ring->keys, *slot);
+    *slot = key;
+    ring->count++;
+    dj_table_put(&ring->keys, key, slot);
+}
+
+static void put_segment(djinn_t *djinn, dj_bytes_t *meta, const dj_segment_record_t *segment)
+{
+    const dj_program_t *program = &segment->program;
+    bool full = !shown(djinn, segment->exact_key);
+    dj_segment_header_t header = {
+        .program_key = segment->program_key,
+        .exact_key = segment->exact_key,
+        .structure_bytes = full ? (uint32_t)program->structure.size : 0,
+        .sizes_bytes = full ? (uint32_t)program->sizes.size : 0,
+        .n_inputs = segment->n_inputs,
+        .n_outputs = segment->n_outputs,
+        .n_scalars = (uint32_t)(program->scalars.size / 8),
+        .flags = full ? DJ_SEGMENT_SIZES | DJ_SEGMENT_STRUCTURE : 0};
+    dj_bytes_put(meta, &header, sizeof(header));
+    dj_bytes_put(meta, segment->inputs, segment->n_inputs * sizeof(dj_binding_t));
+    dj_bytes_put(meta, segment->outputs, segment->n_outputs * sizeof(uint64_t));
+    dj_bytes_put(meta, program->scalars.data, program->scalars.size);
+    if (!full)
+        return;
+    dj_bytes_put(meta, program->sizes.data, program->sizes.size);
+    dj_bytes_align(meta, 8);
+    dj_bytes_put(meta, program->structure.data, program->structure.size);
+    dj_bytes_align(meta, 8);
+    djinn->stats.program_bytes += program->structure.size + program->sizes.size;
+    show(djinn, segment->exact_key);
+}
+
+/* Gives every immediate its place in the data region; returns the region's size. */
+static uint64_t place_immediates(dj_segment_record_t *segments, uint32_t *count_p)
+{
+    uint64_t at = 0;
+    *count_p = 0;
+    for (dj_segment_record_t *segment = segments; segment; segment = segment->next)
+        for (uint32_t i = 0; i < segment->n_inputs; i++)
+            if (segment->immediates[i]) {
+                segment->inputs[i].offset = at;
+                at += (segment->inputs[i].bytes + 63) & ~63ull;
+                (*count_p)++;
+            }
+    return at;
+}
+
+static void gather_immediates(djinn_request_t *request)
+{
+    for (dj_segment_record_t *segment = request->segments; segment; segment = segment->next)
+        for (uint32_t i = 0; i < segment->n_inputs; i++)
+            if (segment->immediates[i]) {
+                dj_bytes_put(&request->meta, segment->immediates[i], segment->inputs[i].bytes);
+                dj_bytes_align(&request->meta, 64);
+            }
+}
+
+static dj_status_t build_exec(djinn_request_t *request, uint32_t n_segments)
+{
+    djinn_t *djinn = request->djinn;
+    dj_bytes_t *meta = &request->meta;
+    uint32_t n_immediates;
+    dj_exec_t *exec = &request->message.exec;
+    *exec = (dj_exec_t){.n_segments = n_segments, .n_fetches = request->n_fetches,
+                        .n_releases = (uint32_t)(djinn->releases.size / 8),
+                        .deadline_ms = djinn->deadline_ms};
+    if (exec->n_releases > DJ_EXEC_RELEASES_MAX) /* the rest waits for the next request */
+        exec->n_releases = DJ_EXEC_RELEASES_MAX;
+    exec->data_bytes = place_immediates(request->segments, &n_immediates);
+    dj_bytes_put(meta, djinn->releases.data, exec->n_releases * 8ull);
+    for (dj_segment_record_t *segment = request->segments; segment; segment = segment->next)
+        put_segment(djinn, meta, segment);
+    for (uint32_t i = 0; i < request->n_fetches; i++) {
+        const djinn_tensor_t *tensor = &request->fetches[i].tensor;
+        dj_fetch_t fetch = {tensor->storage->ref,
+                            (uint64_t)tensor->offset * dj_dtype_bytes((uint8_t)tensor->dtype),
+                            request->fetches[i].bytes};
+        dj_bytes_put(meta, &fetch, sizeof(fetch));
+    }
+    dj_bytes_align(meta, 64);
+    exec->data_offset = meta->size;
+    gather_immediates(request);
+    if (meta->failed)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for a request of %zu bytes", meta->size);
+    uint64_t left = djinn->releases.size - exec->n_releases * 8ull;
+    djinn->releases.size = exec->n_releases * 8ull;
+    dj_refs_recycle(djinn);
+    memmove(djinn->releases.data, djinn->releases.data + djinn->releases.size, left);
+    djinn->releases.size = left;
+    request->pieces[0] = (dj_piece_t){meta->data, meta->size};
+    request->n_pieces = meta->size ? 1 : 0;
+    return DJ_OK;
+}
+
+/* ---- submitting ---- */
+
+/* A fetch wants dense bytes of a storage that the rank has: records the copy where need be, and sees to
+ * it that storages known here alone travel. */
+static dj_status_t prepare_fetch(dj_recorder_t *recorder, djinn_request_t *request,
+                                 djinn_fetch_t *fetch)
+{
+    dj_view_t view;
+    dj_status_t status = DJ_OK;
+    dj_view_of_tensor(&fetch->tensor, &view);
+    if (!fetch->tensor.storage || fetch->tensor.storage->djinn != recorder->djinn)
+        return dj_fail(DJ_ERR_INVALID, "a fetch of a tensor that is not of this connection");
+    status = dj_view_check(&view, fetch->tensor.storage->bytes);
+    if (status != DJ_OK)
+        return status;
+    if (fetch->bytes != dj_view_dense_bytes(&view))
+        return dj_fail(DJ_ERR_INVALID, "the tensor has %llu bytes, the target %llu",
+                       (unsigned long long)dj_view_dense_bytes(&view),
+                       (unsigned long long)fetch->bytes);
+    if (!dj_view_is_contiguous(&view)) {
+        djinn_arg_t arg = {.kind = DJINN_ARG_TENSOR, .value.tensors = &fetch->tensor};
+        djinn_tensor_t fresh, dense;
+        dj_view_t wanted = dj_view_contiguous(view.dtype, view.rank, view.sizes);
+        djinn_arg_t sizes[2] = {{.kind = DJINN_ARG_INTS, .count = view.rank, .value.integers = wanted.sizes},
+                                {.kind = DJINN_ARG_INT, .value.integer = view.dtype}};
+        status = dj_recorder_record(recorder, DJ_OP_EMPTY, sizes, 2, NULL, &fresh);
+        if (status != DJ_OK)
+            return status;
+        request->temporaries[request->n_temporaries++] = fresh.storage;
+        dj_tensor_of_view(&wanted, fresh.storage, &dense);
+        status = dj_recorder_record(recorder, DJ_OP_COPY, &arg, 1, &dense, NULL);
+        fetch->tensor = dense;
+        return status;
+    }
+    if (!fetch->tensor.storage->ref) {
+        uint32_t local; /* an upload nothing has used yet: it travels as an input of a segment */
+        status = dj_recorder_localise(recorder, fetch->tensor.storage, false, &local);
+    }
+    return status;
+}
+
+static dj_status_t prepare_fetches(dj_recorder_t *recorder, djinn_request_t *request,
+                                   const djinn_fetch_t *fetches, int count)
+{
+    dj_status_t status = DJ_OK;
+    if ((uint32_t)count > request->fetches_room) {
+        void *grown = realloc(request->fetches, (size_t)count * sizeof(*fetches));
+        if (grown)
+            request->fetches = grown;
+        void *temporaries = realloc(request->temporaries, (size_t)count * sizeof(void *));
+        if (temporaries)
+            request->temporaries = temporaries;
+        if (!grown || !temporaries)
+            return dj_fail(DJ_ERR_MEMORY, "no memory for %d fetches", count);
+        request->fetches_room = (uint32_t)count;
+    }
+    for (int i = 0; i < count && status == DJ_OK; i++) {
+        request->fetches[i] = fetches[i];
+        status = prepare_fetch(recorder, request, &request->fetches[i]);
+        request->fetch_bytes += fetches[i].bytes;
+    }
+    request->n_fetches = (uint32_t)count;
+    return status;
+}
+
+static void take_segments(dj_recorder_t *recorder, djinn_request_t *request, uint32_t *count_p)
+{
+    request->segments = recorder->closed;
+    *count_p = recorder->n_closed;
+    recorder->closed = NULL;
+    recorder->tail = &recorder->closed;
+    recorder->n_closed = 0;
+}
+
+static dj_status_t submit_prepared(dj_recorder_t *recorder, djinn_request_t *request)
+{
+    uint32_t n_segments;
+    dj_status_t status = dj_recorder_close_segment(recorder);
+    if (status != DJ_OK)
+        return status;
+    take_segments(recorder, request, &n_segments);
+    if (n_segments > DJ_EXEC_SEGMENTS_MAX)
+        return dj_fail(DJ_ERR_LIMIT, "%u segments in one request, at most %u", n_segments,
+                       (unsigned)DJ_EXEC_SEGMENTS_MAX);
+    for (uint32_t i = 0; i < request->n_fetches; i++)
+        if (!request->fetches[i].tensor.storage->ref)
+            return dj_fail(DJ_ERR_STALE, "fetch %u: a tensor whose request failed", i);
+    if ((status = build_exec(request, n_segments)) != DJ_OK)
+        return status;
+    return dj_request_send(request, DJ_MESSAGE_EXEC, sizeof(dj_exec_t));
+}
+
+dj_status_t dj_recorder_submit(dj_recorder_t *recorder, const djinn_fetch_t *fetches, int count,
+                               djinn_request_t **request_p)
+{
+    djinn_t *djinn = recorder->djinn;
+    djinn_request_t *request;
+    dj_status_t status = dj_djinn_check(djinn);
+    if (status != DJ_OK)
+        return status;
+    if (count < 0 || count > DJ_EXEC_FETCHES_MAX)
+        return dj_fail(DJ_ERR_LIMIT, "%d fetches in one request, at most %u", count,
+                       (unsigned)DJ_EXEC_FETCHES_MAX);
+    if (!count && !request_p && !recorder->open && !recorder->closed)
+        return DJ_OK;
+    if ((status = dj_request_create(djinn, &request)) != DJ_OK)
+        return status;
+    request->detached = request_p == NULL;
+    status = prepare_fetches(recorder, request, fetches, count);
+    if (status == DJ_OK)
+        status = submit_prepared(recorder, request);
+    if (status != DJ_OK) {
+        dj_recorder_discard(recorder);
+        if (request->status == DJ_IN_PROGRESS || request_p)
+            dj_request_recycle(request);
+        return status;
+    }
+    if (request_p) {
+        atomic_fetch_add(&djinn->references, 1);
+        *request_p = request;
+    }
+    return DJ_OK;
+}
+
+/* ---- receiving ---- */
+
+static void deliver(djinn_request_t *request, const uint8_t *bytes, uint64_t size)
+{
+    if (request->raw_reply) {
+        memcpy(request->raw_reply, bytes, size < request->raw_bytes ? size : request->raw_bytes);
+        return;
+    }
+    for (uint32_t i = 0; i < request->n_fetches; i++) {
+        if (request->fetches[i].target != bytes)
+            memcpy(request->fetches[i].target, bytes, request->fetches[i].bytes);
+        bytes += request->fetches[i].bytes;
+    }
+}
+
+static void count_result(djinn_t *djinn, const dj_result_t *result, uint64_t payload_bytes)
+{
+    djinn_stats_t *stats = &djinn->stats;
+    stats->messages_in++;
+    stats->bytes_down += payload_bytes;
+    stats->plan_hits += result->plan_hits;
+    stats->plan_resizes += result->plan_resizes;
+    stats->plan_misses += result->plan_misses;
+    stats->run_ns += result->run_ns;
+    stats->planning_ns += result->planning_ns;
+    stats->queue_ns += result->queue_ns;
+    if (result->stack_peak_bytes > stats->stack_peak_bytes)
+        stats->stack_peak_bytes = result->stack_peak_bytes;
+}
+
+/* First call of a rendezvous: memory for what comes. */
+static dj_status_t make_room(djinn_request_t *request, uint64_t bytes, void **memory_p)
+{
+    uint64_t want = request->raw_reply ? request->raw_bytes : request->fetch_bytes;
+    if (bytes != want)
+        return dj_fail(DJ_ERR_PROTOCOL, "an answer of %llu bytes where %llu were asked for",
+                       (unsigned long long)bytes, (unsigned long long)want);
+    request->djinn->stats.rendezvous++;
+    if (request->n_fetches == 1) {
+        *memory_p = request->fetches[0].target;
+        return DJ_OK;
+    }
+    free(request->gather);
+    request->gather = malloc(bytes);
+    *memory_p = request->gather;
+    return request->gather ? DJ_OK : dj_fail(DJ_ERR_MEMORY, "no memory for an answer");
+}
+
+dj_status_t dj_request_message(void *context, const dj_incoming_t *incoming, void **memory_p,
+                               void **token_p)
+{
+    djinn_t *djinn = context;
+    const dj_header_t *header = incoming->header;
+    const dj_result_t *result = incoming->body;
+    djinn_request_t *request = djinn->requests[header->request % DJ_REQUESTS_MAX];
+    if (header->type != DJ_MESSAGE_RESULT || header->session != djinn->session ||
+        header->generation != djinn->generation)
+        return DJ_ERR_STALE; /* of another life: dropped */
+    if (!request || request->id != header->request)
+        return DJ_ERR_STALE;
+    if (incoming->failed) {
+        finish(request, DJ_ERR_PEER_DIED, "the answer did not arrive whole: the rank is gone");
+        return DJ_OK;
+    }
+    if (incoming->rendezvous && !incoming->payload)
+        return make_room(request, incoming->payload_bytes, memory_p);
+    count_result(djinn, result, incoming->payload_bytes);
+    if (result->status < 0) {
+        char text[DJ_ERROR_TEXT_MAX];
+        uint64_t n = incoming->payload_bytes < sizeof(text) ? incoming->payload_bytes
+                                                            : sizeof(text) - 1;
+        memcpy(text, incoming->payload ? incoming->payload : "", incoming->payload ? n : 0);
+        text[incoming->payload ? n : 0] = 0;
+        finish(request, (dj_status_t)result->status, text);
+        return DJ_OK;
+    }
+    uint64_t want = request->raw_reply ? request->raw_bytes : request->fetch_bytes;
+    if (incoming->payload_bytes != want) {
+        finish(request, DJ_ERR_PROTOCOL, "an answer of another size than was asked for");
+        return DJ_OK;
+    }
+    if (want)
+        deliver(request, incoming->payload, want);
+    finish(request, DJ_OK, "");
+    return DJ_OK;
+}
+
+/* ---- waiting ---- */
+
+static dj_status_t settle(djinn_request_t *request)
+{
+    djinn_t *djinn = request->djinn;
+    if (request->status == DJ_IN_PROGRESS && atomic_load(&djinn->dead))
+        dj_requests_fail(djinn, (dj_status_t)atomic_load(&djinn->dead), djinn->dead_text);
+    if (request->status < 0)
+        return dj_fail(request->status, "%s", request->text);
+    return request->status;
+}
+
+dj_status_t dj_request_await(djinn_request_t *request)
+{
+    djinn_t *djinn = request->djinn;
+    uint64_t spin_ns = djinn->config.spin_us * 1000, spun_from = 0;
+    uint32_t polls = 0;
+    while (request->status == DJ_IN_PROGRESS && !djinn->executor) {
+        if (dj_comm_progress(djinn->comm)) {
+            spun_from = 0;
+            continue;
+        }
+        if (++polls % 64 != 0) /* the clock costs more than a poll */
+            continue;
+        uint64_t now = dj_clock_ns();
+        if (settle(request) != DJ_IN_PROGRESS)
+            break;
+        if (now > request->deadline_ns) {
+            finish(request, DJ_ERR_DEADLINE, "no answer within the deadline: the rank is busy or "
+                                             "stuck; raise --deadline-ms or look at djinn info");
+            break;
+        }
+        if (!spun_from) {
+            spun_from = now;
+        } else if (now - spun_from > spin_ns) {
+            dj_djinn_unlock(djinn);
+            dj_comm_wait(djinn->comm, 0, 20);
+            dj_djinn_lock(djinn);
+        }
+    }
+    return settle(request);
+}
+
+djinn_status_t djinn_submit(djinn_t *djinn, const djinn_fetch_t *fetches, int count,
+                            djinn_request_t **request_p)
+{
+    dj_djinn_lock(djinn);
+    dj_recorder_t *recorder = dj_recorder_mine(djinn);
+    dj_status_t status = recorder ? dj_recorder_submit(recorder, fetches, count, request_p)
+                                  : dj_fail(DJ_ERR_MEMORY, "no memory for a recorder");
+    dj_djinn_unlock(djinn);
+    return (djinn_status_t)status;
+}
+
+djinn_status_t djinn_test(djinn_request_t *request)
+{
+    djinn_t *djinn = request->djinn;
+    dj_djinn_lock(djinn);
+    while (djinn->comm && dj_comm_progress(djinn->comm))
+        ;
+    dj_status_t status = settle(request);
+    dj_djinn_unlock(djinn);
+    return (djinn_status_t)status;
+}
+
+djinn_status_t djinn_wait(djinn_request_t *request)
+{
+    djinn_t *djinn = request->djinn;
+    dj_djinn_lock(djinn);
+    dj_status_t status = dj_request_await(request);
+    dj_djinn_unlock(djinn);
+    return (djinn_status_t)status;
+}
+
+void djinn_request_free(djinn_request_t *request)
+{
+    if (!request)
+        return;
+    djinn_t *djinn = request->djinn;
+    dj_djinn_lock(djinn);
+    dj_request_await(request);
+    if (request->sending)
+        request->detached = true; /* recycled by sent() */
+    else
+        dj_request_recycle(request);
+    dj_djinn_unlock(djinn);
+    dj_djinn_put_unlocked(djinn);
+}
+
+djinn_status_t djinn_fetch(djinn_t *djinn, const djinn_tensor_t *tensor, void *target,
+                           uint64_t bytes)
+{
+    djinn_fetch_t fetch = {*tensor, target, bytes};
+    djinn_request_t *request;
+    djinn_status_t status = djinn_submit(djinn, &fetch, 1, &request);
+    if (status != DJINN_OK)
+        return status;
+    status = djinn_wait(request);
+    djinn_request_free(request);
+    return status;
+}
+
+djinn_status_t djinn_flush(djinn_t *djinn)
+{
+    return djinn_submit(djinn, NULL, 0, NULL);
+}
+
+djinn_status_t djinn_synchronize(djinn_t *djinn)
+{
+    djinn_request_t *request;
+    djinn_status_t status = djinn_submit(djinn, NULL, 0, &request);
+    if (status != DJINN_OK)
+        return status;
+    status = djinn_wait(request);
+    djinn_request_free(request);
+    return status;
+}
+
+int djinn_fd(djinn_t *djinn)
+{
+    return djinn->comm ? dj_comm_fd(djinn->comm) : -1;
+}
+
+djinn_status_t djinn_arm(djinn_t *djinn)
+{
+    dj_djinn_lock(djinn);
+    bool armed = djinn->comm && dj_comm_arm(djinn->comm);
+    dj_djinn_unlock(djinn);
+    return armed ? DJINN_OK : DJINN_IN_PROGRESS;
+}

@@ -81,7 +81,7 @@ typedef struct dj_arg {
 /* One op with its arguments, as the recorder gives it and as the server decodes it. */
 typedef struct dj_call {
     uint16_t op;
-    uint16_t n_args; /* exactly the letters of the signature before '>' */
+    uint16_t n_args; /* exactly the letters of the signature before '>', '-' included */
     const dj_arg_t *args;
 } dj_call_t;
 
@@ -106,6 +106,15 @@ dj_hash_t dj_op_table_hash(void);
  * but the arguments are checked all the same. outs has room for DJ_OUTS_MAX.
  * DJ_ERR_SHAPE, DJ_ERR_DTYPE, DJ_ERR_INVALID, DJ_ERR_LIMIT: the sentence names op, rule and shapes. */
 dj_status_t dj_op_infer(const dj_call_t *call, dj_view_t *outs);
+
+/* May output 0, inferred as `inferred`, be written INTO `target`? Same sizes; no element of the
+ * target twice at one place; same dtype, except that copies convert to any dtype and pointwise ops
+ * to any that PyTorch can cast their result to. DJ_ERR_SHAPE, DJ_ERR_DTYPE. */
+dj_status_t dj_op_check_target(uint16_t op, const dj_view_t *inferred, const dj_view_t *target);
+
+/* Ops that compute each element from the operands' elements at the same place: the pointwise ones
+ * and the copies. They may run in place. */
+bool dj_op_is_elementwise(uint16_t op);
 
 /* The dtype in which a pointwise op computes: PyTorch's promotion over operands and scalars, lifted
  * to float32 by ops that need a real number. Shared by the shape rules and the kernels. */

@@ -1,0 +1,195 @@
+/* tensor.c - data types and strided windows.
+ *
+ * Views come from clients and from files, so everything that multiplies does it under a limit:
+ * after dj_view_check() no product of a view's numbers can overflow, and the other functions rely
+ * on that. */
+#include "planner/tensor.h"
+
+#include <stdio.h>
+#include <string.h>
+
+uint32_t dj_dtype_bytes(uint8_t dtype)
+{
+    switch (dtype) {
+#define X(name, value, bytes, text)                                                                \
+    case value:                                                                                    \
+        return bytes;
+        DJ_DTYPE_LIST(X)
+#undef X
+    default:
+        return 0;
+    }
+}
+
+const char *dj_dtype_name(uint8_t dtype)
+{
+    switch (dtype) {
+#define X(name, value, bytes, text)                                                                \
+    case value:                                                                                    \
+        return text;
+        DJ_DTYPE_LIST(X)
+#undef X
+    default:
+        return "?";
+    }
+}
+
+bool dj_dtype_is_float(uint8_t dtype)
+{
+    return dtype >= DJ_F16 && dtype <= DJ_F64;
+}
+
+int64_t dj_view_count(const dj_view_t *view)
+{
+    int64_t count = 1;
+    for (uint32_t i = 0; i < view->rank; i++)
+        count *= view->sizes[i];
+    return count;
+}
+
+uint64_t dj_view_extent_bytes(const dj_view_t *view)
+{
+    uint64_t last = 0;
+    for (uint32_t i = 0; i < view->rank; i++) {
+        if (view->sizes[i] == 0)
+            return 0;
+        last += (uint64_t)(view->sizes[i] - 1) * (uint64_t)view->strides[i];
+    }
+    return (last + 1) * dj_dtype_bytes(view->dtype);
+}
+
+uint64_t dj_view_dense_bytes(const dj_view_t *view)
+{
+    return (uint64_t)dj_view_count(view) * dj_dtype_bytes(view->dtype);
+}
+
+bool dj_view_is_contiguous(const dj_view_t *view)
+{
+    int64_t expected = 1;
+    for (uint32_t i = view->rank; i-- > 0;) {
+        if (view->sizes[i] == 0)
+            return true;
+        if (view->sizes[i] != 1 && view->strides[i] != expected)
+            expected = -1; /* only an empty view may still be called contiguous */
+        else if (expected > 0)
+            expected *= view->sizes[i];
+    }
+    return expected > 0;
+}
+
+bool dj_view_is_dense(const dj_view_t *view)
+{
+    int64_t expected = 1;
+    uint32_t taken = 0;
+    if (dj_view_count(view) == 0)
+        return true;
+    for (;;) {
+        uint32_t next = view->rank, left = 0;
+        for (uint32_t i = 0; i < view->rank; i++) {
+            if (view->sizes[i] == 1 || (taken & 1u << i))
+                continue;
+            left++;
+            if (view->strides[i] == expected)
+                next = i;
+        }
+        if (left == 0)
+            return true;
+        if (next == view->rank)
+            return false;
+        taken |= 1u << next;
+        expected *= view->sizes[next];
+    }
+}
+
+bool dj_view_same_shape(const dj_view_t *a, const dj_view_t *b)
+{
+    return a->rank == b->rank && memcmp(a->sizes, b->sizes, a->rank * sizeof a->sizes[0]) == 0;
+}
+
+bool dj_view_equal(const dj_view_t *a, const dj_view_t *b)
+{
+    if (a->dtype != b->dtype || a->offset != b->offset || !dj_view_same_shape(a, b))
+        return false;
+    for (uint32_t i = 0; i < a->rank; i++)
+        if (a->sizes[i] > 1 && a->strides[i] != b->strides[i])
+            return false;
+    return true;
+}
+
+/* *total_p *= factor, false when the result passes the limit. */
+static bool multiply_limited(uint64_t *total_p, uint64_t factor)
+{
+    return !__builtin_mul_overflow(*total_p, factor, total_p) && *total_p <= DJ_TENSOR_BYTES_MAX;
+}
+
+static dj_status_t check_numbers(const dj_view_t *view, uint64_t *extent_p)
+{
+    uint64_t item = dj_dtype_bytes(view->dtype), count = item, last = 0;
+    bool empty = false;
+    for (uint32_t i = 0; i < view->rank; i++) {
+        int64_t size = view->sizes[i], stride = view->strides[i];
+        uint64_t reach = item;
+        if (size < 0 || stride < 0)
+            return dj_fail(DJ_ERR_SHAPE, "dimension %u has size %lld and stride %lld", i,
+                           (long long)size, (long long)stride);
+        /* Sizes next to a 0 count too: rules multiply them before they meet the 0. */
+        if (!multiply_limited(&count, size > 0 ? (uint64_t)size : 1))
+            return dj_fail(DJ_ERR_LIMIT, "a tensor of more than %llu bytes",
+                           (unsigned long long)DJ_TENSOR_BYTES_MAX);
+        empty |= size == 0;
+        if ((uint64_t)stride > DJ_TENSOR_BYTES_MAX ||
+            (size > 1 && (!multiply_limited(&reach, (uint64_t)size - 1) ||
+                          !multiply_limited(&reach, (uint64_t)stride))))
+            return dj_fail(DJ_ERR_LIMIT, "dimension %u of size %lld and stride %lld reaches beyond "
+                           "%llu bytes", i, (long long)size, (long long)stride,
+                           (unsigned long long)DJ_TENSOR_BYTES_MAX);
+        last += size > 1 ? reach : 0; /* at most 8 terms of 2^46 */
+    }
+    if (last + item > DJ_TENSOR_BYTES_MAX)
+        return dj_fail(DJ_ERR_LIMIT, "a view that reaches beyond %llu bytes",
+                       (unsigned long long)DJ_TENSOR_BYTES_MAX);
+    *extent_p = empty ? 0 : last + item;
+    return DJ_OK;
+}
+
+dj_status_t dj_view_check(const dj_view_t *view, uint64_t storage_bytes)
+{
+    uint64_t item = dj_dtype_bytes(view->dtype), extent = 0;
+    if (item == 0)
+        return dj_fail(DJ_ERR_DTYPE, "data type %u is not known", view->dtype);
+    if (view->rank > DJ_RANK_MAX)
+        return dj_fail(DJ_ERR_LIMIT, "rank %u is above the limit of %d", view->rank, DJ_RANK_MAX);
+    if (view->offset < 0 || (uint64_t)view->offset > DJ_TENSOR_BYTES_MAX / item)
+        return dj_fail(DJ_ERR_LIMIT, "offset %lld is out of range", (long long)view->offset);
+    dj_status_t status = check_numbers(view, &extent);
+    if (status != DJ_OK)
+        return status;
+    if (storage_bytes != UINT64_MAX && (uint64_t)view->offset * item + extent > storage_bytes)
+        return dj_fail(DJ_ERR_SHAPE, "a view of %llu bytes from byte %llu leaves its storage of "
+                       "%llu bytes", (unsigned long long)extent,
+                       (unsigned long long)view->offset * item, (unsigned long long)storage_bytes);
+    return DJ_OK;
+}
+
+dj_view_t dj_view_contiguous(uint8_t dtype, uint8_t rank, const int64_t *sizes)
+{
+    dj_view_t view = {.dtype = dtype, .rank = rank};
+    uint64_t stride = 1; /* unsigned: sizes may not have been checked yet */
+    for (uint32_t i = rank; i-- > 0;) {
+        view.sizes[i] = sizes[i];
+        view.strides[i] = (int64_t)(stride & INT64_MAX);
+        stride *= sizes[i] > 0 ? (uint64_t)sizes[i] : 1;
+    }
+    return view;
+}
+
+const char *dj_view_format(const dj_view_t *view, char *text, uint32_t size)
+{
+    uint32_t at = (uint32_t)snprintf(text, size, "%s[", dj_dtype_name(view->dtype));
+    for (uint32_t i = 0; i < view->rank && i < DJ_RANK_MAX && at < size; i++)
+        at += (uint32_t)snprintf(text + at, size - at, "%s%lld", i > 0 ? ", " : "",
+                                 (long long)view->sizes[i]);
+    if (at < size)
+        snprintf(text + at, size - at, "]");
+    return text;
+}

@@ -26,6 +26,7 @@ typedef struct dj_text_pack {
     uint64_t bytes;
     void *data;
     uint64_t mapped_bytes;
+    bool sealed; /* until then dj_text_pack_find() does not see it */
 } dj_text_pack_t;
 
 typedef struct dj_text {

@@ -14,7 +14,9 @@
  * read through dj_host_scalar()), then the outputs.
  *
  * Threads inside a kernel: OpenMP, `dj_host_threads(run)` of them; 1 when the step runs on the progress
- * thread. Small loops must not fork (DJ_HOST_FORK_ELEMENTS). */
+ * thread. Small loops must not fork (DJ_HOST_FORK_ELEMENTS), and they branch around the parallel
+ * region: libgomp allocates a team for a region of one thread or of another size than the last. So a
+ * region has run->threads threads or is not entered. */
 #ifndef DJ_GPU_HOST_H
 #define DJ_GPU_HOST_H
 
@@ -55,6 +57,8 @@ struct dj_host_kernel {
     /* Optional: called at bind with the Text behind each operand (NULL where it is not Text), to make
      * or find packed forms; may set `packs`. Called again when weights change. */
     dj_status_t (*bind)(dj_host_kernel_t *kernel, dj_executable_t *exe, dj_text_t *const *texts);
+    /* Optional: gives back what the arena does not hold (library objects). */
+    void (*fini)(dj_host_kernel_t *kernel);
     bool threaded; /* keeps mutable state or forks threads: not to be run on two threads at once */
     bool in_place; /* may run when output 0 aliases an operand with the identical view */
 };

@@ -181,7 +181,7 @@ static void fill_info(dj_host_device_t *device, uint32_t threads)
 
 static dj_status_t host_open(const dj_config_t *config, dj_device_t **device_p)
 {
-    uint32_t threads;
+    uint32_t threads = 1;
     dj_status_t status = choose_threads(config, &threads);
     if (status != DJ_OK)
         return status;

@@ -1,0 +1,438 @@
+/* matmul.c - MM, BMM, ADDMM, BADDBMM and LINEAR: one product C = alpha * A B + beta * addend.
+ *
+ * Preparing turns every op into [batch][rows][columns] windows and picks how the product is made:
+ *
+ *   few rows, B whole (decode)      own kernel over the plain weight (gemv.c)
+ *   many rows, B a weight           oneDNN over a packed form, made at bind and kept in Text
+ *   else                            oneDNN over plain strides
+ *
+ * Packing doubles the speed of 1024 rows and gains under a tenth at one row, where reading the weight
+ * is the cost; so decode keeps half the memory and loses nothing that matters. Strides that no library
+ * takes are gathered into the workspace first. A bias along the columns is folded into the product
+ * when alpha and beta are 1, which only the request knows; otherwise a pass over C applies both.
+ *
+ * Slots: kernels.c. Compiled once: oneDNN picks its instruction set itself. */
+#include <string.h>
+
+#include "gpu/host/executable.h"
+#include "gpu/host/gemv.h"
+#include "gpu/host/strided.h"
+
+#define PACK_ROWS_MIN 32           /* below, packing a weight does not pay for its memory */
+#define FORK_PRODUCTS (64 << 10)   /* multiplications from which own kernels use all threads */
+#define IN_PLACE UINT64_MAX
+
+typedef struct matrix {
+    int64_t batch, rows, columns, batch_stride, row_stride, column_stride; /* elements */
+} matrix_t;
+
+typedef struct side {
+    uint32_t at;           /* in run->operands */
+    const dj_view_t *view; /* as the node has it */
+    dj_view_t dense;       /* when gathered */
+    uint64_t gathered;     /* offset in the workspace, or IN_PLACE */
+    matrix_t matrix;
+} side_t;
+
+typedef struct factor {
+    uint32_t slot; /* DJ_SLOT_NONE: 1 */
+    uint8_t dtype;
+} factor_t;
+
+typedef struct product {
+    side_t a, b, c;
+    bool has_addend, folded;
+    uint32_t addend_at;
+    matrix_t addend; /* stride 0 where it broadcasts */
+    factor_t alpha, beta;
+    void (*gemv)(const dj_gemv_t *gemv); /* or NULL */
+    dj_onednn_product_t *onednn;         /* or NULL: nothing to multiply */
+    const void *packed;
+    const float *zeros; /* stands in for a folded bias that this request cannot fold */
+} product_t;
+
+/* A view of any rank as one matrix: leading dimensions fold into rows, or the first of three becomes
+ * the batch. False when they do not fold. */
+static bool window(const dj_view_t *view, bool batched, matrix_t *matrix)
+{
+    int last = view->rank - 1, first = batched ? 1 : 0;
+    matrix_t m = {.batch = 1, .rows = 1, .columns = view->sizes[last], .row_stride = 1,
+                  .column_stride = view->strides[last]};
+    if (batched) {
+        m.batch = view->sizes[0];
+        m.batch_stride = view->strides[0];
+    }
+    for (int d = last - 1; d >= first; d--) {
+        if (view->sizes[d] == 1)
+            continue;
+        if (m.rows != 1 && view->strides[d] != m.row_stride * m.rows)
+            return false;
+        if (m.rows == 1)
+            m.row_stride = view->strides[d];
+        m.rows *= view->sizes[d];
+    }
+    *matrix = m;
+    return true;
+}
+
+static void transpose(matrix_t *matrix)
+{
+    int64_t rows = matrix->rows, stride = matrix->row_stride;
+    matrix->rows = matrix->columns;
+    matrix->row_stride = matrix->column_stride;
+    matrix->columns = rows;
+    matrix->column_stride = stride;
+}
+
+/* Rows that lie dense, far enough apart; strides of single rows and columns become regular. */
+static bool rows_are_dense(matrix_t *m)
+{
+    if ((m->columns > 1 && m->column_stride != 1) || (m->rows > 1 && m->row_stride < m->columns))
+        return false;
+    m->column_stride = 1;
+    if (m->rows == 1)
+        m->row_stride = m->columns;
+    return true;
+}
+
+static bool is_usable(matrix_t *matrix)
+{
+    matrix_t turned = *matrix;
+    if (rows_are_dense(matrix))
+        return true;
+    transpose(&turned);
+    if (!rows_are_dense(&turned))
+        return false;
+    transpose(&turned);
+    *matrix = turned;
+    return true;
+}
+
+static uint64_t align_up(uint64_t bytes)
+{
+    return (bytes + DJ_ALIGN_BYTES - 1) & ~(uint64_t)(DJ_ALIGN_BYTES - 1);
+}
+
+/* Gives the side a dense copy in the workspace. */
+static void gather(side_t *side, bool batched, bool turned, uint64_t *workspace_p)
+{
+    side->dense = dj_view_contiguous(side->view->dtype, side->view->rank, side->view->sizes);
+    side->gathered = *workspace_p;
+    *workspace_p += align_up(dj_view_dense_bytes(side->view));
+    window(&side->dense, batched, &side->matrix);
+    if (turned)
+        transpose(&side->matrix);
+    is_usable(&side->matrix);
+}
+
+static void take_side(side_t *side, uint32_t at, const dj_view_t *view, bool batched, bool turned,
+                      bool force, uint64_t *workspace_p)
+{
+    *side = (side_t){.at = at, .view = view, .gathered = IN_PLACE};
+    bool usable = !force && window(view, batched, &side->matrix);
+    if (usable && turned)
+        transpose(&side->matrix);
+    if (!usable || !is_usable(&side->matrix))
+        gather(side, batched, turned, workspace_p);
+}
+
+/* C also needs dense rows and a place of its own for every element. */
+static void take_result(side_t *side, uint32_t at, const dj_view_t *view, bool batched, bool force,
+                        uint64_t *workspace_p)
+{
+    *side = (side_t){.at = at, .view = view, .gathered = IN_PLACE};
+    matrix_t *m = &side->matrix;
+    if (force || !window(view, batched, m) || !rows_are_dense(m) ||
+        (m->batch > 1 && m->batch_stride < 1))
+        gather(side, batched, false, workspace_p);
+}
+
+/* The addend broadcast to C; `folded` when it is one value a column. */
+static void take_addend(product_t *p, uint32_t at, const dj_view_t *view)
+{
+    int64_t sizes[3] = {1, 1, 1}, strides[3] = {0, 0, 0};
+    for (uint32_t d = 0; d < view->rank; d++) {
+        uint32_t to = 3 - view->rank + d;
+        sizes[to] = view->sizes[d];
+        strides[to] = view->sizes[d] == 1 ? 0 : view->strides[d];
+    }
+    p->has_addend = true;
+    p->addend_at = at;
+    p->addend = (matrix_t){.batch_stride = strides[0], .row_stride = strides[1],
+                           .column_stride = strides[2]};
+    p->folded = sizes[0] == 1 && sizes[1] == 1 && p->c.matrix.batch == 1 &&
+                sizes[2] == p->c.matrix.columns && (strides[2] == 1 || sizes[2] == 1);
+}
+
+static factor_t factor_of(const dj_node_t *node, uint32_t arg)
+{
+    const dj_arg_t *a = &node->call.args[arg];
+    return (factor_t){a->slot, a->scalar.dtype};
+}
+
+/* Where the op keeps A, B and the addend among its arguments. */
+typedef struct form {
+    uint8_t a, b, addend; /* 255: none */
+    bool batched, linear, factors;
+} form_t;
+
+static form_t form_of(uint16_t op)
+{
+    switch (op) {
+    case DJ_OP_MM:
+        return (form_t){0, 1, 255, false, false, false};
+    case DJ_OP_BMM:
+        return (form_t){0, 1, 255, true, false, false};
+    case DJ_OP_ADDMM:
+        return (form_t){1, 2, 0, false, false, true};
+    case DJ_OP_BADDBMM:
+        return (form_t){1, 2, 0, true, false, true};
+    default:
+        return (form_t){0, 1, 2, false, true, false};
+    }
+}
+
+static void take_sides(product_t *p, const dj_node_t *node, bool force, uint64_t *workspace_p)
+{
+    const dj_call_t *call = &node->call;
+    form_t form = form_of(call->op);
+    take_side(&p->a, dj_host_operand_index(call, form.a), &call->args[form.a].operands[0].view,
+              form.batched, false, force, workspace_p);
+    take_side(&p->b, dj_host_operand_index(call, form.b), &call->args[form.b].operands[0].view,
+              form.batched, form.linear, force, workspace_p);
+    take_result(&p->c, dj_host_operand_index(call, call->n_args), &node->outs[0].view, form.batched,
+                force, workspace_p);
+    p->has_addend = false;
+    p->alpha.slot = p->beta.slot = DJ_SLOT_NONE;
+    if (form.addend == 255 || call->args[form.addend].kind != DJ_ARG_TENSORS ||
+        call->args[form.addend].operands[0].storage == DJ_STORAGE_NONE)
+        return;
+    take_addend(p, dj_host_operand_index(call, form.addend),
+                &call->args[form.addend].operands[0].view);
+    if (form.factors) {
+        p->beta = factor_of(node, 3);
+        p->alpha = factor_of(node, 4);
+    }
+}
+
+static double value_of(factor_t factor, const dj_host_run_t *run)
+{
+    return factor.slot == DJ_SLOT_NONE ? 1 : dj_host_real(run->scalars[factor.slot], factor.dtype);
+}
+
+static void *enter(const side_t *side, const dj_host_run_t *run, bool read)
+{
+    void *where = run->operands[side->at];
+    if (side->gathered == IN_PLACE)
+        return where;
+    void *dense = (uint8_t *)run->workspace + side->gathered;
+    if (read)
+        dj_host_copy_view(dense, &side->dense, where, side->view);
+    return dense;
+}
+
+static void clear(float *c, const matrix_t *m)
+{
+    for (int64_t b = 0; b < m->batch; b++)
+        for (int64_t i = 0; i < m->rows; i++)
+            memset(c + b * m->batch_stride + i * m->row_stride, 0,
+                   (size_t)m->columns * sizeof(float));
+}
+
+/* C = alpha * C + beta * addend. With beta 0 the addend is not read, whatever it holds. */
+static void combine(const product_t *p, const dj_host_run_t *run, float *c, float alpha, float beta)
+{
+    const matrix_t *m = &p->c.matrix, *s = &p->addend;
+    const float *addend = run->operands[p->addend_at];
+    for (int64_t b = 0; b < m->batch; b++) {
+        for (int64_t i = 0; i < m->rows; i++) {
+            float *row = c + b * m->batch_stride + i * m->row_stride;
+            const float *from = addend + b * s->batch_stride + i * s->row_stride;
+            if (beta == 0)
+                for (int64_t j = 0; j < m->columns; j++)
+                    row[j] *= alpha;
+            else
+                for (int64_t j = 0; j < m->columns; j++)
+                    row[j] = alpha * row[j] + beta * from[j * s->column_stride];
+        }
+    }
+}
+
+static void multiply_few(const product_t *p, const dj_host_run_t *run, const float *bias,
+                         const float *a, const float *b, float *c)
+{
+    const matrix_t *mb = &p->b.matrix;
+    bool turned = mb->column_stride != 1;
+    dj_gemv_t gemv = {.m = p->a.matrix.rows,
+                      .n = mb->columns,
+                      .k = mb->rows,
+                      .a = a,
+                      .b = b,
+                      .bias = bias,
+                      .c = c,
+                      .a_row = p->a.matrix.row_stride,
+                      .c_row = p->c.matrix.row_stride,
+                      .b_line = turned ? mb->column_stride : mb->row_stride,
+                      .b_transposed = turned,
+                      .threads = run->threads};
+    p->gemv(&gemv);
+}
+
+static void run_product(const dj_host_kernel_t *kernel, const dj_host_run_t *run)
+{
+    const product_t *p = kernel->state;
+    float alpha = (float)value_of(p->alpha, run), beta = (float)value_of(p->beta, run);
+    bool fold = p->folded && alpha == 1 && beta == 1;
+    const float *bias = fold ? run->operands[p->addend_at] : NULL;
+    const float *a = enter(&p->a, run, true);
+    const float *b = p->packed ? p->packed : enter(&p->b, run, true);
+    float *c = enter(&p->c, run, false);
+    if (p->gemv)
+        multiply_few(p, run, bias, a, b, c);
+    else if (p->onednn)
+        dj_onednn_product_run(p->onednn, a, b, bias ? bias : p->zeros, c, run->workspace);
+    else
+        clear(c, &p->c.matrix);
+    if (p->has_addend && !(fold && (p->gemv || p->onednn)))
+        combine(p, run, c, alpha, beta);
+    if (p->c.gathered != IN_PLACE)
+        dj_host_copy_view(run->operands[p->c.at], p->c.view, c, &p->c.dense);
+}
+
+static void run_nothing(const dj_host_kernel_t *kernel, const dj_host_run_t *run)
+{
+}
+
+static void give_back(dj_host_kernel_t *kernel)
+{
+    product_t *p = kernel->state;
+    dj_onednn_product_destroy(p->onednn);
+    p->onednn = NULL;
+}
+
+/* Finds or makes the packed form of the weight behind B. */
+static dj_status_t bind_weight(dj_host_kernel_t *kernel, dj_executable_t *exe,
+                               dj_text_t *const *texts)
+{
+    product_t *p = kernel->state;
+    dj_text_store_t *store = dj_text_store_of(exe->device);
+    dj_text_t *text = texts[p->b.at];
+    if (!text || !store)
+        return dj_fail(DJ_ERR_INVALID, "a matrix product: its weight is not in Text");
+    if (dj_view_extent_bytes(p->b.view) > text->bytes)
+        return dj_fail(DJ_ERR_SHAPE, "a matrix product: weight of %llu bytes, %llu needed",
+                       (unsigned long long)text->bytes,
+                       (unsigned long long)dj_view_extent_bytes(p->b.view));
+    dj_hash_t key = dj_onednn_product_pack_key(p->onednn);
+    dj_text_pack_t *pack = dj_text_pack_find(store, text, key);
+    if (!pack) {
+        dj_status_t status = dj_text_pack_add(store, text, key,
+                                              dj_onednn_product_pack_bytes(p->onednn), &pack);
+        if (status == DJ_OK)
+            status = dj_onednn_product_pack(p->onednn, text->data, pack->data);
+        if (status == DJ_OK)
+            status = dj_text_pack_seal(store, pack);
+        if (status != DJ_OK)
+            return status;
+    }
+    p->packed = pack->data;
+    return DJ_OK;
+}
+
+static bool is_packable(const dj_executable_t *exe, const dj_node_t *node, const product_t *p)
+{
+    const dj_operand_t *b = &node->call.args[form_of(node->call.op).b].operands[0];
+    return p->c.matrix.batch == 1 && p->c.matrix.rows >= PACK_ROWS_MIN &&
+           p->b.gathered == IN_PLACE && b->slot == DJ_SLOT_NONE &&
+           exe->graph->storages[b->storage].is_input &&
+           exe->graph->storages[b->storage].input_class == DJ_CLASS_WEIGHT;
+}
+
+static dj_status_t prepare_onednn(dj_executable_t *exe, dj_host_kernel_t *kernel, product_t *p)
+{
+    const matrix_t *a = &p->a.matrix, *b = &p->b.matrix, *c = &p->c.matrix;
+    dj_onednn_shape_t shape = {.batch = c->batch,
+                               .m = c->rows,
+                               .n = c->columns,
+                               .k = a->columns,
+                               .a_row = a->row_stride,
+                               .a_column = a->column_stride,
+                               .a_batch = a->batch_stride,
+                               .b_row = b->row_stride,
+                               .b_column = b->column_stride,
+                               .b_batch = b->batch_stride,
+                               .c_row = c->row_stride,
+                               .c_batch = c->batch_stride,
+                               .bias = p->folded,
+                               .pack = is_packable(exe, kernel->node, p)};
+    dj_status_t status =
+        dj_onednn_product_create(dj_host_device_of(exe)->onednn, &shape, &p->onednn);
+    if (status == DJ_OK && dj_onednn_product_pack_bytes(p->onednn))
+        kernel->bind = bind_weight;
+    return status;
+}
+
+static void choose_gemv(const dj_executable_t *exe, product_t *p)
+{
+    const char *isa = dj_host_device_of(exe)->info.isa;
+    if (p->c.matrix.batch != 1 || p->c.matrix.rows > DJ_GEMV_ROWS_MAX ||
+        p->a.matrix.column_stride != 1)
+        return;
+    p->gemv = strcmp(isa, "avx512") == 0 ? dj_gemv_avx512
+              : strcmp(isa, "avx2") == 0 ? dj_gemv_avx2
+                                         : dj_gemv_base;
+}
+
+/* Fixes sides and method; the workspace is oneDNN's first, then the gathered sides. */
+static dj_status_t plan_product(dj_executable_t *exe, dj_host_kernel_t *kernel, product_t *p,
+                                bool force)
+{
+    uint64_t gathered = 0;
+    take_sides(p, kernel->node, force, &gathered);
+    if (p->a.matrix.columns > 0) {
+        choose_gemv(exe, p);
+        dj_status_t status = p->gemv ? DJ_OK : prepare_onednn(exe, kernel, p);
+        if (status != DJ_OK)
+            return status;
+    }
+    uint64_t first = p->onednn ? align_up(dj_onednn_product_workspace(p->onednn)) : 0;
+    side_t *sides[] = {&p->a, &p->b, &p->c};
+    for (uint32_t i = 0; i < 3; i++)
+        if (sides[i]->gathered != IN_PLACE)
+            sides[i]->gathered += first;
+    kernel->workspace_bytes = first + gathered;
+    return DJ_OK;
+}
+
+dj_status_t dj_host_matmul_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
+{
+    const dj_view_t *out = &kernel->node->outs[0].view;
+    if (dj_view_count(out) == 0) {
+        kernel->run = run_nothing;
+        return DJ_OK;
+    }
+    if (out->dtype != DJ_F32)
+        return dj_fail(DJ_ERR_UNSUPPORTED, "matrix products are in float32, not %s",
+                       dj_dtype_name(out->dtype));
+    product_t *p = dj_host_arena(exe, sizeof(*p));
+    if (!p)
+        return dj_fail(DJ_ERR_MEMORY, "matrix product: out of memory");
+    dj_status_t status = plan_product(exe, kernel, p, false);
+    if (status == DJ_ERR_UNSUPPORTED) /* strides it will not take: dense it is */
+        status = plan_product(exe, kernel, p, true);
+    if (status != DJ_OK)
+        return status;
+    if (p->folded && p->onednn) {
+        p->zeros = dj_host_arena(exe, (size_t)p->c.matrix.columns * sizeof(float));
+        if (!p->zeros) {
+            dj_onednn_product_destroy(p->onednn);
+            return dj_fail(DJ_ERR_MEMORY, "matrix product: out of memory");
+        }
+    }
+    int64_t products = p->c.matrix.rows * p->c.matrix.columns * p->a.matrix.columns;
+    kernel->state = p;
+    kernel->run = run_product;
+    kernel->fini = give_back;
+    kernel->threaded = p->onednn || products >= FORK_PRODUCTS;
+    return DJ_OK;
+}

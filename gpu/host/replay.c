@@ -1,0 +1,367 @@
+/* replay.c - executables of the host device: compile, place, bind, replay.
+ *
+ * compile() asks the slot table for one kernel a node; place() turns the plan's offsets and the
+ * graph's bindings into one resolved place an operand; bind() shows each kernel the weights behind its
+ * operands. What is left for replay() is to add a base address and perhaps a view's offset to each
+ * place and to call: the pointers of one step lie on the replaying thread's own stack, so nothing is
+ * allocated and nothing shared is written.
+ *
+ * The last DJ_HOST_GUARD_BYTES of the workspace are a guard, counted in what each node asks for. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpu/host/executable.h"
+#include "gpu/host/strided.h"
+
+#define GUARD_BYTE 0xa5
+#define ARENA_CHUNK_BYTES (64u << 10)
+
+void *dj_host_arena(dj_executable_t *base, size_t bytes)
+{
+    dj_host_executable_t *exe = (dj_host_executable_t *)base;
+    size_t wanted = (bytes + 63) & ~(size_t)63;
+    dj_host_arena_chunk_t *chunk = exe->chunks;
+    if (wanted < bytes)
+        return NULL;
+    if (!chunk || chunk->capacity - chunk->used < wanted) {
+        size_t capacity = wanted > ARENA_CHUNK_BYTES ? wanted : ARENA_CHUNK_BYTES;
+        if (capacity > SIZE_MAX - sizeof(*chunk) - 63)
+            return NULL;
+        size_t size = (sizeof(*chunk) + capacity + 63) & ~(size_t)63;
+        chunk = aligned_alloc(64, size);
+        if (!chunk)
+            return NULL;
+        memset(chunk, 0, size);
+        chunk->capacity = capacity;
+        chunk->next = exe->chunks;
+        exe->chunks = chunk;
+    }
+    void *data = chunk->data + chunk->used;
+    chunk->used += wanted;
+    return data;
+}
+
+uint32_t dj_host_device_threads(const dj_executable_t *exe)
+{
+    return dj_host_device_of(exe)->info.threads;
+}
+
+static uint32_t count_places(const dj_node_t *node)
+{
+    uint32_t count = node->n_outs;
+    for (uint32_t a = 0; a < node->call.n_args; a++)
+        if (node->call.args[a].kind == DJ_ARG_TENSORS)
+            count += node->call.args[a].count;
+    return count;
+}
+
+static dj_host_place_t place_of(const dj_graph_t *graph, uint32_t storage, uint32_t slot,
+                                uint8_t dtype)
+{
+    dj_host_place_t place = {.storage = storage,
+                             .binding = DJ_SLOT_NONE,
+                             .slot = slot,
+                             .item_bytes = dj_dtype_bytes(dtype),
+                             .offset = DJ_OFFSET_NONE};
+    if (storage == DJ_STORAGE_NONE || storage == DJ_STORAGE_SCALAR) {
+        place.storage = DJ_STORAGE_NONE;
+        place.slot = DJ_SLOT_NONE;
+    } else {
+        place.binding = graph->storages[storage].binding;
+    }
+    return place;
+}
+
+static void fill_places(const dj_graph_t *graph, const dj_node_t *node, dj_host_place_t *place)
+{
+    for (uint32_t a = 0; a < node->call.n_args; a++) {
+        const dj_arg_t *arg = &node->call.args[a];
+        if (arg->kind != DJ_ARG_TENSORS)
+            continue;
+        for (uint32_t i = 0; i < arg->count; i++) {
+            const dj_operand_t *operand = &arg->operands[i];
+            *place++ = place_of(graph, operand->storage, operand->slot, operand->view.dtype);
+        }
+    }
+    for (uint32_t i = 0; i < node->n_outs; i++)
+        *place++ = place_of(graph, node->outs[i].storage, node->outs[i].slot,
+                            node->outs[i].view.dtype);
+}
+
+static dj_status_t prepare_node(dj_host_executable_t *exe, uint32_t at)
+{
+    dj_host_kernel_t *kernel = &exe->kernels[at];
+    const dj_node_t *node = &exe->base.graph->nodes[at];
+    const dj_op_info_t *op = dj_op_info(node->call.op);
+    dj_host_prepare_fn_t prepare =
+        dj_host_device_of(&exe->base)->kernels->prepare[node->call.op];
+    if (!prepare)
+        return dj_fail(DJ_ERR_UNSUPPORTED, "node %u, %s: the host device has no kernel for it", at,
+                       op->name);
+    uint32_t n_places = exe->first_place[at + 1] - exe->first_place[at];
+    if (n_places > DJ_HOST_OPERANDS_MAX)
+        return dj_fail(DJ_ERR_LIMIT, "node %u, %s: %u operands, at most %u", at, op->name, n_places,
+                       (unsigned)DJ_HOST_OPERANDS_MAX);
+    kernel->node = node;
+    dj_status_t status = prepare(&exe->base, kernel);
+    if (status != DJ_OK)
+        return dj_fail_prefix(status, "node %u, %s", at, op->name);
+    exe->threaded |= kernel->threaded;
+    if (kernel->workspace_bytes)
+        exe->workspaces[at] =
+            ((kernel->workspace_bytes + 63) & ~(uint64_t)63) + DJ_HOST_GUARD_BYTES;
+    return DJ_OK;
+}
+
+static dj_status_t allocate(dj_host_executable_t *exe, const dj_graph_t *graph)
+{
+    uint64_t total = 0;
+    exe->first_place = calloc(graph->n_nodes + 1, sizeof(*exe->first_place));
+    exe->kernels = calloc(graph->n_nodes + 1, sizeof(*exe->kernels));
+    exe->workspaces = calloc(graph->n_nodes + 1, sizeof(*exe->workspaces));
+    exe->steps = calloc(graph->n_nodes + 1, sizeof(*exe->steps));
+    exe->texts = calloc(graph->n_bindings + 1, sizeof(*exe->texts));
+    if (!exe->first_place || !exe->kernels || !exe->workspaces || !exe->steps || !exe->texts)
+        return dj_fail(DJ_ERR_MEMORY, "executable of %u nodes: out of memory", graph->n_nodes);
+    for (uint32_t i = 0; i < graph->n_nodes; i++) {
+        exe->first_place[i] = (uint32_t)total;
+        total += count_places(&graph->nodes[i]);
+    }
+    if (total > UINT32_MAX)
+        return dj_fail(DJ_ERR_LIMIT, "graph of %llu operands", (unsigned long long)total);
+    exe->first_place[graph->n_nodes] = (uint32_t)total;
+    exe->places = calloc(total + 1, sizeof(*exe->places));
+    if (!exe->places)
+        return dj_fail(DJ_ERR_MEMORY, "executable of %u nodes: out of memory", graph->n_nodes);
+    return DJ_OK;
+}
+
+dj_status_t dj_host_compile(dj_device_t *device, const dj_graph_t *graph, dj_executable_t **exe_p)
+{
+    dj_host_executable_t *exe = calloc(1, sizeof(*exe));
+    if (!exe)
+        return dj_fail(DJ_ERR_MEMORY, "executable: out of memory");
+    exe->base = (dj_executable_t){.ops = device->ops, .device = device, .graph = graph};
+    device->ops->thread_start(device);
+    dj_status_t status = allocate(exe, graph);
+    for (uint32_t i = 0; status == DJ_OK && i < graph->n_nodes; i++) {
+        fill_places(graph, &graph->nodes[i], &exe->places[exe->first_place[i]]);
+        status = prepare_node(exe, i);
+    }
+    if (status != DJ_OK) {
+        dj_host_destroy(&exe->base);
+        return status;
+    }
+    *exe_p = &exe->base;
+    return DJ_OK;
+}
+
+const uint64_t *dj_host_workspaces(const dj_executable_t *exe)
+{
+    return ((const dj_host_executable_t *)exe)->workspaces;
+}
+
+/* Checks one step against the plan and resolves its places; the plan was proven, so what fails here is
+ * a plan for other workspaces or a mistake of ours. */
+static dj_status_t place_step(dj_host_executable_t *exe, const dj_plan_t *plan, uint32_t at)
+{
+    const dj_graph_t *graph = exe->base.graph;
+    const dj_plan_step_t *planned = &plan->steps[at];
+    uint32_t node = planned->node;
+    if (node >= graph->n_nodes)
+        return dj_fail(DJ_ERR_CORRUPT, "plan step %u: node %u of %u", at, node, graph->n_nodes);
+    if (exe->workspaces[node] > plan->workspace_bytes)
+        return dj_fail(DJ_ERR_CLASS, "plan step %u: %llu bytes of workspace needed, %llu planned", at,
+                       (unsigned long long)exe->workspaces[node],
+                       (unsigned long long)plan->workspace_bytes);
+    dj_host_step_t *step = &exe->steps[at];
+    *step = (dj_host_step_t){.kernel = &exe->kernels[node],
+                             .places = &exe->places[exe->first_place[node]],
+                             .n_places = exe->first_place[node + 1] - exe->first_place[node],
+                             .n_outs = graph->nodes[node].n_outs,
+                             .staging = planned->staging};
+    for (uint32_t i = 0; i < step->n_places; i++) {
+        dj_host_place_t *place = &exe->places[exe->first_place[node] + i];
+        if (place->storage == DJ_STORAGE_NONE || place->binding != DJ_SLOT_NONE)
+            continue;
+        place->offset = plan->offsets[place->storage];
+        if (place->offset == DJ_OFFSET_NONE)
+            return dj_fail(DJ_ERR_CORRUPT, "plan step %u: storage %u has no place", at,
+                           place->storage);
+    }
+    return DJ_OK;
+}
+
+dj_status_t dj_host_place(dj_executable_t *base, const dj_plan_t *plan)
+{
+    dj_host_executable_t *exe = (dj_host_executable_t *)base;
+    if (plan->n_steps > base->graph->n_nodes || plan->n_storages != base->graph->n_storages)
+        return dj_fail(DJ_ERR_CORRUPT, "plan of %u steps and %u storages for %u nodes and %u",
+                       plan->n_steps, plan->n_storages, base->graph->n_nodes,
+                       base->graph->n_storages);
+    for (uint32_t i = 0; i < plan->n_steps; i++) {
+        dj_status_t status = place_step(exe, plan, i);
+        if (status != DJ_OK)
+            return status;
+    }
+    exe->n_steps = plan->n_steps;
+    base->plan = plan;
+    return DJ_OK;
+}
+
+static void release_texts(dj_host_executable_t *exe)
+{
+    if (!exe->texts)
+        return;
+    dj_text_store_t *store = dj_text_store_of(exe->base.device);
+    for (uint32_t i = 0; i < exe->base.graph->n_bindings; i++) {
+        if (exe->texts[i])
+            dj_text_release(store, exe->texts[i]);
+        exe->texts[i] = NULL;
+    }
+    exe->bound = false;
+}
+
+static dj_status_t bind_kernel(dj_host_executable_t *exe, uint32_t node)
+{
+    dj_text_t *texts[DJ_HOST_OPERANDS_MAX];
+    const dj_host_place_t *places = &exe->places[exe->first_place[node]];
+    uint32_t n_places = exe->first_place[node + 1] - exe->first_place[node];
+    for (uint32_t i = 0; i < n_places; i++) {
+        bool bound = places[i].storage != DJ_STORAGE_NONE && places[i].binding != DJ_SLOT_NONE;
+        texts[i] = bound ? exe->texts[places[i].binding] : NULL;
+    }
+    return exe->kernels[node].bind(&exe->kernels[node], &exe->base, texts);
+}
+
+dj_status_t dj_host_bind(dj_executable_t *base, dj_text_t *const *texts)
+{
+    dj_host_executable_t *exe = (dj_host_executable_t *)base;
+    dj_text_store_t *store = dj_text_store_of(base->device);
+    for (uint32_t i = 0; i < base->graph->n_bindings; i++)
+        if (texts[i])
+            dj_text_retain(store, texts[i]);
+    release_texts(exe);
+    for (uint32_t i = 0; i < base->graph->n_bindings; i++)
+        exe->texts[i] = texts[i];
+    for (uint32_t i = 0; i < base->graph->n_nodes; i++) {
+        if (!exe->kernels[i].bind)
+            continue;
+        dj_status_t status = bind_kernel(exe, i);
+        if (status != DJ_OK)
+            return status;
+    }
+    exe->bound = true;
+    return DJ_OK;
+}
+
+bool dj_host_bound(const dj_executable_t *base, dj_text_t *const *texts)
+{
+    const dj_host_executable_t *exe = (const dj_host_executable_t *)base;
+    return exe->bound &&
+           memcmp(exe->texts, texts, base->graph->n_bindings * sizeof(*texts)) == 0;
+}
+
+bool dj_host_reentrant(const dj_executable_t *exe)
+{
+    return !((const dj_host_executable_t *)exe)->threaded;
+}
+
+static void *resolve(const dj_host_place_t *place, const dj_launch_t *launch)
+{
+    uint8_t *base;
+    if (place->storage == DJ_STORAGE_NONE)
+        return NULL;
+    if (place->binding != DJ_SLOT_NONE)
+        base = launch->bindings[place->binding];
+    else
+        base = (uint8_t *)launch->stack + place->offset;
+    if (place->slot != DJ_SLOT_NONE)
+        base += launch->scalars[place->slot] * place->item_bytes;
+    return base;
+}
+
+/* False when the kernel met a bad value. */
+static bool run_step(const dj_host_step_t *step, const dj_launch_t *launch, uint32_t threads)
+{
+    void *pointers[DJ_HOST_OPERANDS_MAX];
+    uint32_t fault = 0;
+    void **outs = &pointers[step->n_places - step->n_outs];
+    const dj_host_kernel_t *kernel = step->kernel;
+    for (uint32_t i = 0; i < step->n_places; i++)
+        pointers[i] = resolve(&step->places[i], launch);
+    void *target = outs[0];
+    const dj_view_t *view = &kernel->node->outs[0].view;
+    bool updates = dj_op_info(kernel->node->call.op)->n_outs == 0;
+    if (step->staging != DJ_OFFSET_NONE) {
+        outs[0] = (uint8_t *)launch->stack + step->staging;
+        if (updates) {
+            dj_host_copy_view(outs[0], view, target, view);
+            pointers[0] = outs[0];
+        }
+    }
+    dj_host_run_t run = {.operands = pointers,
+                         .outs = outs,
+                         .scalars = launch->scalars,
+                         .workspace = launch->stack,
+                         .threads = kernel->threaded ? threads : 1,
+                         .fault_p = &fault};
+    kernel->run(kernel, &run);
+    if (outs[0] != target)
+        dj_host_copy_view(target, view, outs[0], view);
+    return fault == 0;
+}
+
+static dj_status_t fail_step(const dj_executable_t *exe, uint32_t at)
+{
+    uint32_t node = exe->plan->steps[at].node;
+    return dj_fail(DJ_ERR_INVALID, "node %u, %s: an index is out of range", node,
+                   dj_op_info(exe->graph->nodes[node].call.op)->name);
+}
+
+static bool guard_holds(const uint8_t *guard)
+{
+    for (uint32_t i = 0; i < DJ_HOST_GUARD_BYTES; i++)
+        if (guard[i] != GUARD_BYTE)
+            return false;
+    return true;
+}
+
+dj_status_t dj_host_replay(dj_executable_t *base, const dj_launch_t *launch)
+{
+    dj_host_executable_t *exe = (dj_host_executable_t *)base;
+    uint8_t *guard = NULL;
+    if (base->plan->workspace_bytes) {
+        guard = (uint8_t *)launch->stack + base->plan->workspace_bytes - DJ_HOST_GUARD_BYTES;
+        memset(guard, GUARD_BYTE, DJ_HOST_GUARD_BYTES);
+    }
+    uint32_t threads = dj_host_device_of(base)->info.threads;
+    for (uint32_t i = 0; i < exe->n_steps; i++)
+        if (!run_step(&exe->steps[i], launch, threads))
+            return fail_step(base, i);
+    if (guard && !guard_holds(guard))
+        return dj_fail(DJ_ERR_INTERNAL, "replay: a kernel wrote past its workspace of %llu bytes",
+                       (unsigned long long)base->plan->workspace_bytes);
+    return DJ_OK;
+}
+
+void dj_host_destroy(dj_executable_t *base)
+{
+    dj_host_executable_t *exe = (dj_host_executable_t *)base;
+    for (uint32_t i = 0; exe->kernels && i < base->graph->n_nodes; i++)
+        if (exe->kernels[i].fini)
+            exe->kernels[i].fini(&exe->kernels[i]);
+    release_texts(exe);
+    while (exe->chunks) {
+        dj_host_arena_chunk_t *next = exe->chunks->next;
+        free(exe->chunks);
+        exe->chunks = next;
+    }
+    free(exe->first_place);
+    free(exe->kernels);
+    free(exe->places);
+    free(exe->workspaces);
+    free(exe->steps);
+    free(exe->texts);
+    free(exe);
+}

@@ -30,13 +30,13 @@ bool dj_bytes_reserve(dj_bytes_t *bytes, size_t more)
         return false;
     if (more <= bytes->capacity - bytes->size)
         return true;
-    size_t needed = bytes->size + more;
+    size_t needed = bytes->size + more; /* used below only where it did not wrap */
     size_t capacity = bytes->capacity + bytes->capacity / 2;
     if (capacity < SMALLEST_CAPACITY)
         capacity = SMALLEST_CAPACITY;
     if (capacity < needed)
         capacity = needed;
-    uint8_t *data = needed < more ? NULL : realloc(bytes->data, capacity);
+    uint8_t *data = more > DJ_BYTES_LIMIT - bytes->size ? NULL : realloc(bytes->data, capacity);
     if (!data) {
         bytes->failed = true;
         return false;

@@ -4,6 +4,7 @@
  * written and read here, so that bounds are checked in one place. Integers are little-endian;
  * "varint" is LEB128, signed values zigzag first.
  *
+ * Limit: no buffer grows past DJ_BYTES_LIMIT; tensors of such sizes travel in segments, not here.
  * Errors: a buffer that cannot grow and a reader that runs past its end set `failed`, after which
  * every further call is harmless (reads return 0). Check once at the end.
  * Ownership: dj_bytes_fini() frees the buffer; a reader owns nothing. */
@@ -14,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define DJ_BYTES_LIMIT ((size_t)1 << 36)
+
 typedef struct dj_bytes {
     uint8_t *data;
     size_t size, capacity;
@@ -23,7 +26,7 @@ typedef struct dj_bytes {
 /* All-zero is an empty buffer. */
 void dj_bytes_fini(dj_bytes_t *bytes);
 void dj_bytes_clear(dj_bytes_t *bytes); /* size 0, keeps the memory, clears `failed` */
-/* Makes room for `more` bytes past size; false (and failed) when memory is short. */
+/* Makes room for `more` bytes past size; false (and failed) past the limit or when memory is short. */
 bool dj_bytes_reserve(dj_bytes_t *bytes, size_t more);
 void dj_bytes_put(dj_bytes_t *bytes, const void *data, size_t size);
 void dj_bytes_put_u8(dj_bytes_t *bytes, uint8_t value);

@@ -60,7 +60,7 @@ static void bad_numbers_are_refused(void **state)
     refuse(OPTIONS("--ranks", "0"), "bad value '0'");
     refuse(OPTIONS("--ranks", "5K"), "bad value '5K'");
     refuse(OPTIONS("--ranks", "4s"), "bad value '4s'");
-    refuse(OPTIONS("--plans=18446744073709551616"), "bad value '18446744073709551616'");
+    refuse(OPTIONS("--restarts=18446744073709551616"), "bad value '18446744073709551616'");
     refuse(OPTIONS("--text-bytes", "16777216T"), "--text-bytes: bad value '16777216T'");
     refuse(OPTIONS("--text-bytes", "1GB"), "bad value '1GB'; it takes bytes");
     refuse(OPTIONS("--deadline-ms", "1.5s"), "bad value '1.5s'; it takes a time");
@@ -87,6 +87,8 @@ static void a_bad_variable_stops_the_start(void **state)
     setenv("DJINN_RANKS", "several", 1);
     assert_int_equal(load(&config, OPTIONS(NULL), NULL), DJ_ERR_INVALID);
     assert_non_null(strstr(dj_error_text(), "DJINN_RANKS: bad value 'several'"));
+    int used;
+    assert_int_equal(load(&config, OPTIONS("--threads=2"), &used), DJ_ERR_INVALID);
     unsetenv("DJINN_RANKS");
     assert_int_equal(load(&config, OPTIONS(NULL), NULL), DJ_OK);
 }

@@ -13,7 +13,7 @@
 #include "tests/base/capture.h"
 
 #define DJ_LOG_MODULE "comm"
-#define LINES 500
+#define LINES 2000
 
 static bool matches(const char *text, const char *pattern)
 {

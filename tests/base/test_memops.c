@@ -48,6 +48,7 @@ static void bad_rows_are_refused(void **state)
     assert_int_equal(dj_memops_register(&row), DJ_ERR_INVALID);
     row.kind = DJ_MEMORY_KIND_COUNT;
     assert_int_equal(dj_memops_register(&row), DJ_ERR_INVALID);
+    assert_string_equal(dj_error_text(), "memory kind 2 cannot be registered");
     row = fake;
     row.owns = NULL;
     assert_int_equal(dj_memops_register(&row), DJ_ERR_INVALID);

@@ -3,8 +3,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -124,22 +127,71 @@ static void each_producer_keeps_its_order(void **state)
     dj_queue_fini(&queue);
 }
 
-static void *pop_once(void *queue)
+typedef struct sleeper {
+    dj_queue_t queue;
+    pthread_t thread;
+    atomic_int task; /* kernel's name of the thread, once it is about to pop */
+} sleeper_t;
+
+static void *pop_once(void *argument)
 {
-    return dj_queue_pop(queue, 0);
+    sleeper_t *sleeper = argument;
+    atomic_store(&sleeper->task, (int)gettid());
+    return dj_queue_pop(&sleeper->queue, 0);
+}
+
+static bool is_asleep(int task)
+{
+    char path[64], stat[256] = "";
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", task);
+    FILE *file = task ? fopen(path, "r") : NULL;
+    if (!file)
+        return false;
+    size_t size = fread(stat, 1, sizeof stat - 1, file);
+    fclose(file);
+    stat[size] = 0;
+    const char *name_end = strrchr(stat, ')');
+    return name_end && strncmp(name_end, ") S", 3) == 0;
+}
+
+/* Returns once the thread sleeps inside dj_queue_pop(). */
+static void start_sleeper(sleeper_t *sleeper)
+{
+    const uint64_t end_ns = dj_clock_ns() + 10 * DJ_NS_PER_S;
+    sleeper->task = 0;
+    assert_int_equal(dj_queue_init(&sleeper->queue), DJ_OK);
+    assert_int_equal(pthread_create(&sleeper->thread, NULL, pop_once, sleeper), 0);
+    while (!is_asleep(atomic_load(&sleeper->task))) {
+        assert_true(dj_clock_ns() < end_ns);
+        sched_yield();
+    }
+}
+
+static void *join_sleeper(sleeper_t *sleeper)
+{
+    struct timespec end;
+    void *popped = sleeper;
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += 10;
+    assert_int_equal(pthread_timedjoin_np(sleeper->thread, &popped, &end), 0);
+    dj_queue_fini(&sleeper->queue);
+    return popped;
+}
+
+static void a_push_wakes_a_sleeper(void **state)
+{
+    sleeper_t sleeper;
+    start_sleeper(&sleeper);
+    dj_queue_push(&sleeper.queue, &items[0][0].entry);
+    assert_ptr_equal(join_sleeper(&sleeper), &items[0][0].entry);
 }
 
 static void closing_wakes_a_sleeper(void **state)
 {
-    dj_queue_t queue;
-    pthread_t thread;
-    void *popped = &queue;
-    assert_int_equal(dj_queue_init(&queue), DJ_OK);
-    assert_int_equal(pthread_create(&thread, NULL, pop_once, &queue), 0);
-    dj_queue_close(&queue);
-    pthread_join(thread, &popped);
-    assert_null(popped);
-    dj_queue_fini(&queue);
+    sleeper_t sleeper;
+    start_sleeper(&sleeper);
+    dj_queue_close(&sleeper.queue);
+    assert_null(join_sleeper(&sleeper));
 }
 
 int main(void)
@@ -147,6 +199,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_empty_or_closed_queue_gives_nothing),
         cmocka_unit_test(a_closed_queue_is_still_emptied_in_order),
+        cmocka_unit_test(a_push_wakes_a_sleeper),
         cmocka_unit_test(closing_wakes_a_sleeper),
         cmocka_unit_test(a_poller_is_woken_when_the_queue_fills_and_closes),
         cmocka_unit_test(each_producer_keeps_its_order),

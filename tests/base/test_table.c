@@ -55,8 +55,8 @@ static void random_use_agrees_with_an_array(void **state)
     for (unsigned step = 0; step < 200000; step++) {
         random = random * 6364136223846793005ull + 1442695040888963407ull;
         unsigned key = (unsigned)(random >> 33) % KEYS, action = (unsigned)(random >> 20) % 3;
-        /* Keys 64 apart: integers share their low bits and must still spread. */
-        dj_hash_t hash = dj_key_u64((uint64_t)key * 64);
+        /* First words 64 apart share their low bits and must still spread; some are equal. */
+        dj_hash_t hash = {{(uint64_t)(key / 16) * 64, key % 16}};
         if (action == 0) {
             char *value = &values[step % 2][key];
             live += !model[key];
@@ -71,7 +71,19 @@ static void random_use_agrees_with_an_array(void **state)
         }
         assert_int_equal(table.count, live);
     }
-    assert_true(table.capacity <= 2048); /* tombstones do not make it grow */
+    dj_table_fini(&table);
+}
+
+static void removed_entries_do_not_make_it_grow(void **state)
+{
+    dj_table_t table = {0};
+    for (uint64_t i = 0; i < 10000; i++) {
+        assert_int_equal(dj_table_put(&table, dj_key_u64(i), values), DJ_OK);
+        if (i >= 4)
+            assert_ptr_equal(dj_table_remove(&table, dj_key_u64(i - 4)), values);
+    }
+    assert_int_equal(table.count, 4);
+    assert_true(table.capacity <= 16);
     dj_table_fini(&table);
 }
 
@@ -96,6 +108,9 @@ static void a_walk_sees_each_entry_once_and_may_remove_it(void **state)
     assert_int_equal(visited, KEYS);
     for (unsigned i = 0; i < KEYS; i++)
         assert_ptr_equal(dj_table_get(&table, dj_key_u64(i)), i % 3 ? &values[0][i] : NULL);
+    for (at = 0; dj_table_next(&table, &at, &key); visited--)
+        assert_int_not_equal(key.word[0] % 3, 0);
+    assert_int_equal(visited, (KEYS + 2) / 3);
     dj_table_fini(&table);
     assert_int_equal(table.capacity, 0);
 }
@@ -107,6 +122,7 @@ int main(void)
         cmocka_unit_test(keys_differ_in_either_word),
         cmocka_unit_test(a_put_replaces),
         cmocka_unit_test(random_use_agrees_with_an_array),
+        cmocka_unit_test(removed_entries_do_not_make_it_grow),
         cmocka_unit_test(a_walk_sees_each_entry_once_and_may_remove_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,6 +19,8 @@
 #define PREFIX "DJINN_"
 #define NAME_BYTES 64
 #define VALUE_BYTES 4096
+#define OPTION_COLUMNS 18 /* of --help */
+#define LINE_COLUMNS 100
 
 typedef enum kind { TEXT, SIZE, COUNT, TIME, FLAG } kind_t;
 
@@ -211,19 +213,21 @@ static bool is_allowed_word(const row_t *row, const char *value)
 /* What the row takes, for errors and help. */
 static void describe(const row_t *row, char *text, size_t room)
 {
-    static const char *const plain[] = {
-        [TEXT] = "text",     [SIZE] = "bytes, as 512, 64K, 8M, 2G",
-        [COUNT] = "a count", [TIME] = "a time, as 100ms, 5s, 2m",
-        [FLAG] = "0 or 1",
+    static const struct {
+        const char *noun, *examples;
+    } kinds[] = {
+        [TEXT] = {"text", ""},     [SIZE] = {"bytes", ", as 64K, 8M, 2G"},
+        [COUNT] = {"a count", ""}, [TIME] = {"a time", ", as 100ms, 5s, 2m"},
+        [FLAG] = {"0 or 1", ""},
     };
     const char *colon = strchr(row->allowed, ':');
-    if (!row->allowed[0])
-        snprintf(text, room, "%s", plain[row->kind]);
-    else if (row->kind == TEXT)
+    if (row->kind == TEXT && row->allowed[0])
         snprintf(text, room, "one of %s", row->allowed);
+    else if (colon)
+        snprintf(text, room, "%s from %.*s to %s", kinds[row->kind].noun,
+                 (int)(colon - row->allowed), row->allowed, colon + 1);
     else
-        snprintf(text, room, "%s from %.*s to %s", plain[row->kind], (int)(colon - row->allowed),
-                 row->allowed, colon + 1);
+        snprintf(text, room, "%s%s", kinds[row->kind].noun, kinds[row->kind].examples);
 }
 
 /* `origin` is what the user wrote: a variable or an option. */
@@ -356,19 +360,27 @@ dj_status_t dj_config_load(dj_config_t *config, int argc, char *const *argv, int
     return DJ_OK;
 }
 
+static void print_help_row(const row_t *row)
+{
+    char option[NAME_BYTES], takes[128], detail[256];
+    const bool has_default = row->initial[0];
+    spell(row->name, true, option);
+    describe(row, takes, sizeof takes);
+    snprintf(detail, sizeof detail, "[%s%s%s]", takes, has_default ? "; default " : "",
+             has_default ? row->initial : "");
+    int length = printf("  %-*s  %s", OPTION_COLUMNS, option, row->help);
+    if ((size_t)length + 1 + strlen(detail) > LINE_COLUMNS)
+        printf("\n  %-*s ", OPTION_COLUMNS, "");
+    printf(" %s\n", detail);
+}
+
 void dj_config_print_help(void)
 {
-    char option[NAME_BYTES], takes[128];
     const row_t *row = rows;
     for (size_t group = 0; group < GROUPS; group++) {
         printf("%s%s:\n", group ? "\n" : "", groups[group].title);
-        for (unsigned i = 0; i < groups[group].rows; i++, row++) {
-            spell(row->name, true, option);
-            printf("  %-18s %s\n", option, row->help);
-            describe(row, takes, sizeof takes);
-            printf("  %-18s   %s; default %s\n", "", takes,
-                   row->initial[0] ? row->initial : "empty");
-        }
+        for (unsigned i = 0; i < groups[group].rows; i++)
+            print_help_row(row++);
     }
     printf("\nEach option is also a variable: --log info is DJINN_LOG=info.\n");
 }

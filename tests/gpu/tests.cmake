@@ -1,0 +1,3 @@
+foreach(file segment text data)
+  dj_test(gpu/test_${file}.c LABEL unit LIBS dj_gpu)
+endforeach()

@@ -1,0 +1,72 @@
+/* credential.c - finds or makes the token; keeps ~/.djinn/address. */
+#include "launcher/credential.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "comm/control.h"
+#include "launcher/home.h"
+#include "runtime/base/hash.h"
+
+static dj_status_t use_file(const char *path, uint8_t token[32])
+{
+    if (access(path, F_OK) != 0) {
+        dj_random_bytes(token, 32);
+        dj_status_t status = dj_token_write(path, token);
+        if (status != DJ_OK)
+            return status;
+    }
+    /* Read back even what was just written: of two servers that start at once, both take the last.
+     */
+    return dj_token_read(path, token);
+}
+
+dj_status_t dj_credential_find(const dj_config_t *config, bool is_private,
+                               dj_credential_t *credential)
+{
+    char path[DJ_PATH_MAX];
+    uint8_t token[32];
+    dj_status_t status = DJ_OK;
+    credential->shared = false;
+    if (!dj_hash_setup())
+        return dj_fail(DJ_ERR_SYSTEM, "the system gives no random bytes for a token");
+    if (config->token[0]) {
+        status = dj_token_parse(config->token, token);
+    } else if (strcmp(config->auth, "none") == 0 || is_private) {
+        dj_random_bytes(token, sizeof token);
+    } else {
+        if (config->token_file[0])
+            snprintf(path, sizeof path, "%s", config->token_file);
+        else
+            status = dj_home_path("token", path);
+        if (status == DJ_OK)
+            status = use_file(path, token);
+        credential->shared = status == DJ_OK;
+    }
+    if (status == DJ_OK)
+        dj_token_format(token, credential->token);
+    return status;
+}
+
+dj_status_t dj_address_announce(const char *address)
+{
+    char path[DJ_PATH_MAX], line[128];
+    dj_status_t status = dj_home_path("address", path);
+    if (status != DJ_OK)
+        return status;
+    snprintf(line, sizeof line, "%.120s\n", address);
+    return dj_home_write(path, line);
+}
+
+void dj_address_withdraw(const char *address)
+{
+    char path[DJ_PATH_MAX], line[128];
+    long long modified_s;
+    if (dj_home_path("address", path) != DJ_OK ||
+        dj_home_read(path, line, sizeof line, &modified_s) != DJ_OK)
+        return;
+    line[strcspn(line, "\n")] = '\0';
+    if (strcmp(line, address) == 0)
+        unlink(path);
+}

@@ -1,0 +1,24 @@
+/* rank_main.c - djinn-rank: one rank, started by the supervisor and by nobody else. */
+#include <stdio.h>
+
+#include "runtime/base/config.h"
+#include "runtime/base/log.h"
+#include "runtime/rank.h"
+
+int main(int argc, char **argv)
+{
+    dj_config_t config;
+    char who[32];
+    int used;
+    if (dj_config_load(&config, argc, argv, &used) != DJ_OK) {
+        fprintf(stderr, "djinn-rank: %s\n", dj_error_text());
+        return 2;
+    }
+    if (used < argc || config.listen_fd == 0) {
+        fprintf(stderr, "djinn-rank is started by djinn-server; start that instead\n");
+        return 2;
+    }
+    snprintf(who, sizeof who, "rank %llu", (unsigned long long)config.rank);
+    dj_log_init(config.log, who);
+    return dj_rank_run(&config);
+}

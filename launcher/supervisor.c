@@ -1,0 +1,329 @@
+/* supervisor.c - the loop. */
+#include "launcher/supervisor.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "launcher/child.h"
+#include "runtime/base/clock.h"
+
+#define DRAIN_NS (5 * DJ_NS_PER_S)
+#define KILL_WAIT_NS                                                                               \
+    (2 * DJ_NS_PER_S) /* a process that SIGKILL does not end by then hangs in a driver */
+#define NEVER UINT64_MAX
+
+typedef struct supervisor {
+    const dj_supervisor_setup_t *setup;
+    int signal_fd;
+    bool stopping, killed, was_ready;
+    uint64_t began_ns, kill_at_ns, leave_at_ns;
+    uint32_t n_serving;
+    pid_t command; /* 0: none runs */
+    bool command_ended;
+    uint64_t command_kill_at_ns; /* NEVER unless it was told to end */
+    int exit_status;
+} supervisor_t;
+
+static void signal_all(supervisor_t *self, int number)
+{
+    for (uint32_t i = 0; i < self->setup->n_wards; i++) {
+        if (self->setup->wards[i].pid > 0)
+            kill(self->setup->wards[i].pid, number);
+    }
+}
+
+static void kill_ranks(supervisor_t *self)
+{
+    if (!self->killed)
+        signal_all(self, SIGKILL);
+    self->killed = true;
+    self->leave_at_ns = dj_clock_ns() + KILL_WAIT_NS;
+}
+
+static void stop(supervisor_t *self, int exit_status)
+{
+    if (self->stopping)
+        return;
+    self->stopping = true;
+    self->exit_status = exit_status;
+    self->kill_at_ns = dj_clock_ns() + DRAIN_NS;
+    signal_all(self, SIGTERM);
+}
+
+static void tell_command(supervisor_t *self, int number)
+{
+    kill(self->command, number);
+    if (number != SIGINT && self->command_kill_at_ns == NEVER)
+        self->command_kill_at_ns = dj_clock_ns() + DRAIN_NS;
+}
+
+static void take_signal(supervisor_t *self, const struct signalfd_siginfo *info)
+{
+    int number = (int)info->ssi_signo;
+    if (number == SIGCHLD)
+        return;
+    if (self->command > 0) {
+        if (number != SIGINT || info->ssi_code <= 0)
+            tell_command(self, number);
+    } else if (self->stopping) {
+        kill_ranks(self);
+    } else {
+        stop(self, self->setup->command ? 128 + number : 0);
+    }
+}
+
+static void start_command(supervisor_t *self)
+{
+    dj_status_t status = dj_child_start(
+        &(dj_child_setup_t){
+            .program = self->setup->command[0],
+            .argv = self->setup->command,
+            .variables = self->setup->variables,
+        },
+        &self->command);
+    if (status == DJ_OK)
+        return;
+    dprintf(STDERR_FILENO, "djinn: %s\n", dj_error_text());
+    self->command = 0;
+    stop(self, 1);
+}
+
+static void say_ready(const supervisor_t *self, const dj_ward_t *ward)
+{
+    double seconds = (double)(dj_clock_ns() - ward->started_ns) / 1e9;
+    if (self->setup->quiet)
+        return;
+    if (ward->incarnation > 0)
+        dprintf(STDERR_FILENO, "djinn: rank %u serves again at %s, restart %u, %.3f s\n",
+                ward->rank, ward->endpoint, ward->incarnation, seconds);
+    else
+        dprintf(STDERR_FILENO, "djinn: rank %u ready at %s, %.3f s\n", ward->rank, ward->endpoint,
+                seconds);
+}
+
+static void all_ready(supervisor_t *self)
+{
+    self->was_ready = true;
+    if (!self->setup->quiet && self->setup->n_wards > 1)
+        dprintf(STDERR_FILENO, "djinn: %u ranks ready in %.3f s\n", self->setup->n_wards,
+                (double)(dj_clock_ns() - self->began_ns) / 1e9);
+    if (self->setup->on_ready)
+        self->setup->on_ready(self->setup->context);
+    if (self->setup->command)
+        start_command(self);
+}
+
+static void hear_wards(supervisor_t *self)
+{
+    uint32_t serving = 0;
+    for (uint32_t i = 0; i < self->setup->n_wards; i++) {
+        dj_ward_t *ward = &self->setup->wards[i];
+        if (dj_ward_hear(ward))
+            say_ready(self, ward);
+        serving += ward->state == DJ_WARD_SERVING;
+    }
+    if (serving == self->setup->n_wards && !self->was_ready && !self->stopping)
+        all_ready(self);
+}
+
+/* Starts what is due and kills what hangs. A start that fails is tried again like a death. */
+static void mind_wards(supervisor_t *self)
+{
+    uint64_t now = dj_clock_ns();
+    for (uint32_t i = 0; i < self->setup->n_wards && !self->stopping; i++) {
+        dj_ward_t *ward = &self->setup->wards[i];
+        if (ward->state == DJ_WARD_WAITING && ward->start_at_ns <= now) {
+            if (dj_ward_start(ward, &self->setup->ranks) != DJ_OK) {
+                dprintf(STDERR_FILENO, "djinn: %s\n", dj_error_text());
+                dj_ward_ended(ward, SIGABRT, self->setup->ranks.config->restarts);
+            }
+        } else if (ward->state == DJ_WARD_STARTING && ward->pid > 0 &&
+                   now - ward->started_ns > DJ_WARD_READY_LIMIT_S * DJ_NS_PER_S) {
+            dprintf(STDERR_FILENO, "djinn: rank %u does not serve after %d s: killed\n", ward->rank,
+                    DJ_WARD_READY_LIMIT_S);
+            kill(ward->pid, SIGKILL);
+            ward->started_ns = now;
+        }
+    }
+}
+
+/* Without rank 0 nobody finds the server; without any rank there is none. */
+static void judge(supervisor_t *self)
+{
+    uint32_t alive = 0;
+    bool failed = false;
+    for (uint32_t i = 0; i < self->setup->n_wards; i++) {
+        const dj_ward_t *ward = &self->setup->wards[i];
+        bool gone = ward->state == DJ_WARD_LOST || ward->state == DJ_WARD_FINISHED;
+        alive += !gone;
+        failed = failed || (ward->state == DJ_WARD_LOST && (ward->rank == 0 || !self->was_ready));
+    }
+    if (failed || alive == 0)
+        stop(self, failed || self->setup->command ? 1 : 0);
+}
+
+static void command_ended(supervisor_t *self, int wait_status)
+{
+    self->command = 0;
+    self->command_ended = true;
+    if (self->stopping)
+        self->exit_status = dj_exit_status(wait_status);
+    stop(self, dj_exit_status(wait_status));
+}
+
+static void reap(supervisor_t *self)
+{
+    int wait_status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
+        if (pid == self->command) {
+            command_ended(self, wait_status);
+            continue;
+        }
+        for (uint32_t i = 0; i < self->setup->n_wards; i++) {
+            dj_ward_t *ward = &self->setup->wards[i];
+            if (ward->pid != pid)
+                continue;
+            if (self->stopping)
+                ward->pid = 0;
+            else
+                dj_ward_ended(ward, wait_status, self->setup->ranks.config->restarts);
+        }
+    }
+    if (!self->stopping)
+        judge(self);
+}
+
+static bool any_rank(const supervisor_t *self)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < self->setup->n_wards && !any; i++)
+        any = self->setup->wards[i].pid > 0;
+    return any;
+}
+
+static uint64_t next_event_ns(const supervisor_t *self)
+{
+    uint64_t next = self->command_kill_at_ns;
+    if (self->stopping) {
+        uint64_t end = self->killed ? self->leave_at_ns : self->kill_at_ns;
+        bool waits = any_rank(self) && (!self->killed || dj_clock_ns() < end);
+        return waits && end < next ? end : next;
+    }
+    for (uint32_t i = 0; i < self->setup->n_wards; i++) {
+        const dj_ward_t *ward = &self->setup->wards[i];
+        uint64_t at = NEVER;
+        if (ward->state == DJ_WARD_WAITING)
+            at = ward->start_at_ns;
+        else if (ward->state == DJ_WARD_STARTING)
+            at = ward->started_ns + (DJ_WARD_READY_LIMIT_S + 1) * DJ_NS_PER_S;
+        next = at < next ? at : next;
+    }
+    return next;
+}
+
+static int wait_ms(const supervisor_t *self)
+{
+    uint64_t now = dj_clock_ns(), next = next_event_ns(self);
+    if (next == NEVER)
+        return -1;
+    uint64_t ms = next > now ? (next - now + DJ_NS_PER_MS - 1) / DJ_NS_PER_MS : 0;
+    return ms < 60000 ? (int)ms : 60000;
+}
+
+static void take_signals(supervisor_t *self)
+{
+    struct signalfd_siginfo info;
+    /* All signals before any death: ranks that SIGTERM reached together with us are not restarted.
+     */
+    while (read(self->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
+        take_signal(self, &info);
+    reap(self);
+}
+
+/* What happens by time alone. False: nothing more to wait for. */
+static bool take_time(supervisor_t *self)
+{
+    uint64_t now = dj_clock_ns();
+    if (now >= self->command_kill_at_ns && self->command > 0) {
+        kill(self->command, SIGKILL);
+        self->command_kill_at_ns = NEVER;
+    }
+    if (!self->stopping) {
+        mind_wards(self);
+        return true;
+    }
+    if (!any_rank(self))
+        return self->command > 0; /* it may go on without a server (fallback=local) */
+    if (!self->killed && now >= self->kill_at_ns) {
+        dprintf(STDERR_FILENO, "djinn: ranks do not end after %d s: killed\n",
+                (int)(DRAIN_NS / DJ_NS_PER_S));
+        kill_ranks(self);
+        self->exit_status = self->exit_status ? self->exit_status : 1;
+    }
+    return !self->killed || now < self->leave_at_ns || self->command > 0;
+}
+
+static int loop(supervisor_t *self, struct pollfd *polled)
+{
+    const dj_supervisor_setup_t *setup = self->setup;
+    while (take_time(self)) {
+        nfds_t n = 0;
+        polled[n++] = (struct pollfd){.fd = self->signal_fd, .events = POLLIN};
+        polled[n++] =
+            (struct pollfd){.fd = self->stopping ? -1 : setup->parent_fd, .events = POLLIN};
+        for (uint32_t i = 0; i < setup->n_wards; i++) {
+            if (setup->wards[i].ready_fd >= 0)
+                polled[n++] = (struct pollfd){.fd = setup->wards[i].ready_fd, .events = POLLIN};
+        }
+        if (poll(polled, n, wait_ms(self)) < 0 && errno != EINTR)
+            stop(self, 1);
+        hear_wards(self);
+        take_signals(self);
+        if (polled[1].revents && self->command > 0)
+            tell_command(self, SIGTERM);
+        if (polled[1].revents)
+            stop(self, 0);
+    }
+    return self->exit_status;
+}
+
+/* A signal that was ignored when we started (nohup, a shell's background job) stays ignored. */
+static void watch_unless_ignored(sigset_t *watched, int number)
+{
+    struct sigaction action;
+    if (sigaction(number, NULL, &action) != 0 || action.sa_handler != SIG_IGN)
+        sigaddset(watched, number);
+}
+
+int dj_supervisor_run(const dj_supervisor_setup_t *setup)
+{
+    supervisor_t self = {.setup = setup, .began_ns = dj_clock_ns(), .command_kill_at_ns = NEVER};
+    sigset_t watched, before;
+    int exit_status = 1;
+    sigemptyset(&watched);
+    sigaddset(&watched, SIGCHLD);
+    sigaddset(&watched, SIGTERM);
+    watch_unless_ignored(&watched, SIGINT);
+    watch_unless_ignored(&watched, SIGHUP);
+    signal(SIGPIPE, SIG_IGN);
+    sigprocmask(SIG_BLOCK, &watched, &before);
+    self.signal_fd = signalfd(-1, &watched, SFD_NONBLOCK | SFD_CLOEXEC);
+    struct pollfd *polled = calloc(setup->n_wards + 2, sizeof *polled);
+    if (self.signal_fd < 0 || !polled)
+        dprintf(STDERR_FILENO, "djinn: cannot watch the ranks: %s\n", strerror(errno));
+    else
+        exit_status = loop(&self, polled);
+    free(polled);
+    if (self.signal_fd >= 0)
+        close(self.signal_fd);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return exit_status;
+}

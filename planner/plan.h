@@ -8,8 +8,8 @@
  * plans for itself.
  *
  * Layout of the slab ("Stack"), low to high:
- *   [0, workspace_bytes)   the largest workspace any step needs, 256-byte aligned, shared by all
- *   above                  every storage that lives only inside the request, 256-byte aligned,
+ *   [0, workspace_bytes)   the largest workspace any step needs (not rounded up), shared by all
+ *   above, 256-aligned     every storage that lives only inside the request, 256-byte aligned,
  *                          disjoint from every storage alive at the same time
  *   peak_bytes             the highest end of any of these, not rounded up
  * Storages that outlive the request (bindings) have no place in Stack: kernels read and write them
@@ -20,8 +20,14 @@
  *
  * A step is a node that survives dead-code elimination. When a node writes INTO a storage that it
  * also reads through another window, its result is staged: written to its own place in Stack and then
- * copied. A fusion group is a run of pointwise steps of one shape which a device may execute tile by
- * tile; the plan says which, the device how.
+ * copied: the device writes it contiguously, in the target's dtype and sizes, at the step's `staging`
+ * offset, then copies it through the target's window. A fusion group is a run of pointwise steps with
+ * contiguous outputs of one shape which a device may execute tile by tile, if every tile covers the same
+ * element numbers in all steps; the plan says which, the device how. (place.h says what that asks of
+ * the layout.)
+ *
+ * Bindings of one request must not overlap each other unless none of them is written: the planner
+ * sees storages, not addresses, so the runtime binds one storage per ref.
  *
  * Ownership: dj_plan_destroy(). Threads: immutable once made. */
 #ifndef DJ_PLANNER_PLAN_H
@@ -45,7 +51,7 @@ typedef struct dj_plan {
     dj_plan_step_t *steps;
     uint64_t *offsets; /* of each storage in Stack; DJ_OFFSET_NONE: a binding, or never used */
     uint64_t workspace_bytes, peak_bytes;
-    uint64_t bound_bytes; /* the most bytes alive at once, workspace included: no plan can be lower */
+    uint64_t bound_bytes; /* workspace and the most bytes alive at once: no such layout is lower */
     uint64_t predicted_ns;
     uint64_t planning_ns; /* what making it took; charged to the session */
 } dj_plan_t;

@@ -4,19 +4,14 @@
  * appends: shapes were inferred by the caller, and nothing is looked up. */
 #include "planner/program.h"
 
-#include <string.h>
-
-#include "planner/shape.h"
-
-enum { ITEM_END = 0, ITEM_INPUT = 1, ITEM_OP = 2 };
-enum { TENSOR_NONE = 0, TENSOR_SCALAR = 1, TENSOR_VIEW = 2, TENSOR_STRIDED = 4, TENSOR_OFFSET = 8 };
+#include "planner/decode.h"
 
 void dj_program_reset(dj_program_t *program)
 {
     dj_bytes_clear(&program->structure);
     dj_bytes_clear(&program->sizes);
     dj_bytes_clear(&program->scalars);
-    program->n_storages = program->n_nodes = program->n_inputs = 0;
+    program->n_storages = program->n_nodes = program->n_inputs = program->n_operands = 0;
     dj_bytes_put(&program->structure, "DJP", 3);
     dj_bytes_put_u8(&program->structure, DJ_PROGRAM_VERSION);
 }
@@ -31,7 +26,7 @@ void dj_program_fini(dj_program_t *program)
 
 uint32_t dj_program_input(dj_program_t *program, dj_operand_class_t operand_class, uint64_t bytes)
 {
-    dj_bytes_put_u8(&program->structure, ITEM_INPUT);
+    dj_bytes_put_u8(&program->structure, DJ_ITEM_INPUT);
     dj_bytes_put_u8(&program->structure, (uint8_t)operand_class);
     dj_bytes_put_varint(&program->sizes, bytes);
     program->n_inputs++;
@@ -48,28 +43,29 @@ static void put_scalar(dj_program_t *program, const dj_scalar_t *scalar)
 static void put_operand(dj_program_t *program, const dj_operand_t *operand)
 {
     const dj_view_t *view = &operand->view;
-    uint8_t flags = TENSOR_VIEW;
+    uint8_t flags = DJ_TENSOR_VIEW;
+    program->n_operands++;
     if (operand->storage == DJ_STORAGE_NONE) {
-        dj_bytes_put_u8(&program->structure, TENSOR_NONE);
+        dj_bytes_put_u8(&program->structure, DJ_TENSOR_NONE);
         return;
     }
     if (dj_operand_is_scalar(operand)) {
-        dj_bytes_put_u8(&program->structure, TENSOR_SCALAR);
+        dj_bytes_put_u8(&program->structure, DJ_TENSOR_SCALAR);
         dj_bytes_put_u8(&program->structure, view->dtype);
         put_scalar(program, &operand->scalar);
         return;
     }
-    flags |= dj_view_is_contiguous(view) ? 0 : TENSOR_STRIDED;
-    flags |= view->offset != 0 ? TENSOR_OFFSET : 0;
+    flags |= dj_view_is_contiguous(view) ? 0 : DJ_TENSOR_STRIDED;
+    flags |= view->offset != 0 ? DJ_TENSOR_OFFSET : 0;
     dj_bytes_put_u8(&program->structure, flags);
     dj_bytes_put_u8(&program->structure, view->dtype);
     dj_bytes_put_u8(&program->structure, view->rank);
     dj_bytes_put_varint(&program->structure, operand->storage);
     for (uint32_t i = 0; i < view->rank; i++)
         dj_bytes_put_varint(&program->sizes, (uint64_t)view->sizes[i]);
-    for (uint32_t i = 0; (flags & TENSOR_STRIDED) && i < view->rank; i++)
+    for (uint32_t i = 0; (flags & DJ_TENSOR_STRIDED) && i < view->rank; i++)
         dj_bytes_put_varint(&program->sizes, (uint64_t)view->strides[i]);
-    if (flags & TENSOR_OFFSET)
+    if (flags & DJ_TENSOR_OFFSET)
         dj_bytes_put_u64(&program->scalars, (uint64_t)view->offset);
 }
 
@@ -78,7 +74,7 @@ static void put_tensors(dj_program_t *program, char letter, const dj_arg_t *arg)
     if (letter == 'l' || letter == 'L')
         dj_bytes_put_varint(&program->structure, arg->count);
     else if (arg->kind == DJ_ARG_NONE)
-        dj_bytes_put_u8(&program->structure, TENSOR_NONE);
+        dj_bytes_put_u8(&program->structure, DJ_TENSOR_NONE);
     for (uint32_t i = 0; arg->kind == DJ_ARG_TENSORS && i < arg->count; i++)
         put_operand(program, &arg->operands[i]);
 }
@@ -160,10 +156,11 @@ dj_status_t dj_program_add(dj_program_t *program, const dj_call_t *call, const d
         program->n_storages + DJ_OUTS_MAX > DJ_PROGRAM_STORAGES_MAX ||
         program->structure.size > DJ_PROGRAM_BYTES_MAX / 2 ||
         program->sizes.size > DJ_PROGRAM_BYTES_MAX / 2 ||
+        program->n_operands + 2 * DJ_LIST_MAX > DJ_PROGRAM_OPERANDS_MAX ||
         program->scalars.size / 8 + 2 * DJ_LIST_MAX > DJ_PROGRAM_SCALARS_MAX)
         return dj_fail(DJ_ERR_LIMIT, "the program of %u ops is too long; submit it first",
                        program->n_nodes);
-    dj_bytes_put_u8(&program->structure, ITEM_OP);
+    dj_bytes_put_u8(&program->structure, DJ_ITEM_OP);
     dj_bytes_put_varint(&program->structure, call->op);
     for (uint32_t i = 0; i < call->n_args; i++)
         put_argument(program, info->signature[i], &call->args[i]);
@@ -180,7 +177,7 @@ dj_status_t dj_program_add(dj_program_t *program, const dj_call_t *call, const d
 dj_status_t dj_program_finish(dj_program_t *program, const uint32_t *outputs, uint32_t n_outputs,
                               dj_hash_t *program_key_p, dj_hash_t *exact_key_p)
 {
-    dj_bytes_put_u8(&program->structure, ITEM_END);
+    dj_bytes_put_u8(&program->structure, DJ_ITEM_END);
     dj_bytes_put_varint(&program->structure, n_outputs);
     for (uint32_t i = 0; i < n_outputs; i++)
         dj_bytes_put_varint(&program->structure, outputs[i]);

@@ -21,7 +21,9 @@
  *              else 1 + length) and the elements in `sizes` or the structure
  *   scalar  := dtype:u8 (255 none), value in `scalars`
  *   target  := one per new output: 0x00 (a new storage) | 0x01 arg:v (into the tensor of that
- *              argument, same view) | 0x02 tensor (into another view)
+ *              argument, same view) | 0x02 tensor (into another view); only output 0 may have
+ *              another target than a new storage (dj_op_check_target() says which)
+ *   '-'     := nothing
  * Storages are numbered in order of appearance: each input and each new output takes the next.
  * A new output's storage holds exactly the extent of its inferred view.
  *
@@ -44,6 +46,7 @@ enum {
     DJ_PROGRAM_NODES_MAX = 1 << 17,
     DJ_PROGRAM_STORAGES_MAX = 1 << 18,
     DJ_PROGRAM_SCALARS_MAX = 1 << 19,
+    DJ_PROGRAM_OPERANDS_MAX = 1 << 19,
 };
 
 /* What stands behind an input storage. Part of the structure: a program recorded for a sealed weight
@@ -56,7 +59,7 @@ typedef enum dj_operand_class {
 
 typedef struct dj_program {
     dj_bytes_t structure, sizes, scalars;
-    uint32_t n_storages, n_nodes, n_inputs;
+    uint32_t n_storages, n_nodes, n_inputs, n_operands;
 } dj_program_t;
 
 /* All-zero plus dj_program_reset() is a fresh program; fini frees. */
@@ -79,7 +82,8 @@ typedef struct dj_target {
 } dj_target_t;
 
 /* Appends one op. The call must have passed dj_op_infer(). `targets` may be NULL: all new.
- * out_storages (room for DJ_OUTS_MAX) receives the storage number of each new or targeted output.
+ * out_storages (room for DJ_OUTS_MAX) receives the storage number of each new or targeted output; for
+ * an op with '!', that of its first tensor.
  * DJ_ERR_LIMIT, DJ_ERR_MEMORY. */
 dj_status_t dj_program_add(dj_program_t *program, const dj_call_t *call, const dj_target_t *targets,
                            uint32_t *out_storages);

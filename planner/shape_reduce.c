@@ -99,7 +99,7 @@ dj_status_t dj_shape_reduce(const dj_call_t *call, dj_view_t *outs)
 {
     const dj_view_t *view = dj_call_view(call, 0);
     uint32_t mask;
-    uint8_t dtype;
+    uint8_t dtype = view->dtype;
     dj_status_t status = dims_of(call, view->rank, &mask);
     if (status == DJ_OK)
         status = result_dtype(call, view->dtype, &dtype);

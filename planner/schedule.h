@@ -1,0 +1,39 @@
+/* schedule.h - inside the planner: what follows from a graph alone, before anything is placed.
+ *
+ * Which nodes are steps (the others' results nobody uses), which steps stage their result, which
+ * steps may form a group, and what needs a place in Stack and for how long. The planner builds one to
+ * plan, the proof builds one to check a plan that came from elsewhere, so none of this is ever
+ * believed.
+ *
+ * Ownership: dj_schedule_fini(). Threads: the caller's. */
+#ifndef DJ_PLANNER_SCHEDULE_H
+#define DJ_PLANNER_SCHEDULE_H
+
+#include "planner/place.h"
+
+/* Steps of one group: bounds what a device must keep for a tile. */
+#define DJ_GROUP_STEPS_MAX 32
+
+typedef struct dj_schedule {
+    const dj_graph_t *graph;
+    uint32_t n_steps, n_groups, n_places;
+    uint32_t *nodes;       /* of each step, ascending */
+    uint32_t *groups;      /* of each step */
+    uint32_t *group_first; /* step of each group; one more entry closes the last */
+    uint32_t *stage_place; /* of each step: index in places, or DJ_SLOT_NONE */
+    uint32_t *place_of;    /* of each storage: index in places, or DJ_SLOT_NONE */
+    dj_place_t *places;
+} dj_schedule_t;
+
+/* Steps and staging. DJ_ERR_MEMORY. */
+dj_status_t dj_schedule_init(dj_schedule_t *schedule, const dj_graph_t *graph);
+void dj_schedule_fini(dj_schedule_t *schedule);
+
+/* May this step run in one group with the steps from `first` up to it? */
+bool dj_schedule_joins(const dj_schedule_t *schedule, uint32_t first, uint32_t step);
+/* Groups as long as they can be. */
+void dj_schedule_group(dj_schedule_t *schedule);
+/* Places and their times; groups must be set. */
+void dj_schedule_lifetimes(dj_schedule_t *schedule);
+
+#endif

@@ -1,0 +1,4 @@
+"""The connection of this process: one at a time, made by connect() or at first need."""
+
+mode = None    # "local", "local_remote", "remote" or None
+server = None  # the private server of local_remote

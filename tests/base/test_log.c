@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <regex.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <cmocka.h>
 
@@ -104,8 +105,32 @@ static void a_long_line_is_cut_and_ended(void **state)
     free(text);
 }
 
+/* A packet socket keeps the borders between writes. */
+static void a_line_is_one_write(void **state)
+{
+    int pair[2], saved = dup(STDERR_FILENO);
+    char line[2048];
+    dj_log_init("info", "rank 3");
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+    assert_int_equal(dup2(pair[1], STDERR_FILENO), STDERR_FILENO);
+    dj_log(INFO, "first");
+    dj_log(INFO, "second");
+    dup2(saved, STDERR_FILENO);
+    ssize_t size = recv(pair[0], line, sizeof line, MSG_DONTWAIT);
+    assert_true(size > 10);
+    assert_memory_equal(line + size - 12, "info: first\n", 12);
+    assert_true(recv(pair[0], line, sizeof line, MSG_DONTWAIT) > 10);
+    assert_int_equal(recv(pair[0], line, sizeof line, MSG_DONTWAIT), -1);
+    close(pair[0]);
+    close(pair[1]);
+    close(saved);
+}
+
+static pthread_barrier_t start;
+
 static void *log_lines(void *argument)
 {
+    pthread_barrier_wait(&start);
     for (unsigned i = 0; i < LINES; i++)
         dj_log(INFO, "%s", (const char *)argument);
     return NULL;
@@ -115,15 +140,17 @@ static void lines_of_threads_stay_whole(void **state)
 {
     pthread_t threads[2];
     dj_log_init("info", NULL);
+    pthread_barrier_init(&start, NULL, 2);
     capture_t capture = capture_begin(STDERR_FILENO);
     pthread_create(&threads[0], NULL, log_lines, "aaaaaaaaaaaaaaaaaaaa");
     pthread_create(&threads[1], NULL, log_lines, "bbbbbbbbbbbbbbbbbbbb");
     pthread_join(threads[0], NULL);
     pthread_join(threads[1], NULL);
+    pthread_barrier_destroy(&start);
     char *text = capture_end(&capture), *rest = text;
     unsigned lines = 0;
     for (char *line; (line = strsep(&rest, "\n")) && *line; lines++)
-        assert_true(matches(line, "Z comm info: (a{20}|b{20})$"));
+        assert_true(matches(line, "^[^ ]{27} comm info: (a{20}|b{20})$"));
     assert_int_equal(lines, 2 * LINES);
     free(text);
 }
@@ -136,6 +163,7 @@ int main(void)
         cmocka_unit_test(a_module_may_be_louder_or_quieter),
         cmocka_unit_test(a_line_has_its_prefix_and_no_control_bytes),
         cmocka_unit_test(a_long_line_is_cut_and_ended),
+        cmocka_unit_test(a_line_is_one_write),
         cmocka_unit_test(lines_of_threads_stay_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -53,36 +53,48 @@ typedef void (*dj_sent_fn_t)(void *argument, dj_status_t status);
 
 typedef struct dj_comm_options {
     bool shared_memory; /* offer shm lanes */
+    bool loopback_only; /* tcp on the loopback interface alone: for servers that listen there */
     dj_message_fn_t on_message;
     void *context;
 } dj_comm_options_t;
 
 typedef struct dj_comm_counters {
     uint64_t messages_in, messages_out, bytes_in, bytes_out, rendezvous_in, rendezvous_out;
+    uint64_t refused; /* incoming messages that were malformed, or rendezvous that was refused */
 } dj_comm_counters_t;
 
 /* DJ_ERR_UNSUPPORTED when UCX has no usable transport, with UCX's reason. */
 dj_status_t dj_comm_create(const dj_comm_options_t *options, dj_comm_t **comm_p);
 void dj_comm_destroy(dj_comm_t *comm);
-/* This worker's address to hand to a peer; shm lanes left out when shared_memory is false. Owned by
- * the comm. */
+/* This worker's address to hand to a peer (with a checksum, for dj_endpoint_create()); shm lanes left
+ * out when shared_memory is false. Owned by the comm. */
 dj_status_t dj_comm_address(dj_comm_t *comm, const void **address_p, uint32_t *bytes_p);
 
 /* Handles what is there; returns how many events were handled. */
 unsigned dj_comm_progress(dj_comm_t *comm);
 /* A descriptor that becomes readable when there may be work, after dj_comm_arm() returned true (false:
- * work is here, progress first). */
+ * work is here or dj_comm_wake() was called: look, progress, then arm again). */
 int dj_comm_fd(dj_comm_t *comm);
 bool dj_comm_arm(dj_comm_t *comm);
+/* True while closed endpoints still have something outstanding to report. */
+bool dj_comm_draining(const dj_comm_t *comm);
 /* Ends a wait of the owner, from any thread. */
 void dj_comm_wake(dj_comm_t *comm);
 /* Progress with spin_ns of polling, then sleep up to timeout_ms. Returns at the first event. */
 void dj_comm_wait(dj_comm_t *comm, uint64_t spin_ns, int timeout_ms);
 void dj_comm_counters(const dj_comm_t *comm, dj_comm_counters_t *counters);
 
+/* `address` as the peer's dj_comm_address() gave it. Does not wait. DJ_ERR_PROTOCOL (not an address),
+ * DJ_ERR_VERSION (UCX of another major version), DJ_ERR_CONNECT (no common transport), DJ_ERR_MEMORY.
+ * Not from inside a handler. */
 dj_status_t dj_endpoint_create(dj_comm_t *comm, const void *address, uint32_t address_bytes,
                                dj_endpoint_t **endpoint_p);
+/* The endpoint is gone for the caller at once. What is outstanding (`done` of sends, `failed` of
+ * rendezvous) is reported by the following calls of dj_comm_progress(), within 100 ms and without the
+ * peer's help, or by dj_comm_destroy(). May be called from a handler or `done`. */
 void dj_endpoint_close(dj_endpoint_t *endpoint);
+/* Wire-up is complete. Sends before that are kept and go out in order; no need to wait. */
+bool dj_endpoint_ready(const dj_endpoint_t *endpoint);
 bool dj_endpoint_failed(const dj_endpoint_t *endpoint);
 
 /* `header` is dj_header_t plus struct, header_bytes long (at most DJ_ENDPOINT_HEADER_MAX).

@@ -14,15 +14,14 @@ typedef enum dj_channel {
 } dj_channel_t;
 
 typedef struct dj_message_row {
-    uint16_t type;
     uint8_t channel;
     uint32_t struct_bytes;
-    const char *name;
+    const char *name; /* NULL: no such message */
 } dj_message_row_t;
 
 static const dj_message_row_t rows[] = {
 #define X(name, value, type, channel, text)                                                        \
-    {(value), CHANNEL_##channel, (uint32_t)sizeof(type), #name},
+    [(value)] = {CHANNEL_##channel, (uint32_t)sizeof(type), #name},
     DJ_MESSAGE_LIST(X)
 #undef X
 };
@@ -39,10 +38,7 @@ _Static_assert(sizeof(dj_hello_t) % 8 == 0 && offsetof(dj_hello_t, grant) % 8 ==
 
 static const dj_message_row_t *find(uint32_t type)
 {
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); ++i)
-        if (rows[i].type == type)
-            return &rows[i];
-    return NULL;
+    return type < sizeof(rows) / sizeof(rows[0]) && rows[type].name ? &rows[type] : NULL;
 }
 
 const char *dj_message_name(uint16_t type)

@@ -78,7 +78,7 @@ static dj_status_t find_place(launch_t *self)
 
 static dj_status_t open_first(launch_t *self)
 {
-    char listen[DJ_ENDPOINT_TEXT_MAX];
+    char listen[DJ_ENDPOINT_TEXT_MAX], host[DJ_ENDPOINT_TEXT_MAX], port[DJ_ENDPOINT_TEXT_MAX];
     dj_credential_t credential;
     const dj_config_t *config = &self->arguments.config;
     bool is_private = self->arguments.command != NULL;
@@ -87,15 +87,15 @@ static dj_status_t open_first(launch_t *self)
         return status;
     self->announces = credential.shared && !is_private;
     snprintf(self->meeting.token, sizeof self->meeting.token, "%s", credential.token);
-    if (strlen(config->listen) >= sizeof listen)
-        return dj_fail(DJ_ERR_INVALID, "listen: '%.80s...' is too long for host:port",
-                       config->listen);
-    snprintf(listen, sizeof listen, "%s", config->listen);
-    if (self->place.local_size < self->place.size) {
+    status = dj_network_split(config->listen, host, port);
+    if (status != DJ_OK)
+        return dj_fail_prefix(status, "listen");
+    if (self->place.local_size < self->place.size)
         status = dj_network_first_listen(config->listen, listen);
-        if (status != DJ_OK)
-            return status;
-    }
+    else
+        snprintf(listen, sizeof listen, "%s", config->listen);
+    if (status != DJ_OK)
+        return status;
     status = dj_control_listen(listen, &self->wards[0].listen_fd, self->wards[0].endpoint);
     if (status == DJ_OK)
         snprintf(self->meeting.endpoint, sizeof self->meeting.endpoint, "%s",

@@ -7,6 +7,7 @@
 #include <net/if.h>
 #include <netdb.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -20,8 +21,8 @@ dj_status_t dj_network_split(const char *address, char host[DJ_ENDPOINT_TEXT_MAX
         start++;
         length -= 2;
     }
-    if (!colon || length >= DJ_ENDPOINT_TEXT_MAX || strlen(colon + 1) >= 6 || !colon[1] ||
-        strspn(colon + 1, "0123456789") != strlen(colon + 1))
+    if (!colon || strlen(address) >= DJ_ENDPOINT_TEXT_MAX || strlen(colon + 1) >= 6 || !colon[1] ||
+        strspn(colon + 1, "0123456789") != strlen(colon + 1) || atoi(colon + 1) > UINT16_MAX)
         return dj_fail(DJ_ERR_INVALID, "'%.64s' is no address; it takes host:port", address);
     snprintf(host, DJ_ENDPOINT_TEXT_MAX, "%.*s", (int)length, start);
     snprintf(port, DJ_ENDPOINT_TEXT_MAX, "%s", colon + 1);

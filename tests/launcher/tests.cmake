@@ -1,2 +1,18 @@
+# Real processes, driven from Python's standard library; echo_rank stands in for djinn-rank.
 add_executable(echo_rank ${CMAKE_CURRENT_SOURCE_DIR}/launcher/echo_rank.c)
 target_link_libraries(echo_rank PRIVATE dj_base)
+
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+function(dj_launch_test name label file)
+  add_test(NAME launcher_${name}
+           COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/launcher/${file} ${ARGN})
+  set_tests_properties(launcher_${name} PROPERTIES LABELS ${label} SKIP_RETURN_CODE 77 TIMEOUT 120
+                       ENVIRONMENT "LAUNCH_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+endfunction()
+dj_launch_test(use unit test_launch.py WrongUse)
+dj_launch_test(command unit test_launch.py Command)
+dj_launch_test(ranks unit test_launch.py Ranks)
+dj_launch_test(ends unit test_launch.py Ends)
+dj_launch_test(cores unit test_launch.py Cores)
+dj_launch_test(played unit test_places.py Played)
+dj_launch_test(mpirun mpi test_places.py Mpirun)

@@ -1,0 +1,3 @@
+foreach(file tensor ops program)
+  dj_test(planner/test_${file}.c LABEL unit LIBS dj_planner)
+endforeach()

@@ -7,6 +7,7 @@
  * a bias, a mask, a scalar, a transposed or a converted operand all meet the same inner loop. */
 #include "gpu/host/convert.h"
 #include "gpu/host/prepare.h"
+#include "gpu/host/rules.h"
 #include "gpu/host/vector.h"
 
 #include "gpu/pointwise.h"
@@ -23,18 +24,6 @@ typedef struct core_scalars {
 
 typedef unsigned char test_t;
 typedef void (*core_fn_t)(int64_t n, const void *const *in, const core_scalars_t *scalars, void *out);
-
-/* RULE_OF(PREFIX_, rule): PREFIX_VALUE, _REAL or _TEST for a pointwise shape rule, else PREFIX_NONE. */
-#define RULE_KIND_pw ~, VALUE
-#define RULE_KIND_pw_keep ~, VALUE
-#define RULE_KIND_pw_where ~, VALUE
-#define RULE_KIND_pw_real ~, REAL
-#define RULE_KIND_pw_test ~, TEST
-#define RULE_SECOND(a, b, ...) b
-#define RULE_PICK(...) RULE_SECOND(__VA_ARGS__, NONE, ~)
-#define RULE_PASTE2(prefix, kind) prefix##kind
-#define RULE_PASTE(prefix, kind) RULE_PASTE2(prefix, kind)
-#define RULE_OF(prefix, rule) RULE_PASTE(prefix, RULE_PICK(RULE_KIND_##rule))
 
 #define DJ_PW_CLASS f32
 #define CORE_T float
@@ -62,7 +51,7 @@ typedef void (*core_fn_t)(int64_t n, const void *const *in, const core_scalars_t
 #define ROW_TEST(id) ROW_VALUE(id)
 #define ROW_REAL(id) [DJ_OP_##id] = {core_##id##_f32, core_##id##_f64, NULL, NULL},
 #define ROW_NONE(id)
-#define OP(id, name, signature, rule, ...) RULE_OF(ROW_, rule)(id)
+#define OP(id, name, signature, rule, ...) DJ_RULE_OF(ROW_, rule)(id)
 static const core_fn_t cores[DJ_OP_COUNT][DJ_HOST_CLASSES] = {
 #include "planner/ops.def"
 };
@@ -314,7 +303,7 @@ dj_status_t dj_host_pointwise_prepare(dj_executable_t *exe, dj_host_kernel_t *ke
 #define RESULT_REAL p->class
 #define RESULT_TEST DJ_HOST_B8
 #define RESULT_NONE p->class
-#define OP(id, name, signature, rule, ...) [DJ_OP_##id] = RULE_OF(RESULT_, rule),
+#define OP(id, name, signature, rule, ...) [DJ_OP_##id] = DJ_RULE_OF(RESULT_, rule),
     const uint8_t results[DJ_OP_COUNT] = {
 #include "planner/ops.def"
     };

@@ -35,7 +35,7 @@
 #endif
 #define CORE_RULE_NONE(id, ...)
 
-#define OP(id, name, signature, rule, ...) RULE_OF(CORE_RULE_, rule)(id, __VA_ARGS__)
+#define OP(id, name, signature, rule, ...) DJ_RULE_OF(CORE_RULE_, rule)(id, __VA_ARGS__)
 #include "planner/ops.def"
 #undef OP
 

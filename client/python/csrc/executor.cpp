@@ -159,10 +159,18 @@ struct Running {
     }
 };
 
+/* The decoder says "none" of an optional argument in the form its letter has. */
+static bool is_absent(const dj_arg_t &arg)
+{
+    return arg.kind == DJ_ARG_NONE ||
+           (arg.kind == DJ_ARG_TENSORS && arg.operands[0].storage == DJ_STORAGE_NONE) ||
+           (arg.kind == DJ_ARG_SCALAR && arg.scalar.dtype == DJ_DTYPE_NONE);
+}
+
 static c10::IValue tensors_value(Running &running, char letter, const dj_arg_t &arg)
 {
     if (letter == 't' || letter == 'T')
-        return running.operand(arg.operands[0]);
+        return is_absent(arg) ? c10::IValue() : c10::IValue(running.operand(arg.operands[0]));
     c10::List<at::Tensor> all;
     c10::List<std::optional<at::Tensor>> some;
     for (uint32_t i = 0; i < arg.count; i++) {
@@ -181,8 +189,10 @@ static c10::IValue value_of(Running &running, char letter, const dj_arg_t &arg, 
     auto type = to.type();
     if (auto optional = type->cast<c10::OptionalType>())
         type = optional->getElementType();
-    if (arg.kind == DJ_ARG_NONE)
-        return letter == '-' && to.default_value() ? *to.default_value() : c10::IValue();
+    if (arg.kind == DJ_ARG_NONE || (letter == 'y' && arg.integer == DJ_DTYPE_NONE))
+        return to.type()->kind() == c10::TypeKind::ListType ? c10::IValue(c10::IntArrayRef())
+               : letter == '-' && to.default_value()        ? *to.default_value()
+                                                            : c10::IValue();
     switch (arg.kind) {
     case DJ_ARG_TENSORS:
         return tensors_value(running, letter, arg);
@@ -191,6 +201,8 @@ static c10::IValue value_of(Running &running, char letter, const dj_arg_t &arg, 
             return c10::IntArrayRef(arg.integers, arg.count);
         return arg.integers[0];
     case DJ_ARG_SCALAR: {
+        if (is_absent(arg))
+            return c10::IValue();
         auto scalar = running.scalar(arg.scalar.dtype, arg.slot);
         return type->kind() == c10::TypeKind::FloatType ? c10::IValue(scalar.toDouble())
                                                         : c10::IValue(scalar);
@@ -232,9 +244,9 @@ static at::Tensor call_own(Running &running, const dj_call_t &call)
     case DJ_OP_SDPA: {
         std::optional<at::Tensor> mask;
         std::optional<double> scale;
-        if (args[3].kind != DJ_ARG_NONE)
+        if (!is_absent(args[3]))
             mask = tensor(3);
-        if (args[6].kind != DJ_ARG_NONE)
+        if (!is_absent(args[6]))
             scale = scalar(6).toDouble();
         return at::scaled_dot_product_attention(tensor(0), tensor(1), tensor(2), mask, 0.0,
                                                 args[5].integer != 0, scale, args[7].integer != 0);

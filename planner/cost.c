@@ -82,6 +82,8 @@ void dj_graph_totals(const dj_graph_t *graph, dj_totals_t *totals)
             totals->weight_bytes += storage->bytes;
         else if (storage->is_input && storage->input_class == DJ_CLASS_STATE)
             totals->state_bytes += storage->bytes;
+        else if (storage->is_input)
+            continue; /* an immediate: it came with the request */
         else if (storage->is_output)
             totals->output_bytes += storage->bytes;
         else

@@ -240,7 +240,10 @@ static void *heartbeat_main(void *argument)
 
 static dj_status_t open_comm(djinn_t *djinn, bool shared_memory)
 {
-    dj_comm_options_t options = {shared_memory, dj_request_message, djinn};
+    dj_comm_options_t options = {.shared_memory = shared_memory,
+                                 .loopback_only = strncmp(djinn->config.address, "127.", 4) == 0,
+                                 .on_message = dj_request_message,
+                                 .context = djinn};
     return dj_comm_create(&options, &djinn->comm);
 }
 

@@ -9,10 +9,12 @@
  * lease_grace_ms, in which a hello with id and generation re-attaches it with the next generation.
  * Messages of an older generation are dropped (DJ_ERR_STALE).
  *
- * Order: requests of a session run in the order sent. `pending` counts those handed to the device
- * thread; the progress thread runs one itself only while it is 0. So refs and arena belong to exactly
- * one thread at a time, without a lock: to the progress thread while pending is 0, else to the device
- * thread. Destruction waits for pending 0.
+ * Order: every message of a session joins its queue of jobs in the order it arrived, a rendezvous at
+ * its first callback, and only the head runs; the next one starts when the head's answer has left,
+ * releases included. The progress thread runs a job itself when the queue is empty and the job is warm
+ * and short; else the device thread does. So refs and arena belong to exactly one thread at a time,
+ * without a lock, and bytes on their way to a client are never overwritten by the next request.
+ * Destruction waits for an empty queue.
  *
  * Ingress: bytes of requests not yet run, counted against ingress_bytes before memory is made for them;
  * a slow sender holds its own quota and nothing else.
@@ -22,8 +24,6 @@
  * same ref. */
 #ifndef DJ_RUNTIME_SESSION_H
 #define DJ_RUNTIME_SESSION_H
-
-#include <stdatomic.h>
 
 #include "comm/endpoint.h"
 #include "gpu/data.h"
@@ -44,9 +44,10 @@ typedef struct dj_ref_slot {
     dj_block_t block;
 } dj_ref_slot_t;
 
+/* Slots come in chunks, so a client that names a high index costs one chunk. */
+enum { DJ_REF_CHUNK = 1024 };
 typedef struct dj_refs {
-    dj_ref_slot_t *slots;
-    uint32_t capacity;
+    dj_ref_slot_t *chunks[DJ_REFS_MAX / DJ_REF_CHUNK];
     uint64_t count;
 } dj_refs_t;
 
@@ -56,24 +57,37 @@ typedef struct dj_kept_answer {
     dj_result_t result;
 } dj_kept_answer_t;
 
+/* The exact keys this session has shown, oldest first, as the client mirrors them: a key is pushed when
+ * its structure arrives, whether or not it could be planned (then without an entry). */
+typedef struct dj_shown_plans {
+    dj_table_t entries; /* exact key → dj_cache_entry_t *, one reference each */
+    dj_hash_t ring[DJ_SHOWN_MAX];
+    uint64_t count;
+} dj_shown_plans_t;
+
+struct dj_job;
+
 typedef struct dj_session {
     uint64_t id;
     uint32_t generation;
     uint32_t uid, pid;
-    uint64_t host;
-    _Atomic int state;
+    uint64_t host;      /* identity of the client's host */
+    uint64_t connection; /* of the control thread; 0: detached */
+    dj_session_state_t state;
     uint64_t lease_ends_ns; /* when DETACHED */
-    struct dj_endpoint *endpoint;
-    atomic_uint pending;
-    _Atomic uint64_t ingress_bytes;
-    uint32_t sequence_out, sequence_in;
+    bool closing;           /* the client said CLOSE: its connection ends when memory is back */
+    dj_endpoint_t *endpoint;
+    struct dj_job *first_job, **last_job_p; /* the head is running or receiving */
+    uint32_t pending;                       /* jobs in the queue */
+    uint64_t ingress_bytes;
+    uint32_t sequence_out;
     dj_kept_answer_t last;
+    uint64_t last_seen_request; /* ids rise; a repeat is not run again */
     uint64_t default_deadline_ms;
 
     dj_data_t *data;
     dj_refs_t refs;
-    dj_table_t plans; /* exact key → dj_cache_entry_t *, one reference each */
-    /* What `plans` costs is bounded: the oldest half goes beyond `plans` of the configuration. */
+    dj_shown_plans_t shown;
     uint64_t planning_ns, busy_ns;
 } dj_session_t;
 
@@ -89,6 +103,13 @@ dj_status_t dj_session_create(const dj_session_home_t *home, uint64_t id, dj_ses
 /* Returns Data to the byte, releases Text and plans. The endpoint is the caller's business. */
 void dj_session_destroy(dj_session_t *session, const dj_session_home_t *home);
 
+/* The entry behind a key the session has shown, or NULL. */
+dj_cache_entry_t *dj_session_plan(const dj_session_t *session, dj_hash_t exact_key);
+/* Notes that a structure was shown. Takes over the entry's reference; `entry` NULL: it could not be
+ * planned, and the key alone will be answered with DJ_ERR_NO_PLAN. */
+dj_status_t dj_session_show(dj_session_t *session, const dj_session_home_t *home,
+                            dj_hash_t exact_key, dj_cache_entry_t *entry);
+
 /* ---- refs (runtime/refs.c) ---- */
 
 /* A new ref with a block of `bytes`. DJ_ERR_STALE when the slot is taken, DJ_ERR_LIMIT,
@@ -103,6 +124,7 @@ void dj_ref_drop(dj_session_t *session, const dj_session_home_t *home, uint64_t 
 /* Makes the ref writable: Text is copied into Data. */
 dj_status_t dj_ref_make_private(dj_session_t *session, const dj_session_home_t *home,
                                 dj_ref_slot_t *slot);
+void dj_refs_fini(dj_session_t *session, const dj_session_home_t *home); /* drops all */
 static inline void *dj_ref_data(const dj_ref_slot_t *slot)
 {
     return slot->text ? slot->text->data : slot->block.data;

@@ -1,0 +1,224 @@
+/* attach.c - a session's life: attach and re-attach, detach, lease, end (contract 6).
+ *
+ * All of it happens on the progress thread, on the control thread's command. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/log.h"
+#include "runtime/rank.h"
+
+#define DJ_LOG_MODULE "session"
+
+static void refuse(dj_rank_t *rank, uint64_t connection, dj_status_t status)
+{
+    dj_refuse_t refuse = {.status = status};
+    snprintf(refuse.text, sizeof(refuse.text), "%s", dj_error_text());
+    dj_outbox_put(rank, connection, DJ_MESSAGE_REFUSE, &refuse, sizeof(refuse), NULL, 0, true);
+}
+
+static void close_endpoint(dj_session_t *session)
+{
+    if (session->endpoint)
+        dj_endpoint_close(session->endpoint);
+    session->endpoint = NULL;
+}
+
+static void update_counts(dj_rank_t *rank)
+{
+    uint64_t attached = 0, detached = 0, refs = 0, used = 0, backed = 0;
+    dj_session_t *session;
+    dj_hash_t key;
+    size_t at = 0;
+    while ((session = dj_table_next(&rank->sessions, &at, &key))) {
+        dj_data_counters_t data;
+        dj_data_counters(session->data, &data);
+        *(session->state == DJ_SESSION_ATTACHED ? &attached : &detached) += 1;
+        refs += session->refs.count;
+        used += data.used_bytes;
+        backed += data.backed_bytes + data.cached_bytes;
+    }
+    atomic_store(&rank->counters.sessions, attached);
+    atomic_store(&rank->counters.detached, detached);
+    atomic_store(&rank->counters.refs, refs);
+    atomic_store(&rank->counters.data_bytes, used);
+    atomic_store(&rank->counters.data_backed_bytes, backed);
+}
+
+void dj_session_end(dj_rank_t *rank, dj_session_t *session)
+{
+    uint64_t connection = session->closing ? session->connection : 0;
+    close_endpoint(session); /* answers on their way fail, so the queue empties */
+    session->state = DJ_SESSION_ENDING;
+    if (session->pending)
+        return;
+    dj_log(DEBUG, "session %llx ended", (unsigned long long)session->id);
+    dj_table_remove(&rank->sessions, dj_key_u64(session->id));
+    dj_session_destroy(session, &rank->home);
+    dj_text_sweep(rank->home.text, 2);
+    update_counts(rank);
+    if (connection) /* the client's close() returns when its connection ends */
+        dj_outbox_put(rank, connection, 0, NULL, 0, NULL, 0, true);
+}
+
+/* ---- attach ---- */
+
+static dj_status_t new_session(dj_rank_t *rank, const dj_hello_t *hello, dj_session_t **session_p)
+{
+    uint64_t id = hello->session ? hello->session : dj_random_u64();
+    if (rank->sessions.count >= rank->config->sessions)
+        return dj_fail(DJ_ERR_LIMIT, "rank %u holds %zu sessions, the most it may: close some or "
+                                     "raise --sessions", rank->rank, rank->sessions.count);
+    if (dj_table_get(&rank->sessions, dj_key_u64(id)))
+        return dj_fail(DJ_ERR_STALE, "session %llx exists already", (unsigned long long)id);
+    dj_status_t status = dj_session_create(&rank->home, id, session_p);
+    if (status != DJ_OK)
+        return status;
+    status = dj_table_put(&rank->sessions, dj_key_u64(id), *session_p);
+    if (status != DJ_OK)
+        dj_session_destroy(*session_p, &rank->home);
+    return status;
+}
+
+/* The capability is the id: 64 random bits that only its client knows, with the generation it had. */
+static dj_status_t find_detached(dj_rank_t *rank, const dj_hello_t *hello, dj_session_t **session_p)
+{
+    dj_session_t *session = dj_table_get(&rank->sessions, dj_key_u64(hello->session));
+    if (!session || session->state == DJ_SESSION_ENDING ||
+        session->generation != hello->generation || session->pending)
+        return dj_fail(DJ_ERR_STALE, "session %llx generation %u cannot be re-attached: its lease "
+                                     "ended or another client has it",
+                       (unsigned long long)hello->session, hello->generation);
+    close_endpoint(session);
+    session->generation++;
+    *session_p = session;
+    return DJ_OK;
+}
+
+static dj_status_t welcome(dj_rank_t *rank, dj_session_t *session, uint64_t connection)
+{
+    const void *address;
+    uint32_t bytes;
+    dj_status_t status = dj_comm_address(rank->comm, &address, &bytes);
+    if (status != DJ_OK)
+        return status;
+    dj_welcome_t welcome = {
+        .session = session->id, .generation = session->generation, .rank = rank->rank,
+        .incarnation = rank->incarnation, .heartbeat_ms = (uint32_t)rank->config->heartbeat_ms,
+        .suspect_ms = (uint32_t)rank->config->suspect_ms, .address_bytes = bytes,
+        .credits = DJ_REQUESTS_MAX, .shared_memory = session->host == dj_host_identity(),
+        .host = dj_host_identity(),
+        .device_class = rank->home.device->ops->info(rank->home.device)->class_hash};
+    return dj_outbox_welcome(rank, connection, &welcome, address);
+}
+
+static void attach(dj_rank_t *rank, const dj_command_t *command)
+{
+    const dj_hello_t *hello = &command->hello;
+    dj_session_t *session;
+    bool fresh = !(hello->flags & DJ_HELLO_REATTACH);
+    dj_status_t status = fresh ? new_session(rank, hello, &session)
+                               : find_detached(rank, hello, &session);
+    if (status == DJ_OK) {
+        session->uid = hello->uid;
+        session->pid = hello->pid;
+        session->host = hello->host;
+        session->connection = command->connection;
+        session->state = DJ_SESSION_ATTACHED;
+        if (hello->deadline_ms)
+            session->default_deadline_ms = hello->deadline_ms;
+        status = dj_endpoint_create(rank->comm, command->address, command->address_bytes,
+                                    &session->endpoint);
+        if (status == DJ_OK)
+            status = welcome(rank, session, command->connection);
+        if (status != DJ_OK && fresh)
+            dj_session_end(rank, session);
+    }
+    if (status != DJ_OK)
+        refuse(rank, command->connection, status);
+    update_counts(rank);
+}
+
+/* ---- detach and lease ---- */
+
+static bool client_is_dead(const dj_session_t *session)
+{
+    char path[64], line[512] = "";
+    if (session->host != dj_host_identity())
+        return false;
+    if (kill((pid_t)session->pid, 0) != 0)
+        return errno == ESRCH;
+    snprintf(path, sizeof(path), "/proc/%u/stat", session->pid);
+    FILE *stat = fopen(path, "re");
+    if (!stat)
+        return errno == ENOENT;
+    size_t n = fread(line, 1, sizeof(line) - 1, stat);
+    fclose(stat);
+    line[n] = 0;
+    const char *state = strrchr(line, ')');
+    return state && (state[2] == 'Z' || state[2] == 'X'); /* dead, not yet reaped */
+}
+
+static void detach(dj_rank_t *rank, uint64_t connection)
+{
+    dj_session_t *session;
+    dj_hash_t key;
+    size_t at = 0;
+    while ((session = dj_table_next(&rank->sessions, &at, &key)))
+        if (session->connection == connection)
+            break;
+    if (!session || session->state == DJ_SESSION_ENDING)
+        return;
+    session->connection = 0;
+    session->closing = false;
+    close_endpoint(session);
+    if (client_is_dead(session)) {
+        dj_session_end(rank, session);
+        return;
+    }
+    session->state = DJ_SESSION_DETACHED;
+    session->lease_ends_ns = dj_clock_ns() + rank->config->lease_grace_ms * DJ_NS_PER_MS;
+    dj_log(INFO, "session %llx lost its client; its memory is kept for %llu ms",
+           (unsigned long long)session->id, (unsigned long long)rank->config->lease_grace_ms);
+    update_counts(rank);
+}
+
+static void close_session(dj_rank_t *rank, const dj_command_t *command)
+{
+    dj_session_t *session = dj_table_get(&rank->sessions, dj_key_u64(command->hello.session));
+    if (!session || session->connection != command->connection ||
+        session->generation != command->hello.generation)
+        return;
+    session->closing = true;
+    dj_session_end(rank, session);
+}
+
+void dj_leases_check(dj_rank_t *rank, uint64_t now_ns)
+{
+    dj_session_t *session;
+    dj_hash_t key;
+    size_t at = 0;
+    while ((session = dj_table_next(&rank->sessions, &at, &key)))
+        if (session->state == DJ_SESSION_DETACHED &&
+            (now_ns > session->lease_ends_ns || client_is_dead(session)))
+            dj_session_end(rank, session);
+    update_counts(rank);
+}
+
+void dj_attach_command(dj_rank_t *rank, dj_command_t *command)
+{
+    switch (command->kind) {
+    case DJ_COMMAND_ATTACH:
+        attach(rank, command);
+        break;
+    case DJ_COMMAND_DETACH:
+        detach(rank, command->connection);
+        break;
+    case DJ_COMMAND_CLOSE:
+        close_session(rank, command);
+        break;
+    }
+}

@@ -1,0 +1,142 @@
+/* compile.c - from a structure that is not ready here to an entry of the cache: contract 2's cold path.
+ *
+ * The graph is decoded and inferred from the client's bytes, the device prepares a kernel a node and says
+ * what workspace it needs, and the plan is made here, unless another rank of this class published it: then
+ * it is proven and adopted. A plan made here is published in the background. */
+#include "runtime/base/clock.h"
+#include "runtime/base/log.h"
+#include "runtime/rank.h"
+
+#define DJ_LOG_MODULE "runtime"
+
+typedef struct dj_compilation {
+    dj_graph_t *graph;
+    dj_executable_t *exe;
+    dj_plan_t *plan;
+    bool resized, adopted;
+} dj_compilation_t;
+
+static void discard(dj_compilation_t *c)
+{
+    if (c->exe)
+        c->exe->ops->destroy(c->exe);
+    if (c->plan)
+        dj_plan_destroy(c->plan);
+    if (c->graph)
+        dj_graph_destroy(c->graph);
+}
+
+static dj_status_t decode(const dj_exec_segment_t *segment, dj_graph_t **graph_p)
+{
+    const dj_segment_header_t *header = &segment->header;
+    dj_graph_t *graph;
+    dj_status_t status = dj_graph_decode(segment->structure, header->structure_bytes,
+                                         segment->sizes, header->sizes_bytes, header->n_scalars,
+                                         &graph);
+    if (status != DJ_OK)
+        return status;
+    if (!dj_hash_equal(graph->program_key, header->program_key) ||
+        !dj_hash_equal(graph->exact_key, header->exact_key)) {
+        dj_graph_destroy(graph);
+        return dj_fail(DJ_ERR_CORRUPT, "the program's keys are not those of its bytes");
+    }
+    *graph_p = graph;
+    return DJ_OK;
+}
+
+/* A plan that another rank published for exactly this, if it stands the proof. */
+static void adopt(dj_rank_t *rank, const dj_exec_segment_t *segment, const dj_plan_needs_t *needs,
+                  dj_compilation_t *c)
+{
+    dj_bytes_t structure = {0}, sizes = {0}, plan = {0};
+    if (dj_cache_published(rank->home.cache, segment->header.exact_key, &structure, &sizes,
+                           &plan) == DJ_OK) {
+        bool same = structure.size == segment->header.structure_bytes &&
+                    sizes.size == segment->header.sizes_bytes &&
+                    memcmp(structure.data, segment->structure, structure.size) == 0 &&
+                    (sizes.size == 0 || memcmp(sizes.data, segment->sizes, sizes.size) == 0);
+        if (same && dj_plan_decode(plan.data, plan.size, c->graph, needs, &c->plan) == DJ_OK) {
+            c->adopted = true;
+        } else {
+            dj_log(WARN, "a published plan was refused: %s", dj_error_text());
+            dj_cache_count_rejected(rank->home.cache);
+            c->plan = NULL;
+        }
+    }
+    dj_bytes_fini(&structure);
+    dj_bytes_fini(&sizes);
+    dj_bytes_fini(&plan);
+}
+
+static void publish(dj_rank_t *rank, dj_runner_t *runner, const dj_exec_segment_t *segment,
+                    const dj_plan_t *plan)
+{
+    const dj_segment_header_t *header = &segment->header;
+    dj_plan_message_t message = {.exact_key = plan->exact_key, .device_class = plan->device_class,
+                                 .structure_bytes = header->structure_bytes,
+                                 .sizes_bytes = header->sizes_bytes, .origin_rank = rank->rank};
+    dj_bytes_t *tail = &runner->scratch;
+    if (rank->coordinates)
+        return; /* alone: nobody to tell */
+    dj_bytes_clear(tail);
+    dj_bytes_put(tail, segment->structure, header->structure_bytes);
+    dj_bytes_put(tail, segment->sizes, header->sizes_bytes);
+    size_t before = tail->size;
+    if (dj_plan_encode(plan, tail) != DJ_OK || tail->failed)
+        return;
+    message.plan_bytes = (uint32_t)(tail->size - before);
+    if (dj_outbox_put(rank, 0, DJ_MESSAGE_PLAN, &message, sizeof(message), tail->data,
+                      (uint32_t)tail->size, false) != DJ_OK)
+        dj_log(WARN, "a plan could not be published: %s", dj_error_text());
+}
+
+static dj_status_t make(dj_rank_t *rank, dj_runner_t *runner, const dj_exec_segment_t *segment,
+                        dj_compilation_t *c)
+{
+    dj_device_t *device = rank->home.device;
+    const dj_device_info_t *info = device->ops->info(device);
+    dj_status_t status = decode(segment, &c->graph);
+    if (status != DJ_OK)
+        return status;
+    dj_bytes_clear(&runner->scratch);
+    c->resized = dj_cache_structure(rank->home.cache, segment->header.program_key,
+                                    &runner->scratch) == DJ_OK;
+    if ((status = device->ops->compile(device, c->graph, &c->exe)) != DJ_OK)
+        return status;
+    dj_plan_needs_t needs = {info->class_hash, device->ops->workspaces(c->exe),
+                             info->flops_per_ns, info->bytes_per_ns, info->step_ns};
+    adopt(rank, segment, &needs, c);
+    if (!c->plan && (status = dj_plan_make(c->graph, &needs, &c->plan)) != DJ_OK)
+        return status;
+    return device->ops->place(c->exe, c->plan);
+}
+
+dj_status_t dj_compile(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
+                       const dj_exec_segment_t *segment, dj_cache_entry_t **entry_p)
+{
+    dj_compilation_t c = {0};
+    uint64_t began_ns = dj_clock_ns();
+    dj_status_t status = make(rank, runner, segment, &c);
+    uint64_t took_ns = dj_clock_ns() - began_ns;
+    job->answer.result.planning_ns += took_ns;
+    job->session->planning_ns += took_ns;
+    atomic_fetch_add(&rank->counters.planning_ns, took_ns);
+    if (status != DJ_OK) {
+        discard(&c);
+        return status;
+    }
+    if (c.adopted)
+        job->answer.result.plan_hits++;
+    else if (c.resized)
+        job->answer.result.plan_resizes++;
+    else
+        job->answer.result.plan_misses++;
+    dj_log(DEBUG, "planned %u nodes in %.1f ms: peak %llu bytes (bound %llu)%s", c.graph->n_nodes,
+           (double)took_ns / 1e6, (unsigned long long)c.plan->peak_bytes,
+           (unsigned long long)c.plan->bound_bytes, c.adopted ? ", published" : "");
+    if (!c.adopted)
+        publish(rank, runner, segment, c.plan);
+    return dj_cache_insert(rank->home.cache, c.graph, c.plan, c.exe, segment->structure,
+                           segment->header.structure_bytes, segment->sizes,
+                           segment->header.sizes_bytes, c.resized, c.adopted, entry_p);
+}

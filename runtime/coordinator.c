@@ -1,0 +1,161 @@
+/* coordinator.c - see coordinator.h. */
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/base/clock.h"
+#include "runtime/coordinator.h"
+
+dj_status_t dj_coordinator_register(dj_coordinator_t *coordinator, uint64_t connection,
+                                    const dj_register_t *about)
+{
+    if (about->rank == 0 || about->rank >= DJ_WORKERS_MAX ||
+        memchr(about->endpoint, 0, sizeof(about->endpoint)) == NULL ||
+        memchr(about->device, 0, sizeof(about->device)) == NULL)
+        return dj_fail(DJ_ERR_LIMIT, "rank %u cannot register: ranks 1 to %d may, with terminated "
+                                     "names", about->rank, DJ_WORKERS_MAX - 1);
+    dj_worker_t *worker = &coordinator->workers[about->rank];
+    if (worker->connection && worker->about.incarnation > about->incarnation)
+        return dj_fail(DJ_ERR_STALE, "rank %u incarnation %u: incarnation %u is here already",
+                       about->rank, about->incarnation, worker->about.incarnation);
+    *worker = (dj_worker_t){.connection = connection, .about = *about, .heard_ns = dj_clock_ns()};
+    return DJ_OK;
+}
+
+static dj_worker_t *find(dj_coordinator_t *coordinator, uint64_t connection)
+{
+    for (uint32_t i = 1; i < DJ_WORKERS_MAX; i++)
+        if (coordinator->workers[i].connection == connection)
+            return &coordinator->workers[i];
+    return NULL;
+}
+
+void dj_coordinator_report(dj_coordinator_t *coordinator, uint64_t connection,
+                           const dj_report_t *report)
+{
+    dj_worker_t *worker = find(coordinator, connection);
+    if (!worker)
+        return;
+    worker->report = *report;
+    worker->granted = 0;
+    worker->heard_ns = dj_clock_ns();
+}
+
+void dj_coordinator_lost(dj_coordinator_t *coordinator, uint64_t connection)
+{
+    dj_worker_t *worker = find(coordinator, connection);
+    if (worker)
+        worker->connection = 0;
+}
+
+dj_worker_t *dj_coordinator_choose(dj_coordinator_t *coordinator)
+{
+    dj_worker_t *best = NULL;
+    uint64_t best_load = UINT64_MAX;
+    for (uint32_t i = 1; i < DJ_WORKERS_MAX; i++) {
+        dj_worker_t *worker = &coordinator->workers[i];
+        uint64_t load = worker->report.sessions + worker->granted;
+        if (!worker->connection || load >= best_load)
+            continue;
+        best = worker;
+        best_load = load;
+    }
+    if (best)
+        best->granted++;
+    return best;
+}
+
+void dj_coordinator_keep(dj_coordinator_t *coordinator, const void *body, uint32_t bytes)
+{
+    dj_kept_plan_t *slot = &coordinator->plans[coordinator->n_plans % DJ_KEPT_PLANS_MAX];
+    if (bytes > DJ_KEPT_PLANS_BYTES / 8)
+        return;
+    coordinator->plan_bytes -= slot->bytes;
+    free(slot->data);
+    *slot = (dj_kept_plan_t){0};
+    if (coordinator->plan_bytes + bytes > DJ_KEPT_PLANS_BYTES || !(slot->data = malloc(bytes)))
+        return; /* the ranks that are here have it; a late one plans for itself */
+    memcpy(slot->data, body, bytes);
+    slot->bytes = bytes;
+    slot->device_class = ((const dj_plan_message_t *)body)->device_class;
+    coordinator->plan_bytes += bytes;
+    coordinator->n_plans++;
+}
+
+void dj_coordinator_fini(dj_coordinator_t *coordinator)
+{
+    for (uint32_t i = 0; i < DJ_KEPT_PLANS_MAX; i++)
+        free(coordinator->plans[i].data);
+}
+
+/* ---- description ---- */
+
+#define DJ_REPORT_FIELDS(X)                                                                        \
+    X(sessions) X(detached) X(requests) X(messages_in) X(messages_out) X(bytes_in) X(bytes_out)    \
+    X(plan_hits) X(plan_resizes) X(plan_misses) X(plan_received) X(plan_adopted) X(plan_rejected)  \
+    X(text_entries) X(text_bytes) X(pack_bytes) X(text_shared) X(data_bytes) X(data_backed_bytes)  \
+    X(stack_bytes) X(stack_peak_bytes) X(ingress_bytes) X(refs) X(busy_ns) X(planning_ns)          \
+    X(refused) X(stale) X(peak_checks) X(peak_mismatches)
+
+static json_t *describe_rank(uint32_t number, uint32_t incarnation, const char *role,
+                             const char *state, uint32_t pid, const char *endpoint,
+                             const char *device, uint32_t threads, uint64_t memory_bytes,
+                             const dj_report_t *report)
+{
+    json_t *rank = json_object();
+    json_object_set_new(rank, "rank", json_integer(number));
+    json_object_set_new(rank, "incarnation", json_integer(incarnation));
+    json_object_set_new(rank, "role", json_string(role));
+    json_object_set_new(rank, "state", json_string(state));
+    json_object_set_new(rank, "pid", json_integer(pid));
+    json_object_set_new(rank, "endpoint", json_string(endpoint));
+    json_object_set_new(rank, "device", json_string(device));
+    json_object_set_new(rank, "threads", json_integer(threads));
+    json_object_set_new(rank, "memory_bytes", json_integer((json_int_t)memory_bytes));
+#define X(name) json_object_set_new(rank, #name, json_integer((json_int_t)report->name));
+    DJ_REPORT_FIELDS(X)
+#undef X
+    return rank;
+}
+
+static void describe_workers(const dj_coordinator_t *coordinator, json_t *ranks)
+{
+    for (uint32_t i = 1; i < DJ_WORKERS_MAX; i++) {
+        const dj_worker_t *worker = &coordinator->workers[i];
+        if (!worker->about.rank)
+            continue;
+        json_array_append_new(
+            ranks, describe_rank(i, worker->about.incarnation, "worker",
+                                 worker->connection ? "serving" : "lost", worker->about.pid,
+                                 worker->about.endpoint, worker->about.device,
+                                 worker->about.threads, worker->about.memory_bytes,
+                                 &worker->report));
+    }
+}
+
+char *dj_coordinator_describe(const dj_coordinator_t *coordinator, dj_rank_t *rank)
+{
+    dj_report_t report = {0};
+    json_t *root = json_object(), *ranks = json_array();
+    const dj_device_info_t *info = NULL;
+    dj_rank_report(rank, &report);
+    if (rank->home.device)
+        info = rank->home.device->ops->info(rank->home.device);
+    json_object_set_new(root, "version", json_string(DJINN_VERSION));
+    json_object_set_new(root, "protocol", json_integer(DJ_PROTOCOL_VERSION));
+    json_object_set_new(root, "ranks_expected", json_integer(rank->n_ranks));
+    json_object_set_new(root, "plans_kept", json_integer((json_int_t)coordinator->n_plans));
+    json_array_append_new(
+        ranks, describe_rank(rank->rank, rank->incarnation,
+                             rank->coordinates ? rank->serves ? "both" : "coordinator" : "worker",
+                             "serving", (uint32_t)getpid(), rank->endpoint,
+                             info ? info->name : "", info ? info->threads : 0,
+                             info ? info->memory_bytes : 0, &report));
+    if (rank->coordinates)
+        describe_workers(coordinator, ranks);
+    json_object_set_new(root, "ranks", ranks);
+    char *text = json_dumps(root, JSON_INDENT(1));
+    json_decref(root);
+    return text;
+}

@@ -1,0 +1,56 @@
+/* coordinator.h - what rank 0 remembers of the workers: where they are, what they reported, their plans.
+ *
+ * It places clients (fewest sessions first), grants sessions, passes published plans on to ranks of the
+ * same device class, and keeps the latest ones for ranks that come late or come back. All of it is
+ * rebuilt from the workers' own words when rank 0 is started again.
+ *
+ * Threads: the control thread alone. */
+#ifndef DJ_RUNTIME_COORDINATOR_H
+#define DJ_RUNTIME_COORDINATOR_H
+
+#include "runtime/rank.h"
+
+enum {
+    DJ_WORKERS_MAX = 1024,
+    DJ_KEPT_PLANS_MAX = 512,
+    DJ_KEPT_PLANS_BYTES = 64 << 20,
+};
+
+typedef struct dj_worker {
+    uint64_t connection; /* 0: lost */
+    dj_register_t about;
+    dj_report_t report;
+    uint64_t granted; /* sessions granted since the last report */
+    uint64_t heard_ns;
+} dj_worker_t;
+
+typedef struct dj_kept_plan {
+    dj_hash_t device_class;
+    uint32_t bytes;
+    uint8_t *data; /* the PLAN frame's body */
+} dj_kept_plan_t;
+
+typedef struct dj_coordinator {
+    dj_worker_t workers[DJ_WORKERS_MAX]; /* by rank */
+    dj_kept_plan_t plans[DJ_KEPT_PLANS_MAX];
+    uint64_t n_plans, plan_bytes; /* ever kept; held now */
+    uint64_t redirected;
+} dj_coordinator_t;
+
+/* A worker said who it is. DJ_ERR_LIMIT for a rank that cannot be. The caller then sends it the kept
+ * plans of its class. */
+dj_status_t dj_coordinator_register(dj_coordinator_t *coordinator, uint64_t connection,
+                                    const dj_register_t *about);
+void dj_coordinator_report(dj_coordinator_t *coordinator, uint64_t connection,
+                           const dj_report_t *report);
+void dj_coordinator_lost(dj_coordinator_t *coordinator, uint64_t connection);
+/* The worker to use next, or NULL when none is here. */
+dj_worker_t *dj_coordinator_choose(dj_coordinator_t *coordinator);
+/* Copies a plan's frame body; the oldest goes. */
+void dj_coordinator_keep(dj_coordinator_t *coordinator, const void *body, uint32_t bytes);
+void dj_coordinator_fini(dj_coordinator_t *coordinator);
+
+/* The server's description as JSON; NULL when memory is short. free() it. */
+char *dj_coordinator_describe(const dj_coordinator_t *coordinator, dj_rank_t *rank);
+
+#endif

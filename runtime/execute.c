@@ -1,0 +1,482 @@
+/* execute.c - runs one job: every segment is resolved before the first kernel, then replayed.
+ *
+ * Resolution finds the plan, checks offsets and sizes, makes room for outputs, moves a written weight out
+ * of Text, and checks peak against the limit. If anything fails there, nothing has run and what was made
+ * is dropped again. After it, replay cannot fail for want of memory. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "gpu/poison.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/log.h"
+#include "runtime/rank.h"
+
+#define DJ_LOG_MODULE "runtime"
+#define DJ_SHORT_NS 20000           /* contract 5: the progress thread replays plans below this */
+#define DJ_POISON_MARGIN (1u << 20) /* watched beyond the predicted peak */
+
+/* A test's allocator interposer (tests/tools/alloc_count.c) provides these; without it they are NULL. */
+extern uint64_t dj_alloc_count(void) __attribute__((weak));
+
+dj_status_t dj_runner_init(dj_runner_t *runner, const dj_rank_t *rank)
+{
+    return dj_segment_init(&runner->stack, rank->home.device,
+                           rank->config->stack_bytes + DJ_POISON_MARGIN);
+}
+
+void dj_runner_fini(dj_runner_t *runner)
+{
+    if (runner->stack.device)
+        dj_segment_fini(&runner->stack);
+    free(runner->bindings);
+    free(runner->texts);
+    free(runner->temporaries);
+    dj_bytes_fini(&runner->scratch);
+}
+
+static dj_status_t reserve_bindings(dj_runner_t *runner, uint32_t count)
+{
+    if (count <= runner->room)
+        return DJ_OK;
+    void *bindings = realloc(runner->bindings, count * sizeof(void *));
+    if (bindings)
+        runner->bindings = bindings;
+    void *texts = realloc(runner->texts, count * sizeof(void *));
+    if (texts)
+        runner->texts = texts;
+    if (!bindings || !texts)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for %u bindings", count);
+    runner->room = count;
+    return DJ_OK;
+}
+
+/* ---- plans of a request ---- */
+
+static dj_status_t find_plan(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
+                             const dj_exec_segment_t *segment, dj_cache_entry_t **entry_p)
+{
+    const dj_segment_header_t *header = &segment->header;
+    dj_session_t *session = job->session;
+    dj_cache_entry_t *entry;
+    if (!(header->flags & DJ_SEGMENT_STRUCTURE)) {
+        entry = dj_session_plan(session, header->exact_key);
+        if (!entry)
+            return dj_fail(DJ_ERR_NO_PLAN, "the program was never shown here, or was refused when "
+                                           "it was");
+        job->answer.result.plan_hits++;
+        *entry_p = entry;
+        return DJ_OK;
+    }
+    entry = dj_cache_find(rank->home.cache, header->exact_key);
+    dj_status_t status;
+    if (entry) {
+        status = dj_cache_compare(entry, segment->structure, header->structure_bytes,
+                                  segment->sizes, header->sizes_bytes);
+        if (status != DJ_OK) {
+            dj_cache_release(rank->home.cache, entry);
+            entry = NULL;
+        } else {
+            job->answer.result.plan_hits++;
+        }
+    } else {
+        status = dj_compile(rank, runner, job, segment, &entry);
+    }
+    char text[DJ_ERROR_TEXT_MAX];
+    snprintf(text, sizeof(text), "%s", dj_error_text());
+    dj_status_t shown = dj_session_show(session, &rank->home, header->exact_key, entry);
+    *entry_p = entry;
+    return status != DJ_OK ? dj_fail(status, "%s", text) : shown;
+}
+
+static dj_status_t check_counts(const dj_exec_segment_t *segment, const dj_graph_t *graph)
+{
+    const dj_segment_header_t *header = &segment->header;
+    if (header->n_inputs != graph->n_inputs ||
+        header->n_outputs != graph->n_bindings - graph->n_inputs ||
+        header->n_scalars != graph->n_scalars)
+        return dj_fail(DJ_ERR_PROTOCOL,
+                       "the program has %u inputs, %u outputs and %u scalars; the request brings "
+                       "%u, %u and %u", graph->n_inputs, graph->n_bindings - graph->n_inputs,
+                       graph->n_scalars, header->n_inputs, header->n_outputs, header->n_scalars);
+    return dj_graph_check_offsets(graph, segment->scalars);
+}
+
+/* ---- bindings ---- */
+
+typedef struct dj_resolution {
+    dj_rank_t *rank;
+    dj_runner_t *runner;
+    dj_job_t *job;
+    const dj_exec_body_t *body;
+} dj_resolution_t;
+
+static dj_status_t private_copy(const dj_resolution_t *r, const void *data, uint64_t bytes,
+                                void **data_p)
+{
+    dj_runner_t *runner = r->runner;
+    if (runner->n_temporaries == runner->temporaries_room) {
+        uint32_t room = runner->temporaries_room * 2 + 8;
+        void *grown = realloc(runner->temporaries, room * sizeof(*runner->temporaries));
+        if (!grown)
+            return dj_fail(DJ_ERR_MEMORY, "no memory for a private copy");
+        runner->temporaries = grown;
+        runner->temporaries_room = room;
+    }
+    dj_block_t *block = &runner->temporaries[runner->n_temporaries];
+    dj_status_t status = dj_data_alloc(r->job->session->data, bytes, bytes, block);
+    if (status != DJ_OK)
+        return status;
+    runner->n_temporaries++;
+    r->rank->home.device->ops->memory.copy_in(r->rank->home.device, block->data, data, bytes);
+    *data_p = block->data;
+    return DJ_OK;
+}
+
+static dj_status_t bind_immediate(const dj_resolution_t *r, const dj_binding_t *binding,
+                                  bool written, void **data_p)
+{
+    const dj_exec_t *exec = &r->job->exec;
+    dj_ref_slot_t *slot;
+    if (binding->offset % 8 || binding->offset > exec->data_bytes ||
+        binding->bytes > exec->data_bytes - binding->offset)
+        return dj_fail(DJ_ERR_PROTOCOL, "immediate bytes %llu at %llu of a region of %llu",
+                       (unsigned long long)binding->bytes, (unsigned long long)binding->offset,
+                       (unsigned long long)exec->data_bytes);
+    const uint8_t *bytes = r->body->data + binding->offset;
+    if (!binding->ref) {
+        *data_p = (void *)bytes;
+        return written ? private_copy(r, bytes, binding->bytes, data_p) : DJ_OK;
+    }
+    dj_status_t status = dj_ref_create(r->job->session, binding->ref, binding->bytes, &slot);
+    if (status != DJ_OK)
+        return status;
+    *data_p = slot->block.data;
+    r->rank->home.device->ops->memory.copy_in(r->rank->home.device, *data_p, bytes,
+                                              binding->bytes);
+    return DJ_OK;
+}
+
+static dj_status_t bind_input(const dj_resolution_t *r, const dj_storage_t *storage,
+                              const dj_binding_t *binding, void **data_p, dj_text_t **text_p)
+{
+    dj_ref_slot_t *slot;
+    uint64_t bytes = binding->bytes;
+    dj_status_t status;
+    *text_p = NULL;
+    if (binding->offset != DJ_BINDING_REF) {
+        status = bind_immediate(r, binding, storage->is_output, data_p);
+    } else {
+        status = dj_ref_find(r->job->session, binding->ref, &slot);
+        if (status == DJ_OK && storage->is_output)
+            status = dj_ref_make_private(r->job->session, &r->rank->home, slot);
+        if (status == DJ_OK) {
+            *data_p = dj_ref_data(slot);
+            *text_p = slot->text;
+            bytes = dj_ref_bytes(slot);
+        }
+    }
+    if (status == DJ_OK && bytes != storage->bytes)
+        status = dj_fail(DJ_ERR_SHAPE, "an input has %llu bytes where the program says %llu",
+                         (unsigned long long)bytes, (unsigned long long)storage->bytes);
+    return status;
+}
+
+static void drop_outputs(const dj_resolution_t *r, const dj_exec_segment_t *segment,
+                         uint32_t n_inputs, uint32_t n_outputs)
+{
+    for (uint32_t i = 0; i < n_inputs; i++)
+        if (segment->inputs[i].offset != DJ_BINDING_REF && segment->inputs[i].ref)
+            dj_ref_drop(r->job->session, &r->rank->home, segment->inputs[i].ref);
+    for (uint32_t i = 0; i < n_outputs; i++)
+        dj_ref_drop(r->job->session, &r->rank->home, segment->outputs[i]);
+}
+
+/* Pointers for one segment, from bindings[0] on; refs made here are dropped again on failure. */
+static dj_status_t bind_segment(const dj_resolution_t *r, const dj_exec_segment_t *segment,
+                                const dj_graph_t *graph, void **bindings, dj_text_t **texts)
+{
+    dj_status_t status = DJ_OK;
+    uint32_t in, out = 0;
+    for (in = 0; in < graph->n_inputs; in++) {
+        status = bind_input(r, &graph->storages[graph->bindings[in]], &segment->inputs[in],
+                            &bindings[in], &texts[in]);
+        if (status != DJ_OK) {
+            dj_fail_prefix(status, "input %u", in);
+            break;
+        }
+    }
+    for (; status == DJ_OK && out < segment->header.n_outputs; out++) {
+        dj_ref_slot_t *slot;
+        uint32_t binding = graph->n_inputs + out;
+        status = dj_ref_create(r->job->session, segment->outputs[out],
+                               graph->storages[graph->bindings[binding]].bytes, &slot);
+        if (status != DJ_OK)
+            break;
+        bindings[binding] = slot->block.data;
+        texts[binding] = NULL;
+    }
+    if (status != DJ_OK)
+        drop_outputs(r, segment, in, out);
+    return status;
+}
+
+/* ---- replay ---- */
+
+static dj_status_t check_peak(dj_rank_t *rank, const dj_plan_t *plan, const void *slab,
+                              uint64_t watched, uint64_t allocations)
+{
+    uint64_t measured = dj_poison_peak(slab, watched);
+    atomic_fetch_add(&rank->counters.peak_checks, 1);
+    if (dj_alloc_count && dj_alloc_count() != allocations) {
+        atomic_fetch_add(&rank->counters.peak_mismatches, 1);
+        return dj_fail(DJ_ERR_INTERNAL, "replay allocated memory %llu times",
+                       (unsigned long long)(dj_alloc_count() - allocations));
+    }
+    if (measured == plan->peak_bytes)
+        return DJ_OK;
+    atomic_fetch_add(&rank->counters.peak_mismatches, 1);
+    return dj_fail(DJ_ERR_INTERNAL, "predicted peak %llu bytes, measured %llu",
+                   (unsigned long long)plan->peak_bytes, (unsigned long long)measured);
+}
+
+static dj_status_t replay(dj_rank_t *rank, dj_runner_t *runner, const dj_cache_entry_t *entry,
+                          const dj_exec_segment_t *segment, void *const *bindings)
+{
+    dj_executable_t *exe = entry->executable;
+    const dj_plan_t *plan = entry->plan;
+    dj_launch_t launch = {bindings, runner->stack.base, segment->scalars};
+    if (!rank->config->poison)
+        return exe->ops->replay(exe, &launch);
+    uint64_t watched = plan->peak_bytes + DJ_POISON_MARGIN;
+    dj_poison_fill(launch.stack, watched);
+    uint64_t allocations = dj_alloc_count ? dj_alloc_count() : 0;
+    dj_status_t status = exe->ops->replay(exe, &launch);
+    if (status != DJ_OK)
+        return status;
+    return check_peak(rank, plan, launch.stack, watched, allocations);
+}
+
+static void note_peak(dj_rank_t *rank, dj_job_t *job, uint64_t peak)
+{
+    if (peak > job->answer.result.stack_peak_bytes)
+        job->answer.result.stack_peak_bytes = peak;
+    if (peak > atomic_load_explicit(&rank->counters.stack_peak_bytes, memory_order_relaxed))
+        atomic_store_explicit(&rank->counters.stack_peak_bytes, peak, memory_order_relaxed);
+}
+
+/* ---- EXEC ---- */
+
+/* Everything of one request on this thread's stack. */
+typedef struct dj_execution {
+    dj_exec_segment_t segments[DJ_EXEC_SEGMENTS_MAX];
+    dj_cache_entry_t *entries[DJ_EXEC_SEGMENTS_MAX];
+    uint32_t first_binding[DJ_EXEC_SEGMENTS_MAX];
+    dj_exec_body_t body;
+} dj_execution_t;
+
+static dj_status_t plan_all(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
+                            dj_execution_t *execution)
+{
+    uint32_t n_bindings = 0;
+    dj_status_t status = DJ_OK, first = DJ_OK;
+    uint64_t peak = 0;
+    char text[DJ_ERROR_TEXT_MAX];
+    for (uint32_t i = 0; i < job->exec.n_segments; i++) {
+        dj_cache_entry_t *entry = NULL;
+        /* all are shown even after a failure: the client counts on it */
+        status = find_plan(rank, runner, job, &execution->segments[i], &entry);
+        if (status == DJ_OK)
+            status = check_counts(&execution->segments[i], entry->graph);
+        if (status != DJ_OK && first == DJ_OK) {
+            first = status;
+            job->answer.result.segment = i;
+            snprintf(text, sizeof(text), "%s", dj_error_text());
+        }
+        execution->entries[i] = entry;
+        execution->first_binding[i] = n_bindings;
+        if (entry) {
+            n_bindings += entry->graph->n_bindings;
+            peak = entry->plan->peak_bytes > peak ? entry->plan->peak_bytes : peak;
+        }
+    }
+    if (first != DJ_OK)
+        return dj_fail(first, "%s", text);
+    if (peak > rank->config->stack_bytes)
+        return dj_fail(DJ_ERR_RESOURCE,
+                       "the request needs %llu bytes of Stack, the rank allows %llu: send less at "
+                       "once or raise --stack-bytes",
+                       (unsigned long long)peak, (unsigned long long)rank->config->stack_bytes);
+    note_peak(rank, job, peak);
+    status = dj_segment_grow(&runner->stack, peak + (rank->config->poison ? DJ_POISON_MARGIN : 0));
+    return status == DJ_OK ? reserve_bindings(runner, n_bindings) : status;
+}
+
+static dj_status_t bind_all(const dj_resolution_t *r, dj_execution_t *execution)
+{
+    uint32_t n = r->job->exec.n_segments;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t at = execution->first_binding[i];
+        const dj_graph_t *graph = execution->entries[i]->graph;
+        dj_status_t status = bind_segment(r, &execution->segments[i], graph,
+                                          r->runner->bindings + at, r->runner->texts + at);
+        if (status == DJ_OK)
+            continue;
+        r->job->answer.result.segment = i;
+        for (uint32_t before = 0; before < i; before++)
+            drop_outputs(r, &execution->segments[before], execution->segments[before].header.n_inputs,
+                         execution->segments[before].header.n_outputs);
+        return status;
+    }
+    return DJ_OK;
+}
+
+static dj_status_t run_all(const dj_resolution_t *r, dj_execution_t *execution)
+{
+    for (uint32_t i = 0; i < r->job->exec.n_segments; i++) {
+        dj_cache_entry_t *entry = execution->entries[i];
+        dj_executable_t *exe = entry->executable;
+        uint32_t at = execution->first_binding[i];
+        dj_status_t status = DJ_OK;
+        if (!exe->ops->bound(exe, r->runner->texts + at))
+            status = exe->ops->bind(exe, r->runner->texts + at);
+        if (status == DJ_OK)
+            status = replay(r->rank, r->runner, entry, &execution->segments[i],
+                            r->runner->bindings + at);
+        if (status != DJ_OK) {
+            r->job->answer.result.segment = i;
+            return status;
+        }
+    }
+    return DJ_OK;
+}
+
+static dj_status_t collect_fetches(dj_job_t *job, const dj_fetch_t *fetches)
+{
+    uint64_t bytes = 0;
+    uint32_t n = job->exec.n_fetches;
+    for (uint32_t i = 0; i < n; i++) {
+        dj_ref_slot_t *slot;
+        dj_status_t status = dj_ref_find(job->session, fetches[i].ref, &slot);
+        if (status != DJ_OK)
+            return status;
+        uint64_t have = dj_ref_bytes(slot);
+        if (fetches[i].offset > have || fetches[i].bytes > have - fetches[i].offset)
+            return dj_fail(DJ_ERR_SHAPE, "fetch %u wants %llu bytes at %llu of a ref of %llu", i,
+                           (unsigned long long)fetches[i].bytes,
+                           (unsigned long long)fetches[i].offset, (unsigned long long)have);
+        const uint8_t *data = (const uint8_t *)dj_ref_data(slot) + fetches[i].offset;
+        bytes += fetches[i].bytes;
+        if (n <= DJ_PIECES_MAX)
+            job->pieces[job->n_pieces++] = (dj_piece_t){data, fetches[i].bytes};
+        else
+            dj_bytes_put(&job->reply, data, fetches[i].bytes);
+    }
+    if (job->reply.failed)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for an answer of %llu bytes",
+                       (unsigned long long)bytes);
+    job->answer.result.bytes = bytes;
+    return DJ_OK;
+}
+
+static void free_temporaries(dj_runner_t *runner, dj_session_t *session)
+{
+    while (runner->n_temporaries)
+        dj_data_free(session->data, &runner->temporaries[--runner->n_temporaries]);
+}
+
+static dj_status_t execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
+{
+    dj_execution_t execution;
+    dj_status_t status = dj_exec_decode(&job->exec, job->payload, job->payload_bytes,
+                                        execution.segments, DJ_EXEC_SEGMENTS_MAX, &execution.body);
+    if (status != DJ_OK)
+        return status;
+    dj_resolution_t r = {rank, runner, job, &execution.body};
+    status = plan_all(rank, runner, job, &execution);
+    if (status == DJ_OK)
+        status = bind_all(&r, &execution);
+    if (status == DJ_OK)
+        status = run_all(&r, &execution);
+    free_temporaries(runner, job->session);
+    if (status == DJ_OK && job->exec.n_fetches)
+        status = collect_fetches(job, execution.body.fetches);
+    return status;
+}
+
+/* ---- UPLOAD ---- */
+
+static dj_status_t execute_upload(dj_rank_t *rank, dj_job_t *job)
+{
+    dj_ref_slot_t *slot;
+    dj_text_t *text;
+    dj_status_t status;
+    if (job->landed)
+        return DJ_OK;
+    if (!job->draft) {
+        status = dj_ref_create(job->session, job->upload.ref, job->upload.bytes, &slot);
+        if (status == DJ_OK)
+            rank->home.device->ops->memory.copy_in(rank->home.device, slot->block.data,
+                                                   job->payload, job->upload.bytes);
+        return status;
+    }
+    status = dj_text_publish(rank->home.text, job->draft, (uint32_t)getuid(), &text);
+    job->draft = NULL;
+    if (status != DJ_OK)
+        return status;
+    status = dj_ref_create_text(job->session, job->upload.ref, text);
+    if (status != DJ_OK)
+        dj_text_release(rank->home.text, text);
+    return status;
+}
+
+/* ---- jobs ---- */
+
+void dj_job_execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
+{
+    job->started_ns = dj_clock_ns();
+    dj_status_t status = job->status;
+    if (status == DJ_OK && job->started_ns > job->deadline_ns) {
+        status = dj_fail(DJ_ERR_DEADLINE, "the request waited past its deadline");
+    } else if (status == DJ_OK) {
+        if (job->header.type == DJ_MESSAGE_EXEC)
+            status = execute(rank, runner, job);
+        else if (job->header.type == DJ_MESSAGE_UPLOAD)
+            status = execute_upload(rank, job);
+        else
+            status = dj_load_execute(rank, job);
+    }
+    if (status != DJ_OK && job->status == DJ_OK) {
+        job->status = status;
+        snprintf(job->text, sizeof(job->text), "%s", dj_error_text());
+    }
+    uint64_t ran_ns = dj_clock_ns() - job->started_ns;
+    job->answer.result.queue_ns = job->started_ns - job->arrived_ns;
+    job->answer.result.run_ns = ran_ns - job->answer.result.planning_ns;
+    job->session->busy_ns += ran_ns;
+    atomic_fetch_add_explicit(&rank->counters.busy_ns, ran_ns, memory_order_relaxed);
+}
+
+bool dj_job_is_short(dj_rank_t *rank, dj_job_t *job)
+{
+    dj_exec_segment_t segments[4];
+    dj_exec_body_t body;
+    uint64_t predicted_ns = 0;
+    if (job->header.type != DJ_MESSAGE_EXEC || job->exec.n_segments > 4 || rank->config->poison)
+        return false;
+    if (dj_exec_decode(&job->exec, job->payload, job->payload_bytes, segments, 4, &body) != DJ_OK)
+        return true; /* the refusal is short */
+    for (uint32_t i = 0; i < job->exec.n_segments; i++) {
+        if (segments[i].header.flags & DJ_SEGMENT_STRUCTURE)
+            return false;
+        dj_cache_entry_t *entry = dj_session_plan(job->session, segments[i].header.exact_key);
+        if (!entry)
+            return true;
+        const dj_executable_t *exe = entry->executable;
+        predicted_ns += entry->plan->predicted_ns;
+        if (predicted_ns > DJ_SHORT_NS || !exe->ops->reentrant(exe))
+            return false;
+    }
+    return true;
+}

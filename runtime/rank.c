@@ -1,0 +1,191 @@
+/* rank.c - a rank's life: open everything, run three threads, close everything. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/log.h"
+#include "runtime/rank.h"
+
+#define DJ_LOG_MODULE "rank"
+
+static volatile sig_atomic_t told_to_stop;
+
+static void on_stop_signal(int number)
+{
+    told_to_stop = number;
+}
+
+static void take_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_stop_signal};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static void free_executable(void *executable)
+{
+    dj_executable_t *exe = executable;
+    exe->ops->destroy(exe);
+}
+
+static void *device_main(void *argument)
+{
+    dj_rank_t *rank = argument;
+    dj_device_t *device = rank->home.device;
+    uint64_t spin_ns = rank->config->spin_us * 1000;
+    dj_queue_entry_t *entry;
+    if (device->ops->thread_start)
+        device->ops->thread_start(device);
+    while ((entry = dj_queue_pop(&rank->jobs, spin_ns))) {
+        dj_job_execute(rank, &rank->device_runner, (dj_job_t *)entry);
+        dj_queue_push(&rank->done, entry);
+        dj_comm_wake(rank->comm);
+    }
+    return NULL;
+}
+
+static dj_status_t read_token(dj_rank_t *rank)
+{
+    const dj_config_t *config = rank->config;
+    char path[4096];
+    if (strcmp(config->auth, "none") == 0)
+        return DJ_OK;
+    if (strcmp(config->auth, "token") != 0)
+        return dj_fail(DJ_ERR_INVALID, "--auth %s: token or none", config->auth);
+    if (config->token[0])
+        return dj_token_parse(config->token, rank->token);
+    const char *home = dj_environment("HOME");
+    snprintf(path, sizeof(path), "%s/.djinn/token", home ? home : "");
+    return dj_token_read(config->token_file[0] ? config->token_file : path, rank->token);
+}
+
+/* The worker's half: device, stores, transport. */
+static dj_status_t open_worker(dj_rank_t *rank)
+{
+    const dj_config_t *config = rank->config;
+    dj_session_home_t *home = &rank->home;
+    dj_status_t status = dj_device_open(config, &home->device);
+    if (status == DJ_OK)
+        status = dj_text_store_create(home->device, config->text_bytes, &home->text);
+    if (status == DJ_OK)
+        status = dj_cache_create((uint32_t)config->plans, free_executable, &home->cache);
+    if (status == DJ_OK)
+        status = dj_runner_init(&rank->progress_runner, rank);
+    if (status == DJ_OK)
+        status = dj_runner_init(&rank->device_runner, rank);
+    dj_comm_options_t options = {.shared_memory = strcmp(config->transports, "tcp") != 0,
+                                 .loopback_only = strncmp(rank->endpoint, "127.", 4) == 0,
+                                 .on_message = dj_worker_message,
+                                 .context = rank};
+    if (status == DJ_OK)
+        status = dj_comm_create(&options, &rank->comm);
+    if (status == DJ_OK && pthread_create(&rank->device_thread, NULL, device_main, rank) != 0)
+        status = dj_fail(DJ_ERR_SYSTEM, "no thread for the device: %s", strerror(errno));
+    rank->device_runs = status == DJ_OK;
+    return status;
+}
+
+static dj_status_t open_rank(dj_rank_t *rank)
+{
+    if (!dj_hash_setup())
+        return dj_fail(DJ_ERR_SYSTEM, "the system has no source of random bytes");
+    dj_status_t status = read_token(rank);
+    if (status == DJ_OK)
+        status = dj_queue_init(&rank->commands);
+    if (status == DJ_OK)
+        status = dj_queue_init(&rank->jobs);
+    if (status == DJ_OK)
+        status = dj_queue_init(&rank->done);
+    if (status == DJ_OK)
+        status = dj_queue_init(&rank->outbox);
+    if (status == DJ_OK)
+        status = dj_door_open(rank);
+    if (status == DJ_OK && rank->serves)
+        status = open_worker(rank);
+    if (status == DJ_OK && pthread_create(&rank->control_thread, NULL, dj_door_main, rank) != 0)
+        status = dj_fail(DJ_ERR_SYSTEM, "no control thread: %s", strerror(errno));
+    rank->control_runs = status == DJ_OK;
+    return status;
+}
+
+static void close_rank(dj_rank_t *rank)
+{
+    atomic_store(&rank->stop, true);
+    if (rank->control_runs)
+        pthread_join(rank->control_thread, NULL);
+    if (rank->device_runs) {
+        dj_queue_close(&rank->jobs);
+        pthread_join(rank->device_thread, NULL);
+    }
+    if (rank->comm)
+        dj_worker_end(rank);
+    dj_door_close(rank);
+    if (rank->comm)
+        dj_comm_destroy(rank->comm);
+    if (rank->home.cache)
+        dj_cache_destroy(rank->home.cache);
+    dj_runner_fini(&rank->progress_runner);
+    dj_runner_fini(&rank->device_runner);
+    if (rank->home.text)
+        dj_text_store_destroy(rank->home.text);
+    if (rank->home.device)
+        dj_device_close(rank->home.device);
+}
+
+static void count_traffic(dj_rank_t *rank)
+{
+    dj_comm_counters_t traffic;
+    dj_comm_counters(rank->comm, &traffic);
+    atomic_store_explicit(&rank->counters.messages_in, traffic.messages_in, memory_order_relaxed);
+    atomic_store_explicit(&rank->counters.messages_out, traffic.messages_out,
+                          memory_order_relaxed);
+    atomic_store_explicit(&rank->counters.bytes_in, traffic.bytes_in, memory_order_relaxed);
+    atomic_store_explicit(&rank->counters.bytes_out, traffic.bytes_out, memory_order_relaxed);
+}
+
+static void serve(dj_rank_t *rank)
+{
+    uint64_t spin_ns = rank->config->spin_us * 1000;
+    while (!told_to_stop) {
+        dj_comm_wait(rank->comm, spin_ns, 50);
+        dj_worker_turn(rank);
+        uint64_t now_ns = dj_clock_ns();
+        if (now_ns - rank->swept_ns < 50 * DJ_NS_PER_MS)
+            continue;
+        rank->swept_ns = now_ns;
+        dj_leases_check(rank, now_ns);
+        count_traffic(rank);
+    }
+}
+
+int dj_rank_run(const dj_config_t *config)
+{
+    dj_rank_t *rank = calloc(1, sizeof(*rank));
+    if (!rank)
+        return 1;
+    rank->config = config;
+    rank->rank = (uint32_t)config->rank;
+    rank->n_ranks = (uint32_t)config->ranks;
+    rank->incarnation = (uint32_t)config->incarnation;
+    rank->coordinates = rank->rank == 0;
+    rank->serves = rank->rank != 0 || rank->n_ranks == 1;
+    take_signals();
+    dj_status_t status = open_rank(rank);
+    if (status == DJ_OK) {
+        dj_log(INFO, "rank %u of %u at %s", rank->rank, rank->n_ranks, rank->endpoint);
+        if (rank->serves)
+            serve(rank);
+        while (!told_to_stop)
+            pause();
+    } else {
+        dj_log(ERROR, "rank %u cannot start: %s", rank->rank, dj_error_text());
+    }
+    close_rank(rank);
+    free(rank);
+    return status == DJ_OK ? 0 : 1;
+}

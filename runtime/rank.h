@@ -1,0 +1,190 @@
+/* rank.h - one rank: coordinator, worker, or both; its threads and what they share.
+ *
+ *   control thread (door.c)    accepts, greets, heartbeats, frames; coordinator.c is its memory of workers
+ *   progress thread (worker.c) UCX, sessions and their queues, short warm requests; the main thread
+ *   device thread (rank.c)     everything that may take longer: cold plans, loads, long replays
+ *
+ * They share nothing but queues: commands (control to progress), jobs (progress to device), done (device
+ * to progress), outbox (anyone to control). Text store and plan cache have locks of their own. Counters
+ * are atomics that any thread adds to. */
+#ifndef DJ_RUNTIME_RANK_H
+#define DJ_RUNTIME_RANK_H
+
+#include <stdatomic.h>
+
+#include "comm/control.h"
+#include "runtime/base/queue.h"
+#include "runtime/session.h"
+
+/* Runs a rank until SIGTERM; returns the exit status of the process: 0 ended as told, 1 could not start
+ * or failed, with the reason logged. Writes "ready\n" to config->ready_fd once it serves. */
+int dj_rank_run(const dj_config_t *config);
+
+/* X(name): counters that become dj_report_t (messages.h) */
+#define DJ_COUNTER_LIST(X)                                                                         \
+    X(requests)                                                                                    \
+    X(planning_ns)                                                                                 \
+    X(busy_ns)                                                                                     \
+    X(refused)                                                                                     \
+    X(stale)                                                                                       \
+    X(peak_checks)                                                                                 \
+    X(peak_mismatches)                                                                             \
+    X(stack_peak_bytes)                                                                            \
+    X(sessions)                                                                                    \
+    X(detached)                                                                                    \
+    X(refs)                                                                                        \
+    X(data_bytes)                                                                                  \
+    X(data_backed_bytes)                                                                           \
+    X(ingress_bytes)                                                                               \
+    X(messages_in)                                                                                 \
+    X(messages_out)                                                                                \
+    X(bytes_in)                                                                                    \
+    X(bytes_out)
+
+typedef struct dj_rank_counters {
+#define X(name) _Atomic uint64_t name;
+    DJ_COUNTER_LIST(X)
+#undef X
+} dj_rank_counters_t;
+
+/* What one thread needs to run requests: its Stack slab and pointer tables. */
+typedef struct dj_runner {
+    dj_segment_t stack;
+    void **bindings;
+    dj_text_t **texts;
+    uint32_t room;
+    dj_block_t *temporaries; /* private copies of immediates that a program writes */
+    uint32_t n_temporaries, temporaries_room;
+    dj_bytes_t scratch; /* structures and plans on their way to or from the cache */
+} dj_runner_t;
+
+typedef enum dj_job_state {
+    DJ_JOB_RECEIVING,
+    DJ_JOB_READY,
+    DJ_JOB_RUNNING,
+    DJ_JOB_ANSWERING,
+} dj_job_state_t;
+
+/* One message of a session, from arrival to the moment its answer has left. */
+typedef struct dj_job {
+    dj_queue_entry_t entry; /* first: queues */
+    struct dj_job *next;    /* the session's queue, or the pool */
+    struct dj_rank *rank;
+    dj_session_t *session;
+    dj_header_t header;
+    union {
+        dj_exec_t exec;
+        dj_upload_t upload;
+        dj_load_t load;
+    };
+    const void *payload;
+    void *owned; /* the payload's memory in ingress, or NULL */
+    uint64_t payload_bytes;
+    dj_text_t *draft;   /* UPLOAD of a weight lands here */
+    bool landed;        /* UPLOAD landed in the block of its ref */
+    uint8_t state;
+    uint64_t arrived_ns, started_ns, deadline_ns;
+
+    dj_status_t status;
+    char text[DJ_ERROR_TEXT_MAX];
+    struct {
+        dj_header_t header;
+        dj_result_t result;
+    } answer;
+    dj_piece_t pieces[DJ_PIECES_MAX];
+    uint32_t n_pieces;
+    dj_bytes_t reply; /* gathered bytes, when pieces do not do */
+} dj_job_t;
+
+typedef enum dj_command_kind {
+    DJ_COMMAND_ATTACH, /* a greeted client: make or find its session, its endpoint, and welcome it */
+    DJ_COMMAND_DETACH, /* its connection ended */
+    DJ_COMMAND_CLOSE,  /* it said CLOSE */
+} dj_command_kind_t;
+
+/* Control thread to progress thread. */
+typedef struct dj_command {
+    dj_queue_entry_t entry;
+    dj_command_kind_t kind;
+    uint64_t connection;
+    dj_hello_t hello;
+    uint32_t address_bytes;
+    uint8_t address[DJ_ADDRESS_BYTES_MAX];
+} dj_command_t;
+
+/* To the control thread: a frame for a connection, for the coordinator (connection 0), or the end of
+ * one. */
+typedef struct dj_outgoing {
+    dj_queue_entry_t entry;
+    uint64_t connection;
+    uint64_t session; /* WELCOME: what the connection stands for from now on */
+    uint32_t generation;
+    uint16_t type;    /* 0: nothing to send */
+    bool end;
+    uint32_t body_bytes, tail_bytes;
+    uint8_t bytes[];  /* body, then tail */
+} dj_outgoing_t;
+
+typedef struct dj_door dj_door_t;
+
+typedef struct dj_rank {
+    const dj_config_t *config;
+    uint8_t token[32];
+    uint32_t rank, n_ranks, incarnation;
+    bool serves, coordinates;
+    char endpoint[DJ_ENDPOINT_TEXT_MAX];
+
+    dj_session_home_t home;
+    dj_comm_t *comm;
+    dj_table_t sessions;
+    dj_job_t *free_jobs;
+    dj_runner_t progress_runner, device_runner;
+    uint64_t swept_ns;
+
+    dj_queue_t commands, jobs, done, outbox;
+    int outbox_fd; /* eventfd: the control thread sleeps in poll() */
+    pthread_t device_thread, control_thread;
+    bool device_runs, control_runs;
+    dj_door_t *door;
+    atomic_bool stop;
+    dj_rank_counters_t counters;
+} dj_rank_t;
+
+/* worker.c */
+dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void **memory_p,
+                              void **token_p);
+void dj_worker_turn(dj_rank_t *rank); /* commands, finished jobs, leases; progress thread */
+void dj_worker_end(dj_rank_t *rank);  /* destroys every session */
+
+/* attach.c */
+void dj_attach_command(dj_rank_t *rank, dj_command_t *command);
+void dj_session_end(dj_rank_t *rank, dj_session_t *session); /* now, or when its queue is empty */
+void dj_leases_check(dj_rank_t *rank, uint64_t now_ns);
+
+/* execute.c: runs one job on the calling thread with its runner; the outcome is left in the job. */
+void dj_job_execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job);
+/* Whether the job may run on the progress thread at once. */
+bool dj_job_is_short(dj_rank_t *rank, dj_job_t *job);
+dj_status_t dj_runner_init(dj_runner_t *runner, const dj_rank_t *rank);
+void dj_runner_fini(dj_runner_t *runner);
+
+/* compile.c: the entry for a structure that is not ready here: known plan, published plan or a new one. */
+dj_status_t dj_compile(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
+                       const dj_exec_segment_t *segment, dj_cache_entry_t **entry_p);
+
+/* loader.c: LOAD jobs. */
+dj_status_t dj_load_execute(dj_rank_t *rank, dj_job_t *job);
+
+/* door.c */
+dj_status_t dj_door_open(dj_rank_t *rank);
+void dj_door_close(dj_rank_t *rank);
+void *dj_door_main(void *rank);
+dj_status_t dj_outbox_put(dj_rank_t *rank, uint64_t connection, uint16_t type, const void *body,
+                          uint32_t body_bytes, const void *tail, uint32_t tail_bytes, bool end);
+dj_status_t dj_outbox_welcome(dj_rank_t *rank, uint64_t connection, const dj_welcome_t *welcome,
+                              const void *address);
+
+/* report.c */
+void dj_rank_report(dj_rank_t *rank, dj_report_t *report);
+
+#endif

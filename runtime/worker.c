@@ -1,0 +1,390 @@
+/* worker.c - the progress thread: messages become jobs, jobs run in their session's order, answers leave.
+ *
+ * A message is checked here and joins its session's queue; only the head of a queue runs. What is short
+ * runs at once on this thread, all else goes to the device thread and comes back through `done`. The
+ * answer leaves from where the bytes lie; releases happen after it, then the next job starts. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/log.h"
+#include "runtime/rank.h"
+
+#define DJ_LOG_MODULE "runtime"
+
+static void start_head(dj_rank_t *rank, dj_session_t *session);
+
+/* ---- jobs ---- */
+
+static dj_job_t *job_get(dj_rank_t *rank)
+{
+    dj_job_t *job = rank->free_jobs;
+    if (job)
+        rank->free_jobs = job->next;
+    else if (!(job = calloc(1, sizeof(*job))))
+        return NULL;
+    job->next = NULL;
+    job->payload = job->owned = NULL;
+    job->payload_bytes = 0;
+    job->draft = NULL;
+    job->landed = false;
+    job->status = DJ_OK;
+    job->n_pieces = 0;
+    job->answer.result = (dj_result_t){.segment = UINT32_MAX};
+    dj_bytes_clear(&job->reply);
+    return job;
+}
+
+static void count_ingress(dj_rank_t *rank, dj_session_t *session, int64_t bytes)
+{
+    session->ingress_bytes += (uint64_t)bytes;
+    atomic_fetch_add_explicit(&rank->counters.ingress_bytes, (uint64_t)bytes,
+                              memory_order_relaxed);
+}
+
+static void job_put(dj_rank_t *rank, dj_job_t *job)
+{
+    if (job->owned) {
+        count_ingress(rank, job->session, -(int64_t)job->payload_bytes);
+        free(job->owned);
+    }
+    if (job->draft)
+        dj_text_discard(rank->home.text, job->draft);
+    if (job->reply.capacity > (1u << 20))
+        dj_bytes_fini(&job->reply);
+    job->next = rank->free_jobs;
+    rank->free_jobs = job;
+}
+
+static void fail_job(dj_job_t *job, dj_status_t status)
+{
+    if (job->status != DJ_OK)
+        return;
+    job->status = status;
+    snprintf(job->text, sizeof(job->text), "%s", dj_error_text());
+}
+
+/* ---- the end of a job ---- */
+
+static void apply_releases(dj_rank_t *rank, dj_job_t *job)
+{
+    const uint64_t *releases = job->payload;
+    if (job->header.type != DJ_MESSAGE_EXEC || !job->payload ||
+        job->payload_bytes / 8 < job->exec.n_releases)
+        return;
+    for (uint32_t i = 0; i < job->exec.n_releases; i++)
+        dj_ref_drop(job->session, &rank->home, releases[i]);
+}
+
+static void finish(dj_rank_t *rank, dj_job_t *job)
+{
+    dj_session_t *session = job->session;
+    apply_releases(rank, job);
+    session->first_job = job->next;
+    if (!session->first_job)
+        session->last_job_p = &session->first_job;
+    session->pending--;
+    job_put(rank, job);
+    if (session->pending)
+        start_head(rank, session);
+    else if (session->state == DJ_SESSION_ENDING)
+        dj_session_end(rank, session);
+}
+
+static void answer_sent(void *argument, dj_status_t status)
+{
+    dj_job_t *job = argument;
+    dj_rank_t *rank = job->rank;
+    if (status != DJ_OK)
+        dj_log(DEBUG, "an answer could not be sent: %s", dj_status_text(status));
+    finish(rank, job);
+}
+
+static void keep_answer(dj_job_t *job)
+{
+    job->session->last.request = job->header.request;
+    job->session->last.result = job->answer.result;
+}
+
+/* Sends the answer. DJ_OK: it has left; DJ_IN_PROGRESS: answer_sent() follows; else it never will. */
+static dj_status_t send_answer(dj_rank_t *rank, dj_job_t *job)
+{
+    dj_session_t *session = job->session;
+    dj_result_t *result = &job->answer.result;
+    job->state = DJ_JOB_ANSWERING;
+    result->status = job->status;
+    if (job->status != DJ_OK) {
+        result->bytes = strlen(job->text);
+        job->pieces[0] = (dj_piece_t){job->text, result->bytes};
+        job->n_pieces = 1;
+    } else if (job->reply.size) {
+        job->pieces[0] = (dj_piece_t){job->reply.data, job->reply.size};
+        job->n_pieces = 1;
+    }
+    job->answer.header = (dj_header_t){
+        .magic = DJ_HEADER_MAGIC, .version = DJ_PROTOCOL_VERSION, .type = DJ_MESSAGE_RESULT,
+        .session = session->id, .generation = session->generation,
+        .sequence = session->sequence_out++, .request = job->header.request};
+    keep_answer(job);
+    if (!session->endpoint)
+        return DJ_ERR_PEER_DIED; /* detached: the result is kept, nobody to tell */
+    return dj_endpoint_send(session->endpoint, &job->answer, sizeof(job->answer), job->pieces,
+                            job->n_pieces, answer_sent, job);
+}
+
+/* On the progress thread, after the job ran. A payload that is only borrowed must be owned before this
+ * may return with the answer still on its way: see run_short(). */
+static void answer(dj_rank_t *rank, dj_job_t *job)
+{
+    atomic_fetch_add_explicit(&rank->counters.requests, 1, memory_order_relaxed);
+    if (job->status != DJ_OK)
+        atomic_fetch_add_explicit(&rank->counters.refused, 1, memory_order_relaxed);
+    if (send_answer(rank, job) != DJ_IN_PROGRESS)
+        finish(rank, job);
+}
+
+/* ---- running ---- */
+
+static void start_head(dj_rank_t *rank, dj_session_t *session)
+{
+    dj_job_t *job = session->first_job;
+    if (!job || job->state != DJ_JOB_READY)
+        return;
+    job->state = DJ_JOB_RUNNING;
+    dj_queue_push(&rank->jobs, &job->entry);
+}
+
+static dj_status_t own_payload(dj_rank_t *rank, dj_job_t *job)
+{
+    if (job->owned || job->payload_bytes == 0)
+        return DJ_OK;
+    if (job->session->ingress_bytes + job->payload_bytes > rank->config->ingress_bytes)
+        return dj_fail(DJ_ERR_RESOURCE, "%llu bytes of inputs wait already, the limit is %llu: "
+                                        "wait for answers or raise --ingress-bytes",
+                       (unsigned long long)job->session->ingress_bytes,
+                       (unsigned long long)rank->config->ingress_bytes);
+    void *copy = aligned_alloc(64, (job->payload_bytes + 63) & ~63ull);
+    if (!copy)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for a request of %llu bytes",
+                       (unsigned long long)job->payload_bytes);
+    if (job->payload)
+        memcpy(copy, job->payload, job->payload_bytes);
+    job->payload = job->owned = copy;
+    count_ingress(rank, job->session, (int64_t)job->payload_bytes);
+    return DJ_OK;
+}
+
+static void enqueue(dj_job_t *job)
+{
+    dj_session_t *session = job->session;
+    *session->last_job_p = job;
+    session->last_job_p = &job->next;
+    session->pending++;
+}
+
+/* An eager message on an idle session: runs here when it is short. The payload is UCX's and gone when the
+ * handler returns, so releases are applied from a copy if the answer cannot leave at once. */
+static bool run_short(dj_rank_t *rank, dj_job_t *job)
+{
+    if (job->session->pending != 1 || (uintptr_t)job->payload % 8 || !dj_job_is_short(rank, job))
+        return false;
+    job->state = DJ_JOB_RUNNING;
+    dj_job_execute(rank, &rank->progress_runner, job);
+    atomic_fetch_add_explicit(&rank->counters.requests, 1, memory_order_relaxed);
+    dj_status_t status = send_answer(rank, job);
+    if (status != DJ_IN_PROGRESS) {
+        finish(rank, job);
+    } else if (own_payload(rank, job) != DJ_OK) {
+        job->payload = NULL; /* its releases are lost until the session ends */
+    }
+    return true;
+}
+
+static void accept_ready(dj_rank_t *rank, dj_job_t *job)
+{
+    dj_status_t status = DJ_OK;
+    job->state = DJ_JOB_READY;
+    if (job->status == DJ_OK && run_short(rank, job))
+        return;
+    if (job->status == DJ_OK && !job->draft && !job->landed)
+        status = own_payload(rank, job);
+    if (status != DJ_OK) {
+        fail_job(job, status);
+        job->payload = NULL;
+    }
+    if (job->session->first_job == job)
+        start_head(rank, job->session);
+}
+
+/* ---- messages ---- */
+
+static dj_session_t *find_session(dj_rank_t *rank, const dj_header_t *header)
+{
+    dj_session_t *session = dj_table_get(&rank->sessions, dj_key_u64(header->session));
+    if (session && session->state == DJ_SESSION_ATTACHED &&
+        session->generation == header->generation)
+        return session;
+    atomic_fetch_add_explicit(&rank->counters.stale, 1, memory_order_relaxed);
+    dj_log(DEBUG, "a %s of session %llx generation %u was dropped: no such session now",
+           dj_message_name(header->type), (unsigned long long)header->session, header->generation);
+    return NULL;
+}
+
+static dj_job_t *make_job(dj_rank_t *rank, dj_session_t *session, const dj_incoming_t *incoming)
+{
+    const dj_header_t *header = incoming->header;
+    dj_job_t *job;
+    if (header->request <= session->last_seen_request || session->pending >= DJ_REQUESTS_MAX) {
+        atomic_fetch_add_explicit(&rank->counters.stale, 1, memory_order_relaxed);
+        return NULL; /* a repeat: it was or will be answered; or past every credit */
+    }
+    if (!(job = job_get(rank)))
+        return NULL;
+    session->last_seen_request = header->request;
+    job->rank = rank;
+    job->session = session;
+    job->header = *header;
+    memcpy(&job->exec, incoming->body, dj_message_struct_bytes(header->type));
+    job->payload = incoming->payload;
+    job->payload_bytes = incoming->payload_bytes;
+    job->arrived_ns = dj_clock_ns();
+    uint64_t deadline_ms = header->type == DJ_MESSAGE_EXEC && job->exec.deadline_ms
+                               ? job->exec.deadline_ms
+                               : session->default_deadline_ms;
+    job->deadline_ns = deadline_ms < UINT64_MAX / DJ_NS_PER_MS / 2
+                           ? job->arrived_ns + deadline_ms * DJ_NS_PER_MS
+                           : UINT64_MAX;
+    enqueue(job);
+    return job;
+}
+
+/* Where an UPLOAD lands: a draft of Text, the block of its ref, or ingress. */
+static dj_status_t land_upload(dj_rank_t *rank, dj_job_t *job, void **memory_p)
+{
+    dj_ref_slot_t *slot;
+    dj_status_t status;
+    if (job->upload.bytes != job->payload_bytes)
+        return dj_fail(DJ_ERR_PROTOCOL, "UPLOAD announces %llu bytes and brings %llu",
+                       (unsigned long long)job->upload.bytes,
+                       (unsigned long long)job->payload_bytes);
+    if (job->upload.flags & DJ_UPLOAD_WEIGHT) {
+        status = dj_text_draft(rank->home.text, job->payload_bytes, &job->draft);
+        if (status == DJ_OK)
+            *memory_p = job->draft->data;
+        return status;
+    }
+    if (job->session->pending != 1)
+        return DJ_OK; /* others of this session run: ingress */
+    status = dj_ref_create(job->session, job->upload.ref, job->upload.bytes, &slot);
+    if (status == DJ_OK) {
+        job->landed = true;
+        *memory_p = slot->block.data;
+    }
+    return status;
+}
+
+static void arrive_eager(dj_rank_t *rank, dj_job_t *job)
+{
+    void *memory = NULL;
+    dj_status_t status = DJ_OK;
+    if (job->header.type == DJ_MESSAGE_UPLOAD)
+        status = land_upload(rank, job, &memory);
+    if (status != DJ_OK)
+        fail_job(job, status);
+    else if (memory && job->payload_bytes)
+        rank->home.device->ops->memory.copy_in(rank->home.device, memory, job->payload,
+                                               job->payload_bytes);
+    if (memory || status != DJ_OK)
+        job->payload = NULL;
+    accept_ready(rank, job);
+}
+
+/* First call of a rendezvous. A refusal still gets its answer, in order; UCX's own status only ends the
+ * transfer. */
+static dj_status_t begin_rendezvous(dj_rank_t *rank, dj_job_t *job, void **memory_p, void **token_p)
+{
+    void *memory = NULL;
+    dj_status_t status = DJ_OK;
+    job->payload = NULL;
+    job->state = DJ_JOB_RECEIVING;
+    if (job->header.type == DJ_MESSAGE_UPLOAD)
+        status = land_upload(rank, job, &memory);
+    if (status == DJ_OK && !memory) {
+        status = own_payload(rank, job);
+        memory = job->owned;
+    }
+    if (status != DJ_OK) {
+        fail_job(job, status);
+        accept_ready(rank, job);
+        return status;
+    }
+    *memory_p = memory;
+    *token_p = job;
+    return DJ_OK;
+}
+
+static dj_status_t end_rendezvous(dj_rank_t *rank, dj_job_t *job, bool failed)
+{
+    if (failed)
+        fail_job(job, dj_fail(DJ_ERR_PEER_DIED, "the request did not arrive whole"));
+    job->state = DJ_JOB_READY;
+    if (job->session->first_job == job)
+        start_head(rank, job->session);
+    return DJ_OK;
+}
+
+dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void **memory_p,
+                              void **token_p)
+{
+    dj_rank_t *rank = context;
+    if (incoming->token)
+        return end_rendezvous(rank, incoming->token, incoming->failed);
+    if (incoming->header->type == DJ_MESSAGE_RESULT)
+        return dj_fail(DJ_ERR_PROTOCOL, "a RESULT sent to a worker");
+    dj_session_t *session = find_session(rank, incoming->header);
+    if (!session)
+        return DJ_ERR_STALE;
+    dj_job_t *job = make_job(rank, session, incoming);
+    if (!job)
+        return DJ_ERR_BUSY;
+    if (incoming->rendezvous)
+        return begin_rendezvous(rank, job, memory_p, token_p);
+    arrive_eager(rank, job);
+    return DJ_OK;
+}
+
+/* ---- one turn ---- */
+
+void dj_worker_turn(dj_rank_t *rank)
+{
+    dj_queue_entry_t *entry;
+    while ((entry = dj_queue_try_pop(&rank->done)))
+        answer(rank, (dj_job_t *)entry);
+    while ((entry = dj_queue_try_pop(&rank->commands))) {
+        dj_attach_command(rank, (dj_command_t *)entry);
+        free(entry);
+    }
+}
+
+void dj_worker_end(dj_rank_t *rank)
+{
+    dj_session_t *session;
+    dj_hash_t key;
+    size_t at = 0;
+    while ((session = dj_table_next(&rank->sessions, &at, &key))) {
+        if (session->endpoint)
+            dj_endpoint_close(session->endpoint);
+        for (dj_job_t *job = session->first_job, *next; job; job = next) {
+            next = job->next;
+            job_put(rank, job);
+        }
+        dj_session_destroy(session, &rank->home);
+    }
+    dj_table_fini(&rank->sessions);
+    for (dj_job_t *job = rank->free_jobs, *next; job; job = next) {
+        next = job->next;
+        dj_bytes_fini(&job->reply);
+        free(job);
+    }
+}

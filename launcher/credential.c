@@ -59,14 +59,22 @@ dj_status_t dj_address_announce(const char *address)
     return dj_home_write(path, line);
 }
 
+dj_status_t dj_address_find(char *address, size_t room)
+{
+    char path[DJ_PATH_MAX];
+    long long modified_s;
+    dj_status_t status = dj_home_path("address", path);
+    if (status == DJ_OK)
+        status = dj_home_read(path, address, room, &modified_s);
+    if (status == DJ_OK)
+        address[strcspn(address, "\n")] = '\0';
+    return status;
+}
+
 void dj_address_withdraw(const char *address)
 {
     char path[DJ_PATH_MAX], line[128];
-    long long modified_s;
-    if (dj_home_path("address", path) != DJ_OK ||
-        dj_home_read(path, line, sizeof line, &modified_s) != DJ_OK)
-        return;
-    line[strcspn(line, "\n")] = '\0';
-    if (strcmp(line, address) == 0)
+    if (dj_address_find(line, sizeof line) == DJ_OK && strcmp(line, address) == 0 &&
+        dj_home_path("address", path) == DJ_OK)
         unlink(path);
 }

@@ -8,6 +8,7 @@
 #define DJ_LAUNCHER_CREDENTIAL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "runtime/base/config.h"
 
@@ -23,6 +24,8 @@ dj_status_t dj_credential_find(const dj_config_t *config, bool is_private,
 
 /* Writes ~/.djinn/address. DJ_ERR_FILE. */
 dj_status_t dj_address_announce(const char *address);
+/* Reads it. DJ_ERR_FILE when there is none. */
+dj_status_t dj_address_find(char *address, size_t room);
 /* Removes it, if it still holds this address. */
 void dj_address_withdraw(const char *address);
 

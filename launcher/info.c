@@ -1,0 +1,140 @@
+/* info.c - one line a rank, one line for all. */
+#include "launcher/info.h"
+
+#include <ctype.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#define CELL_BYTES 48
+
+typedef void (*fill_t)(const json_t *rank, const char *name, char cell[CELL_BYTES]);
+
+static bool number(const json_t *rank, const char *name, uint64_t *number_p)
+{
+    const json_t *value = json_object_get(rank, name);
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return false;
+    *number_p = (uint64_t)json_integer_value(value);
+    return true;
+}
+
+static void put_count(const json_t *rank, const char *name, char cell[CELL_BYTES])
+{
+    uint64_t count;
+    if (number(rank, name, &count))
+        snprintf(cell, CELL_BYTES, "%llu", (unsigned long long)count);
+}
+
+static void put_bytes(const json_t *rank, const char *name, char cell[CELL_BYTES])
+{
+    static const char units[] = "BKMGTPE";
+    uint64_t bytes, unit = 0;
+    if (!number(rank, name, &bytes))
+        return;
+    double scaled = (double)bytes;
+    for (; scaled >= 1024; unit++)
+        scaled /= 1024;
+    snprintf(cell, CELL_BYTES, unit ? "%.1f%c" : "%.0f%c", scaled, units[unit]);
+}
+
+/* Text of the server, without anything that a terminal would obey. */
+static void put_text(const json_t *rank, const char *name, char cell[CELL_BYTES])
+{
+    const char *text = json_string_value(json_object_get(rank, name));
+    if (!text || !text[0])
+        return;
+    snprintf(cell, CELL_BYTES, "%s", text);
+    for (char *at = cell; *at; at++)
+        *at = isprint((unsigned char)*at) ? *at : '?';
+}
+
+static void put_role(const json_t *rank, const char *name, char cell[CELL_BYTES])
+{
+    put_text(rank, name, cell);
+    if (json_is_false(json_object_get(rank, "alive")))
+        snprintf(cell, CELL_BYTES, "down");
+}
+
+/* The first word: "host" of "host avx512 ...". */
+static void put_word(const json_t *rank, const char *name, char cell[CELL_BYTES])
+{
+    put_text(rank, name, cell);
+    cell[strcspn(cell, " ")] = '\0';
+}
+
+/* Plans found, of all that were asked for. */
+static void put_hits(const json_t *rank, const char *name, char cell[CELL_BYTES])
+{
+    uint64_t hits, resizes = 0, misses = 0;
+    if (!number(rank, name, &hits))
+        return;
+    number(rank, "plan_resizes", &resizes);
+    number(rank, "plan_misses", &misses);
+    double all = (double)hits + (double)resizes + (double)misses;
+    if (all > 0)
+        snprintf(cell, CELL_BYTES, "%.1f%%", 100 * (double)hits / all);
+}
+
+static const struct {
+    const char *title, *name;
+    fill_t fill;
+    int width; /* negative: to the left */
+} columns[] = {
+    {"rank", "rank", put_count, 4},
+    {"role", "role", put_role, -11},
+    {"device", "device", put_word, -6},
+    {"threads", "threads", put_count, 7},
+    {"sessions", "sessions", put_count, 8},
+    {"requests", "requests", put_count, 8},
+    {"Text", "text_bytes", put_bytes, 8},
+    {"Data", "data_bytes", put_bytes, 8},
+    {"Stack", "stack_peak_bytes", put_bytes, 8},
+    {"plan hits", "plan_hits", put_hits, 9},
+    {"misses", "plan_misses", put_count, 6},
+    {"restarts", "incarnation", put_count, 8},
+    {"endpoint", "endpoint", put_text, -1},
+};
+#define COLUMNS (sizeof columns / sizeof columns[0])
+
+static void print_rank(const json_t *rank, FILE *out)
+{
+    for (size_t i = 0; i < COLUMNS; i++) {
+        char cell[CELL_BYTES] = "-";
+        columns[i].fill(rank, columns[i].name, cell);
+        fprintf(out, "%s%*s", i ? "  " : "", columns[i].width, cell);
+    }
+    fputc('\n', out);
+}
+
+static void print_ranks(const json_t *ranks, FILE *out)
+{
+    for (size_t i = 0; i < COLUMNS; i++)
+        fprintf(out, "%s%*s", i ? "  " : "", columns[i].width, columns[i].title);
+    fputc('\n', out);
+    for (size_t i = 0; i < json_array_size(ranks); i++)
+        print_rank(json_array_get(ranks, i), out);
+}
+
+dj_status_t dj_info_print(const char *json, FILE *out)
+{
+    json_error_t error;
+    char version[CELL_BYTES] = "?", address[CELL_BYTES] = "?";
+    json_t *root = json_loads(json, JSON_REJECT_DUPLICATES, &error);
+    if (!root)
+        return dj_fail(DJ_ERR_PROTOCOL, "the server's answer is no JSON: %s", error.text);
+    const json_t *ranks = json_object_get(root, "ranks");
+    dj_status_t status = DJ_OK;
+    if (json_is_array(ranks)) {
+        put_text(root, "version", version);
+        put_text(root, "address", address);
+        fprintf(out, "djinn %s at %s, %zu rank%s\n\n", version, address, json_array_size(ranks),
+                json_array_size(ranks) == 1 ? "" : "s");
+        print_ranks(ranks, out);
+    } else {
+        status = dj_fail(DJ_ERR_PROTOCOL, "the server's answer has no list of ranks");
+    }
+    json_decref(root);
+    return status;
+}

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "planner/cache.h"
 #include "planner/plan.h"
 
 /* What cmocka prints is not enough where a status fails: say the sentence too. */

@@ -152,13 +152,18 @@ static inline void run_buffered(machine_t *m, uint32_t number, uint64_t *buffer,
         write_element(m, out, m->storages[out->storage], (uint64_t)i, buffer[i]);
 }
 
+static inline void scribble_workspace(machine_t *m)
+{
+    for (uint64_t i = 0; i < m->plan->workspace_bytes; i++)
+        store(m, m->stack, i, 1, ++m->noise);
+}
+
 static inline void run_step(machine_t *m, const dj_plan_step_t *step, uint64_t *buffer)
 {
     const dj_node_t *node = &m->graph->nodes[step->node];
     bool rewrites = dj_op_info(node->call.op)->n_outs == 0;
     bool staged = step->staging != DJ_OFFSET_NONE;
-    for (uint64_t i = 0; i < m->plan->workspace_bytes; i++)
-        store(m, m->stack, i, 1, ++m->noise);
+    scribble_workspace(m);
     if (staged) { /* whatever the staging area overlaps is lost before anything is read */
         uint64_t bytes = dj_view_dense_bytes(&node->outs[0].view);
         for (uint64_t i = 0; i < bytes; i++)
@@ -178,9 +183,11 @@ static inline void run_group(machine_t *m, uint32_t first, uint32_t last, uint64
     uint64_t count =
         (uint64_t)dj_view_count(&m->graph->nodes[m->plan->steps[first].node].outs[0].view);
     for (uint64_t from = 0; from < count; from += tile)
-        for (uint32_t i = first; i <= last; i++)
+        for (uint32_t i = first; i <= last; i++) {
+            scribble_workspace(m);
             run_elements(m, m->plan->steps[i].node, from,
                          from + tile < count ? from + tile : count);
+        }
 }
 
 static inline uint64_t largest_count(const dj_graph_t *graph)

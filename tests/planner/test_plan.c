@@ -179,7 +179,7 @@ static void proof_agrees_with_simulation(void **state)
 {
     uint64_t seed = 5;
     uint32_t n_refused = 0, n_accepted = 0;
-    for (uint32_t round = 0; round < 400; round++) {
+    for (uint32_t round = 0; round < 2000; round++) {
         fixture_t f;
         uint64_t touched;
         fixture_random(&f, 100000 + round, 24);

@@ -202,7 +202,7 @@ dj_status_t dj_djinn_connect_control(const dj_config_t *config, uint32_t role, d
 static void mark_dead(djinn_t *djinn, dj_status_t status, const char *cause)
 {
     snprintf(djinn->dead_text, sizeof(djinn->dead_text),
-             "rank %u at %s is lost (%s): its tensors are gone; connect again and rebuild them",
+             "rank %u at %s is lost (%.300s): its tensors are gone; connect again and rebuild them",
              djinn->rank, djinn->peer, cause);
     atomic_store(&djinn->dead, status);
     dj_comm_wake(djinn->comm);
@@ -300,8 +300,9 @@ static dj_status_t first_exchange(djinn_t *djinn, uint64_t deadline_ns)
 
 static dj_status_t apply_options(djinn_t *djinn, const djinn_options_t *options, bool *tcp_only_p)
 {
+    static const djinn_options_t defaults = {.abi_version = DJINN_ABI_VERSION};
     if (!options)
-        options = &(djinn_options_t){.abi_version = DJINN_ABI_VERSION};
+        options = &defaults;
     if (options->abi_version != DJINN_ABI_VERSION)
         return dj_fail(DJ_ERR_VERSION, "the program was built for ABI %d, this libdjinn has %d",
                        options->abi_version, DJINN_ABI_VERSION);
@@ -325,7 +326,7 @@ static dj_status_t apply_options(djinn_t *djinn, const djinn_options_t *options,
 djinn_status_t djinn_connect(const djinn_options_t *options, djinn_t **djinn_p)
 {
     djinn_t *djinn;
-    bool tcp_only;
+    bool tcp_only = false;
     dj_status_t status = dj_djinn_create(&djinn);
     if (status != DJ_OK)
         return (djinn_status_t)status;

@@ -69,6 +69,7 @@ static dj_status_t open_worker(dj_rank_t *rank)
 {
     const dj_config_t *config = rank->config;
     dj_session_home_t *home = &rank->home;
+    home->config = config;
     dj_status_t status = dj_device_open(config, &home->device);
     if (status == DJ_OK)
         status = dj_text_store_create(home->device, config->text_bytes, &home->text);

@@ -16,3 +16,8 @@ dj_launch_test(ends unit test_launch.py Ends)
 dj_launch_test(cores unit test_launch.py Cores)
 dj_launch_test(played unit test_places.py Played)
 dj_launch_test(mpirun mpi test_places.py Mpirun)
+
+dj_test(launcher/test_info.c LABEL unit LIBS dj_info)
+dj_test(launcher/test_network.c LABEL unit LIBS dj_launcher)
+dj_test(launcher/test_exchange_file.c LABEL unit LIBS dj_launcher)
+dj_test(launcher/test_placement.c LABEL unit LIBS dj_launcher)

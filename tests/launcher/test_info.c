@@ -1,0 +1,107 @@
+/* The table of `djinn info`: answers that are none, answers of other versions, answers that lie. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "launcher/info.h"
+
+static char *print(const char *json, dj_status_t expected)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    assert_non_null(out);
+    assert_int_equal(dj_info_print(json, out), expected);
+    fclose(out);
+    return text;
+}
+
+static void bad_answers(void **state)
+{
+    static const char *const bad[] = {
+        "",
+        "{",
+        "null",
+        "[]",
+        "7",
+        "{\"ranks\": {}}",
+        "{\"ranks\": 3}",
+        "{\"rank\": []}",
+        "{\"ranks\": [], \"ranks\": []}",
+        "{\"ranks\": []} trailing",
+        "\xff\xfe",
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char *text = print(bad[i], DJ_ERR_PROTOCOL);
+        assert_string_equal(text, "");
+        free(text);
+    }
+    char deep[8192];
+    memset(deep, '[', sizeof deep - 1);
+    deep[sizeof deep - 1] = '\0';
+    free(print(deep, DJ_ERR_PROTOCOL));
+}
+
+static void values_of_wrong_kinds_are_dashes(void **state)
+{
+    char *text = print("{\"ranks\": [7, {\"rank\": \"x\", \"role\": 3, \"text_bytes\": -5, "
+                       "\"plan_hits\": 1.5, \"endpoint\": []}]}",
+                       DJ_OK);
+    const char *line = strstr(text, "endpoint\n");
+    assert_non_null(line);
+    for (line += strlen("endpoint\n"); *line; line++)
+        assert_true(*line == '-' || *line == ' ' || *line == '\n');
+    free(text);
+}
+
+static void nothing_reaches_the_terminal_raw(void **state)
+{
+    char *text = print("{\"version\": \"\\u001b[2J\", \"address\": \"a\\nb\", \"ranks\": "
+                       "[{\"endpoint\": \"\\u001b]0;x\\u0007\", \"device\": \"h\\u00e4\"}]}",
+                       DJ_OK);
+    assert_null(strchr(text, 0x1b));
+    assert_null(strchr(text, 0x07));
+    assert_non_null(strstr(text, "djinn ?[2J at a?b, 1 rank\n"));
+    free(text);
+}
+
+static void a_table(void **state)
+{
+    char *text =
+        print("{\"version\": \"0.1.0\", \"address\": \"127.0.0.1:4123\", \"ranks\": ["
+              "{\"rank\": 0, \"role\": \"coordinator\", \"alive\": true, \"endpoint\": \"e0\"},"
+              "{\"rank\": 1, \"role\": \"worker\", \"alive\": true, \"device\": \"host avx2\", "
+              "\"threads\": 2, \"sessions\": 3, \"requests\": 400, \"text_bytes\": 94371840, "
+              "\"data_bytes\": 1023, \"stack_peak_bytes\": 1536, \"plan_hits\": 90, "
+              "\"plan_resizes\": 6, \"plan_misses\": 4, \"incarnation\": 1, \"endpoint\": \"e1\"},"
+              "{\"rank\": 2, \"role\": \"worker\", \"alive\": false}]}",
+              DJ_OK);
+    assert_string_equal(
+        text,
+        "djinn 0.1.0 at 127.0.0.1:4123, 3 ranks\n\n"
+        "rank  role         device  threads  sessions  requests      Text      Data     Stack  "
+        "plan hits  misses  restarts  endpoint\n"
+        "   0  coordinator  -             -         -         -         -         -         -  "
+        "        -       -         -  e0\n"
+        "   1  worker       host          2         3       400     90.0M     1023B      1.5K  "
+        "    90.0%       4         1  e1\n"
+        "   2  down         -             -         -         -         -         -         -  "
+        "        -       -         -  -\n");
+    free(text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bad_answers),
+        cmocka_unit_test(values_of_wrong_kinds_are_dashes),
+        cmocka_unit_test(nothing_reaches_the_terminal_raw),
+        cmocka_unit_test(a_table),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

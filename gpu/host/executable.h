@@ -32,7 +32,8 @@ typedef struct dj_host_step {
     dj_host_kernel_t *kernel;
     const dj_host_place_t *places;
     uint32_t n_places, n_outs;
-    uint64_t staging; /* offset of output 0's staged form, or DJ_OFFSET_NONE */
+    uint64_t staging; /* offset of output 0's staged form, contiguous, or DJ_OFFSET_NONE */
+    const dj_view_t *target; /* output 0's window, which a staged form is copied to */
 } dj_host_step_t;
 
 typedef struct dj_host_arena_chunk {

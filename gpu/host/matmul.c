@@ -2,19 +2,22 @@
  *
  * Preparing turns every op into [batch][rows][columns] windows and picks how the product is made:
  *
- *   few rows, B whole (decode)      own kernel over the plain weight (gemv.c)
- *   many rows, B a weight           oneDNN over a packed form, made at bind and kept in Text
- *   else                            oneDNN over plain strides
+ *   few rows (decode)       own kernel over the plain weight (gemv.c)
+ *   many rows, B a weight   oneDNN over a packed form, made at bind and kept in Text
+ *   else                    oneDNN over plain strides
+ *   what oneDNN declines    own kernel that packs into the workspace (gemm.c)
  *
  * Packing doubles the speed of 1024 rows and gains under a tenth at one row, where reading the weight
- * is the cost; so decode keeps half the memory and loses nothing that matters. Strides that no library
- * takes are gathered into the workspace first. A bias along the columns is folded into the product
- * when alpha and beta are 1, which only the request knows; otherwise a pass over C applies both.
+ * is the cost; so decode keeps half the memory and loses nothing that matters. Rows that do not fold
+ * into one dimension are gathered into the workspace first. A bias along the columns is folded into
+ * the product when alpha and beta are 1, which only the request knows; otherwise a pass over C
+ * applies both.
  *
  * Slots: kernels.c. Compiled once: oneDNN picks its instruction set itself. */
 #include <string.h>
 
 #include "gpu/host/executable.h"
+#include "gpu/host/gemm.h"
 #include "gpu/host/gemv.h"
 #include "gpu/host/strided.h"
 
@@ -31,6 +34,7 @@ typedef struct side {
     const dj_view_t *view; /* as the node has it */
     dj_view_t dense;       /* when gathered */
     uint64_t gathered;     /* offset in the workspace, or IN_PLACE */
+    bool regular;          /* a unit stride, and lines that do not overlap */
     matrix_t matrix;
 } side_t;
 
@@ -45,8 +49,10 @@ typedef struct product {
     uint32_t addend_at;
     matrix_t addend; /* stride 0 where it broadcasts */
     factor_t alpha, beta;
-    void (*gemv)(const dj_gemv_t *gemv); /* or NULL */
-    dj_onednn_product_t *onednn;         /* or NULL: nothing to multiply */
+    /* At most one of the three; none when there is nothing to multiply. */
+    void (*gemv)(const dj_gemv_t *gemv);
+    void (*gemm)(const dj_gemm_t *gemm, void *workspace);
+    dj_onednn_product_t *onednn;
     const void *packed;
     const float *zeros; /* stands in for a folded bias that this request cannot fold */
 } product_t;
@@ -95,7 +101,7 @@ static bool rows_are_dense(matrix_t *m)
     return true;
 }
 
-static bool is_usable(matrix_t *matrix)
+static bool is_regular(matrix_t *matrix)
 {
     matrix_t turned = *matrix;
     if (rows_are_dense(matrix))
@@ -114,37 +120,33 @@ static uint64_t align_up(uint64_t bytes)
 }
 
 /* Gives the side a dense copy in the workspace. */
-static void gather(side_t *side, bool batched, bool turned, uint64_t *workspace_p)
+static void gather(side_t *side, bool batched, uint64_t *workspace_p)
 {
     side->dense = dj_view_contiguous(side->view->dtype, side->view->rank, side->view->sizes);
     side->gathered = *workspace_p;
     *workspace_p += align_up(dj_view_dense_bytes(side->view));
     window(&side->dense, batched, &side->matrix);
-    if (turned)
-        transpose(&side->matrix);
-    is_usable(&side->matrix);
 }
 
 static void take_side(side_t *side, uint32_t at, const dj_view_t *view, bool batched, bool turned,
-                      bool force, uint64_t *workspace_p)
+                      uint64_t *workspace_p)
 {
     *side = (side_t){.at = at, .view = view, .gathered = IN_PLACE};
-    bool usable = !force && window(view, batched, &side->matrix);
-    if (usable && turned)
+    if (!window(view, batched, &side->matrix))
+        gather(side, batched, workspace_p);
+    if (turned)
         transpose(&side->matrix);
-    if (!usable || !is_usable(&side->matrix))
-        gather(side, batched, turned, workspace_p);
+    side->regular = is_regular(&side->matrix);
 }
 
-/* C also needs dense rows and a place of its own for every element. */
-static void take_result(side_t *side, uint32_t at, const dj_view_t *view, bool batched, bool force,
+/* C needs dense rows, and a place of its own for every element. */
+static void take_result(side_t *side, uint32_t at, const dj_view_t *view, bool batched,
                         uint64_t *workspace_p)
 {
     *side = (side_t){.at = at, .view = view, .gathered = IN_PLACE};
     matrix_t *m = &side->matrix;
-    if (force || !window(view, batched, m) || !rows_are_dense(m) ||
-        (m->batch > 1 && m->batch_stride < 1))
-        gather(side, batched, false, workspace_p);
+    if (!window(view, batched, m) || !rows_are_dense(m) || (m->batch > 1 && m->batch_stride < 1))
+        gather(side, batched, workspace_p);
 }
 
 /* The addend broadcast to C; `folded` when it is one value a column. */
@@ -192,16 +194,16 @@ static form_t form_of(uint16_t op)
     }
 }
 
-static void take_sides(product_t *p, const dj_node_t *node, bool force, uint64_t *workspace_p)
+static void take_sides(product_t *p, const dj_node_t *node, uint64_t *workspace_p)
 {
     const dj_call_t *call = &node->call;
     form_t form = form_of(call->op);
     take_side(&p->a, dj_host_operand_index(call, form.a), &call->args[form.a].operands[0].view,
-              form.batched, false, force, workspace_p);
+              form.batched, false, workspace_p);
     take_side(&p->b, dj_host_operand_index(call, form.b), &call->args[form.b].operands[0].view,
-              form.batched, form.linear, force, workspace_p);
+              form.batched, form.linear, workspace_p);
     take_result(&p->c, dj_host_operand_index(call, call->n_args), &node->outs[0].view, form.batched,
-                force, workspace_p);
+                workspace_p);
     p->has_addend = false;
     p->alpha.slot = p->beta.slot = DJ_SLOT_NONE;
     if (form.addend == 255 || call->args[form.addend].kind != DJ_ARG_TENSORS ||
@@ -278,6 +280,35 @@ static void multiply_few(const product_t *p, const dj_host_run_t *run, const flo
     p->gemv(&gemv);
 }
 
+static dj_gemm_t gemm_of(const product_t *p, uint32_t threads)
+{
+    const matrix_t *a = &p->a.matrix, *b = &p->b.matrix, *c = &p->c.matrix;
+    return (dj_gemm_t){.batch = c->batch,
+                       .m = c->rows,
+                       .n = c->columns,
+                       .k = a->columns,
+                       .a_row = a->row_stride,
+                       .a_column = a->column_stride,
+                       .a_batch = a->batch_stride,
+                       .b_row = b->row_stride,
+                       .b_column = b->column_stride,
+                       .b_batch = b->batch_stride,
+                       .c_row = c->row_stride,
+                       .c_batch = c->batch_stride,
+                       .threads = threads};
+}
+
+static void multiply_any(const product_t *p, const dj_host_run_t *run, const float *bias,
+                         const float *a, const float *b, float *c)
+{
+    dj_gemm_t gemm = gemm_of(p, run->threads);
+    gemm.a = a;
+    gemm.b = b;
+    gemm.bias = bias;
+    gemm.c = c;
+    p->gemm(&gemm, run->workspace);
+}
+
 static void run_product(const dj_host_kernel_t *kernel, const dj_host_run_t *run)
 {
     const product_t *p = kernel->state;
@@ -291,9 +322,11 @@ static void run_product(const dj_host_kernel_t *kernel, const dj_host_run_t *run
         multiply_few(p, run, bias, a, b, c);
     else if (p->onednn)
         dj_onednn_product_run(p->onednn, a, b, bias ? bias : p->zeros, c, run->workspace);
+    else if (p->gemm)
+        multiply_any(p, run, bias, a, b, c);
     else
         clear(c, &p->c.matrix);
-    if (p->has_addend && !(fold && (p->gemv || p->onednn)))
+    if (p->has_addend && !(fold && p->a.matrix.columns > 0))
         combine(p, run, c, alpha, beta);
     if (p->c.gathered != IN_PLACE)
         dj_host_copy_view(run->operands[p->c.at], p->c.view, c, &p->c.dense);
@@ -372,30 +405,61 @@ static dj_status_t prepare_onednn(dj_executable_t *exe, dj_host_kernel_t *kernel
     return status;
 }
 
-static void choose_gemv(const dj_executable_t *exe, product_t *p)
+/* Our own kernels, by instruction set. */
+static const struct own {
+    const char *isa;
+    void (*gemv)(const dj_gemv_t *gemv);
+    void (*gemm)(const dj_gemm_t *gemm, void *workspace);
+    uint64_t (*gemm_workspace)(const dj_gemm_t *gemm);
+} owns[] = {{"avx512", dj_gemv_avx512, dj_gemm_avx512, dj_gemm_workspace_avx512},
+            {"avx2", dj_gemv_avx2, dj_gemm_avx2, dj_gemm_workspace_avx2},
+            {"base", dj_gemv_base, dj_gemm_base, dj_gemm_workspace_base}};
+
+static const struct own *own_of(const dj_executable_t *exe)
 {
-    const char *isa = dj_host_device_of(exe)->info.isa;
-    if (p->c.matrix.batch != 1 || p->c.matrix.rows > DJ_GEMV_ROWS_MAX ||
-        p->a.matrix.column_stride != 1)
-        return;
-    p->gemv = strcmp(isa, "avx512") == 0 ? dj_gemv_avx512
-              : strcmp(isa, "avx2") == 0 ? dj_gemv_avx2
-                                         : dj_gemv_base;
+    uint32_t i = 0;
+    while (i < 2 && strcmp(owns[i].isa, dj_host_device_of(exe)->info.isa) != 0)
+        i++;
+    return &owns[i];
 }
 
-/* Fixes sides and method; the workspace is oneDNN's first, then the gathered sides. */
-static dj_status_t plan_product(dj_executable_t *exe, dj_host_kernel_t *kernel, product_t *p,
-                                bool force)
+static dj_status_t choose_method(dj_executable_t *exe, dj_host_kernel_t *kernel, product_t *p,
+                                 uint64_t *workspace_p)
 {
-    uint64_t gathered = 0;
-    take_sides(p, kernel->node, force, &gathered);
+    const matrix_t *c = &p->c.matrix;
+    const struct own *own = own_of(exe);
+    if (c->batch == 1 && c->rows <= DJ_GEMV_ROWS_MAX && p->a.matrix.column_stride == 1 &&
+        p->b.regular) {
+        p->gemv = own->gemv;
+        return DJ_OK;
+    }
+    dj_status_t status = DJ_ERR_UNSUPPORTED;
+    if (p->a.regular && p->b.regular)
+        status = prepare_onednn(exe, kernel, p);
+    if (status == DJ_OK)
+        *workspace_p = dj_onednn_product_workspace(p->onednn);
+    if (status != DJ_ERR_UNSUPPORTED)
+        return status;
+    dj_gemm_t gemm = gemm_of(p, kernel->threaded ? dj_host_device_threads(exe) : 1);
+    p->gemm = own->gemm;
+    *workspace_p = own->gemm_workspace(&gemm);
+    return DJ_OK;
+}
+
+/* The workspace is the method's first, then the gathered sides. */
+static dj_status_t plan_product(dj_executable_t *exe, dj_host_kernel_t *kernel, product_t *p)
+{
+    uint64_t gathered = 0, first = 0;
+    take_sides(p, kernel->node, &gathered);
+    const matrix_t *c = &p->c.matrix;
+    kernel->threaded = c->batch * c->rows * c->columns * p->a.matrix.columns >= FORK_PRODUCTS;
     if (p->a.matrix.columns > 0) {
-        choose_gemv(exe, p);
-        dj_status_t status = p->gemv ? DJ_OK : prepare_onednn(exe, kernel, p);
+        dj_status_t status = choose_method(exe, kernel, p, &first);
         if (status != DJ_OK)
             return status;
     }
-    uint64_t first = p->onednn ? align_up(dj_onednn_product_workspace(p->onednn)) : 0;
+    kernel->threaded |= p->onednn != NULL;
+    first = align_up(first);
     side_t *sides[] = {&p->a, &p->b, &p->c};
     for (uint32_t i = 0; i < 3; i++)
         if (sides[i]->gathered != IN_PLACE)
@@ -411,15 +475,14 @@ dj_status_t dj_host_matmul_prepare(dj_executable_t *exe, dj_host_kernel_t *kerne
         kernel->run = run_nothing;
         return DJ_OK;
     }
-    if (out->dtype != DJ_F32)
-        return dj_fail(DJ_ERR_UNSUPPORTED, "matrix products are in float32, not %s",
-                       dj_dtype_name(out->dtype));
+    const dj_operand_t *b = &kernel->node->call.args[form_of(kernel->node->call.op).b].operands[0];
+    if (out->dtype != DJ_F32 || b->view.dtype != DJ_F32)
+        return dj_fail(DJ_ERR_UNSUPPORTED, "matrix products are in float32, not %s into %s",
+                       dj_dtype_name(b->view.dtype), dj_dtype_name(out->dtype));
     product_t *p = dj_host_arena(exe, sizeof(*p));
     if (!p)
         return dj_fail(DJ_ERR_MEMORY, "matrix product: out of memory");
-    dj_status_t status = plan_product(exe, kernel, p, false);
-    if (status == DJ_ERR_UNSUPPORTED) /* strides it will not take: dense it is */
-        status = plan_product(exe, kernel, p, true);
+    dj_status_t status = plan_product(exe, kernel, p);
     if (status != DJ_OK)
         return status;
     if (p->folded && p->onednn) {
@@ -429,10 +492,8 @@ dj_status_t dj_host_matmul_prepare(dj_executable_t *exe, dj_host_kernel_t *kerne
             return dj_fail(DJ_ERR_MEMORY, "matrix product: out of memory");
         }
     }
-    int64_t products = p->c.matrix.rows * p->c.matrix.columns * p->a.matrix.columns;
     kernel->state = p;
     kernel->run = run_product;
     kernel->fini = give_back;
-    kernel->threaded = p->onednn || products >= FORK_PRODUCTS;
     return DJ_OK;
 }

@@ -14,27 +14,33 @@
 static _Thread_local struct {
     uint8_t *base;
     size_t used, bytes;
+    uint64_t live, served;
 } arena;
 
-static atomic_uint_fast64_t served, spilled;
+static atomic_uint_fast64_t served, spilled, kept;
 
 void dj_new_arena_open(void *memory, size_t bytes)
 {
     arena.base = memory;
     arena.used = 0;
     arena.bytes = bytes;
+    arena.live = arena.served = 0;
 }
 
 void dj_new_arena_close(void)
 {
     arena.base = NULL;
     arena.bytes = 0;
+    atomic_fetch_add_explicit(&served, arena.served, memory_order_relaxed);
+    if (arena.live)
+        atomic_fetch_add_explicit(&kept, arena.live, memory_order_relaxed);
 }
 
-void dj_new_arena_counters(uint64_t *served_p, uint64_t *spilled_p)
+void dj_new_arena_counters(dj_new_arena_counters_t *counters)
 {
-    *served_p = atomic_load(&served);
-    *spilled_p = atomic_load(&spilled);
+    *counters = (dj_new_arena_counters_t){.served = atomic_load(&served),
+                                          .spilled = atomic_load(&spilled),
+                                          .kept = atomic_load(&kept)};
 }
 
 static void *take(size_t bytes, size_t alignment)
@@ -47,7 +53,8 @@ static void *take(size_t bytes, size_t alignment)
         return NULL;
     }
     arena.used = start + bytes;
-    atomic_fetch_add_explicit(&served, 1, memory_order_relaxed);
+    arena.live++;
+    arena.served++;
     return arena.base + start;
 }
 
@@ -71,8 +78,10 @@ static void *allocate_or_stop(size_t bytes, size_t alignment)
 
 static void deallocate(void *data)
 {
-    if (arena.base && (uint8_t *)data >= arena.base && (uint8_t *)data < arena.base + arena.bytes)
+    if (arena.base && (uint8_t *)data >= arena.base && (uint8_t *)data < arena.base + arena.bytes) {
+        arena.live--;
         return;
+    }
     free(data);
 }
 

@@ -16,7 +16,13 @@
 
 void dj_new_arena_open(void *memory, size_t bytes);
 void dj_new_arena_close(void);
-/* Over all threads since the start: allocations served from an arena, and those that did not fit. */
-void dj_new_arena_counters(uint64_t *served_p, uint64_t *spilled_p);
+/* Over all threads since the start. */
+typedef struct dj_new_arena_counters {
+    uint64_t served;  /* allocations from an arena */
+    uint64_t spilled; /* that did not fit and went to malloc */
+    uint64_t kept;    /* that were not freed when their arena closed: must be 0 */
+} dj_new_arena_counters_t;
+
+void dj_new_arena_counters(dj_new_arena_counters_t *counters);
 
 #endif

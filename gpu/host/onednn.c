@@ -1,14 +1,16 @@
 /* onednn.c - the only file that includes oneDNN's headers (C API of 2.x; in 3.x dnnl_matmul_desc_init
  * and dnnl_primitive_desc_create become one call, and memory descriptors become opaque).
  *
- * dnnl_primitive_execute() builds a map of its arguments with operator new at every call. A run
- * therefore opens the thread's replay arena (new_arena.h) over the first bytes of the workspace it
- * was given; the scratchpad follows. */
+ * A run must not allocate. dnnl_primitive_execute() builds a map of its arguments with operator new at
+ * every call, so it runs inside an arena (new_arena.h) over the first bytes of the workspace; the
+ * scratchpad follows. And of the implementations only brgemm keeps to that scratchpad; gemm calls
+ * malloc for its packing buffers and generates code at its first run, so it counts as unsupported. */
 #include "gpu/host/onednn.h"
 
 #include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "gpu/host/new_arena.h"
 
@@ -33,6 +35,7 @@ struct dj_onednn_product {
     size_t scratchpad_bytes;
 };
 
+/* Strides that oneDNN does not take are invalid arguments to it. */
 static dj_status_t convert(dnnl_status_t status, const char *what)
 {
     if (status == dnnl_success)
@@ -153,6 +156,16 @@ static dnnl_status_t add_arguments(dj_onednn_product_t *product, const_dnnl_prim
     return status;
 }
 
+static dnnl_status_t check_implementation(const_dnnl_primitive_desc_t chosen)
+{
+    const char *name = NULL;
+    dnnl_status_t status =
+        dnnl_primitive_desc_query(chosen, dnnl_query_impl_info_str, 0, &name);
+    if (status == dnnl_success && (!name || strncmp(name, "brg:", 4) != 0))
+        status = dnnl_unimplemented;
+    return status;
+}
+
 static dnnl_status_t build(dj_onednn_product_t *product, const dj_onednn_shape_t *shape)
 {
     dnnl_memory_desc_t a, b, bias, c;
@@ -170,6 +183,8 @@ static dnnl_status_t build(dj_onednn_product_t *product, const dj_onednn_shape_t
         status = make_attributes(&attr);
     if (status == dnnl_success)
         status = dnnl_primitive_desc_create(&chosen, &matmul, attr, product->dnn->engine, NULL);
+    if (status == dnnl_success)
+        status = check_implementation(chosen);
     if (status != dnnl_success)
         goto out;
     product->chosen_b = *dnnl_primitive_desc_query_md(chosen, dnnl_query_weights_md, 0);

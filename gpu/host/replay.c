@@ -88,10 +88,9 @@ static void fill_places(const dj_graph_t *graph, const dj_node_t *node, dj_host_
                             node->outs[i].view.dtype);
 }
 
-static dj_status_t prepare_node(dj_host_executable_t *exe, uint32_t at)
+static dj_status_t prepare_node(dj_host_executable_t *exe, uint32_t at, const dj_node_t *node)
 {
     dj_host_kernel_t *kernel = &exe->kernels[at];
-    const dj_node_t *node = &exe->base.graph->nodes[at];
     const dj_op_info_t *op = dj_op_info(node->call.op);
     dj_host_prepare_fn_t prepare =
         dj_host_device_of(&exe->base)->kernels->prepare[node->call.op];
@@ -102,11 +101,12 @@ static dj_status_t prepare_node(dj_host_executable_t *exe, uint32_t at)
     if (n_places > DJ_HOST_OPERANDS_MAX)
         return dj_fail(DJ_ERR_LIMIT, "node %u, %s: %u operands, at most %u", at, op->name, n_places,
                        (unsigned)DJ_HOST_OPERANDS_MAX);
-    kernel->node = node;
+    *kernel = (dj_host_kernel_t){.node = node};
     dj_status_t status = prepare(&exe->base, kernel);
     if (status != DJ_OK)
         return dj_fail_prefix(status, "node %u, %s", at, op->name);
     exe->threaded |= kernel->threaded;
+    exe->workspaces[at] = 0;
     if (kernel->workspace_bytes)
         exe->workspaces[at] =
             ((kernel->workspace_bytes + 63) & ~(uint64_t)63) + DJ_HOST_GUARD_BYTES;
@@ -146,7 +146,7 @@ dj_status_t dj_host_compile(dj_device_t *device, const dj_graph_t *graph, dj_exe
     dj_status_t status = allocate(exe, graph);
     for (uint32_t i = 0; status == DJ_OK && i < graph->n_nodes; i++) {
         fill_places(graph, &graph->nodes[i], &exe->places[exe->first_place[i]]);
-        status = prepare_node(exe, i);
+        status = prepare_node(exe, i, &graph->nodes[i]);
     }
     if (status != DJ_OK) {
         dj_host_destroy(&exe->base);
@@ -161,6 +161,28 @@ const uint64_t *dj_host_workspaces(const dj_executable_t *exe)
     return ((const dj_host_executable_t *)exe)->workspaces;
 }
 
+/* A staged result is written contiguously, so its kernel is made anew for that if the target is not. */
+static dj_status_t stage_node(dj_host_executable_t *exe, uint32_t at)
+{
+    const dj_node_t *node = &exe->base.graph->nodes[at];
+    const dj_view_t *view = &node->outs[0].view;
+    dj_host_kernel_t *kernel = &exe->kernels[at];
+    if (dj_view_is_contiguous(view))
+        return DJ_OK;
+    dj_node_t *staged = dj_host_arena(&exe->base, sizeof(*staged));
+    dj_output_t *outs = dj_host_arena(&exe->base, node->n_outs * sizeof(*outs));
+    if (!staged || !outs)
+        return dj_fail(DJ_ERR_MEMORY, "staged node %u: out of memory", at);
+    memcpy(outs, node->outs, node->n_outs * sizeof(*outs));
+    outs[0].view = dj_view_contiguous(view->dtype, view->rank, view->sizes);
+    *staged = *node;
+    staged->outs = outs;
+    if (kernel->fini)
+        kernel->fini(kernel);
+    *kernel = (dj_host_kernel_t){0};
+    return prepare_node(exe, at, staged);
+}
+
 /* Checks one step against the plan and resolves its places; the plan was proven, so what fails here is
  * a plan for other workspaces or a mistake of ours. */
 static dj_status_t place_step(dj_host_executable_t *exe, const dj_plan_t *plan, uint32_t at)
@@ -170,6 +192,9 @@ static dj_status_t place_step(dj_host_executable_t *exe, const dj_plan_t *plan, 
     uint32_t node = planned->node;
     if (node >= graph->n_nodes)
         return dj_fail(DJ_ERR_CORRUPT, "plan step %u: node %u of %u", at, node, graph->n_nodes);
+    dj_status_t status = planned->staging == DJ_OFFSET_NONE ? DJ_OK : stage_node(exe, node);
+    if (status != DJ_OK)
+        return status;
     if (exe->workspaces[node] > plan->workspace_bytes)
         return dj_fail(DJ_ERR_CLASS, "plan step %u: %llu bytes of workspace needed, %llu planned", at,
                        (unsigned long long)exe->workspaces[node],
@@ -179,7 +204,8 @@ static dj_status_t place_step(dj_host_executable_t *exe, const dj_plan_t *plan, 
                              .places = &exe->places[exe->first_place[node]],
                              .n_places = exe->first_place[node + 1] - exe->first_place[node],
                              .n_outs = graph->nodes[node].n_outs,
-                             .staging = planned->staging};
+                             .staging = planned->staging,
+                             .target = &graph->nodes[node].outs[0].view};
     for (uint32_t i = 0; i < step->n_places; i++) {
         dj_host_place_t *place = &exe->places[exe->first_place[node] + i];
         if (place->storage == DJ_STORAGE_NONE || place->binding != DJ_SLOT_NONE)
@@ -291,15 +317,8 @@ static bool run_step(const dj_host_step_t *step, const dj_launch_t *launch, uint
     for (uint32_t i = 0; i < step->n_places; i++)
         pointers[i] = resolve(&step->places[i], launch);
     void *target = outs[0];
-    const dj_view_t *view = &kernel->node->outs[0].view;
-    bool updates = dj_op_info(kernel->node->call.op)->n_outs == 0;
-    if (step->staging != DJ_OFFSET_NONE) {
+    if (step->staging != DJ_OFFSET_NONE)
         outs[0] = (uint8_t *)launch->stack + step->staging;
-        if (updates) {
-            dj_host_copy_view(outs[0], view, target, view);
-            pointers[0] = outs[0];
-        }
-    }
     dj_host_run_t run = {.operands = pointers,
                          .outs = outs,
                          .scalars = launch->scalars,
@@ -307,8 +326,8 @@ static bool run_step(const dj_host_step_t *step, const dj_launch_t *launch, uint
                          .threads = kernel->threaded ? threads : 1,
                          .fault_p = &fault};
     kernel->run(kernel, &run);
-    if (outs[0] != target)
-        dj_host_copy_view(target, view, outs[0], view);
+    if (step->staging != DJ_OFFSET_NONE)
+        dj_host_copy_view(target, step->target, outs[0], &kernel->node->outs[0].view);
     return fault == 0;
 }
 

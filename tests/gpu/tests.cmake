@@ -1,3 +1,3 @@
-foreach(file segment text data)
+foreach(file segment text data gemm matmul)
   dj_test(gpu/test_${file}.c LABEL unit LIBS dj_gpu)
 endforeach()

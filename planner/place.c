@@ -30,15 +30,14 @@ static uint64_t align_up(uint64_t value)
 
 static bool times_meet(const dj_place_t *a, const dj_place_t *b)
 {
-    return a->from <= b->until && b->from <= a->until;
+    return a->from <= b->last && b->from <= a->last;
 }
 
-/* May the later of two places whose groups meet lie exactly where the earlier one lay? */
+/* May the later of two places whose times meet lie exactly where the earlier one lay? */
 static bool may_take_over(const dj_place_t *a, const dj_place_t *b)
 {
     const dj_place_t *early = a->first < b->first ? a : b, *late = early == a ? b : a;
-    return early->last < late->first && early->hands_over && late->takes_over &&
-           early->bytes == late->bytes;
+    return early->last < late->first && early->hands_over && early->bytes == late->bytes;
 }
 
 static bool range_is_free(orderer_t *o, const dj_place_t *place, uint64_t offset)
@@ -98,7 +97,7 @@ static void forget_past(orderer_t *o, uint32_t now)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < o->n_settled; i++)
-        if (o->places[o->settled[i]].until >= now)
+        if (o->places[o->settled[i]].last >= now)
             o->settled[kept++] = o->settled[i];
     o->work += o->n_settled;
     o->n_settled = kept;
@@ -153,7 +152,7 @@ static int by_size(const void *a, const void *b, void *context)
 
 static double area(const dj_place_t *place)
 {
-    return (double)place->bytes * (place->until - place->from + 1);
+    return (double)place->bytes * (place->last - place->from + 1);
 }
 
 static int by_area(const void *a, const void *b, void *context)
@@ -167,7 +166,7 @@ static int by_length(const void *a, const void *b, void *context)
 {
     const dj_place_t *places = context;
     const dj_place_t *x = &places[*(const uint32_t *)a], *y = &places[*(const uint32_t *)b];
-    int way = compare_u64(y->until - y->from, x->until - x->from);
+    int way = compare_u64(y->last - y->from, x->last - x->from);
     return way != 0 ? way : by_size(a, b, context);
 }
 
@@ -212,7 +211,7 @@ dj_status_t dj_places_assign(dj_place_t *places, uint32_t n_places, uint64_t bas
  * with its neighbours alone, because those before it were proven disjoint. */
 typedef struct prover {
     const dj_place_t *places;
-    uint32_t *coming, *going; /* places by from, by until */
+    uint32_t *coming, *going; /* places by from, by last */
     uint32_t *used;           /* now alive, ascending by offset */
     uint32_t n_used;
 } prover_t;
@@ -220,7 +219,7 @@ typedef struct prover {
 static int by_end(const void *a, const void *b, void *context)
 {
     const dj_place_t *places = context;
-    return compare_u64(places[*(const uint32_t *)a].until, places[*(const uint32_t *)b].until);
+    return compare_u64(places[*(const uint32_t *)a].last, places[*(const uint32_t *)b].last);
 }
 
 /* Index in `used` of the first range that begins at or above `offset`. */
@@ -289,7 +288,7 @@ static dj_status_t prove(prover_t *p, uint32_t n_places, uint64_t base)
                            (unsigned long long)place->offset);
         if (place->bytes == 0)
             continue;
-        while (p->places[p->going[gone]].until < place->from)
+        while (p->places[p->going[gone]].last < place->from)
             remove_departed(p, p->going[gone++]);
         dj_status_t status = prove_arrival(p, p->coming[i]);
         if (status != DJ_OK)

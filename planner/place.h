@@ -1,11 +1,12 @@
 /* place.h - inside the planner: where things with lifetimes go in one slab.
  *
  * A place wants `bytes` during the steps first to last. Two places may share bytes only when their
- * times are apart, and times are widened to whole fusion groups (from, until), because a device may
- * run a group tile by tile: what one step of a group has finished reading, a later step of the same
- * group may still have to wait for in the next tile. One exception: inside a group a place may take
- * over exactly the range of one that died there, when both are walked element by element in the same
- * order (hands_over, takes_over), since then each tile's bytes are free when the tile needs them.
+ * times are apart, and a time begins at the first step of its fusion group (`from`), because a device
+ * may run a group tile by tile: what an earlier step of the group has finished reading in this tile it
+ * may still have to read in the next. One exception: inside a group a place may take over exactly the
+ * range of one that died there, when that one was walked element by element in the group's order
+ * (hands_over): then each tile's bytes are free when the tile needs them. (The newcomer always is: it
+ * is the contiguous result of a step of the group.)
  *
  * Threads: pure. */
 #ifndef DJ_PLANNER_PLACE_H
@@ -16,9 +17,8 @@
 typedef struct dj_place {
     uint64_t bytes, offset;
     uint32_t first, last; /* steps */
-    uint32_t from, until; /* the same, widened to whole groups */
-    bool takes_over;      /* at its first group */
-    bool hands_over;      /* at its last group */
+    uint32_t from;        /* first step of the group that `first` is in */
+    bool hands_over;      /* walked element by element in its last group */
 } dj_place_t;
 
 /* Gives every place an offset, a multiple of DJ_ALIGN_BYTES from `base` on: the best of several

@@ -171,7 +171,6 @@ static dj_status_t adopt_steps(dj_schedule_t *schedule, const dj_plan_t *plan)
             schedule->group_first[schedule->n_groups++] = i;
         schedule->groups[i] = step->group;
     }
-    schedule->group_first[schedule->n_groups] = schedule->n_steps;
     if (plan->n_groups != schedule->n_groups)
         return dj_fail(DJ_ERR_CORRUPT, "%u groups; the steps have %u", plan->n_groups,
                        schedule->n_groups);

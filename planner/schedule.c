@@ -181,13 +181,12 @@ void dj_schedule_group(dj_schedule_t *schedule)
         }
         schedule->groups[i] = schedule->n_groups - 1;
     }
-    schedule->group_first[schedule->n_groups] = schedule->n_steps;
 }
 
 typedef struct toucher {
     dj_schedule_t *schedule;
     uint32_t step;
-    bool check; /* second pass: who is walked otherwise than element by element */
+    bool check; /* second pass: who is not walked element by element in its last group */
 } toucher_t;
 
 static void touch(toucher_t *t, uint32_t storage, const dj_view_t *view, uint32_t slot)
@@ -201,7 +200,6 @@ static void touch(toucher_t *t, uint32_t storage, const dj_view_t *view, uint32_
         index = s->place_of[storage] = s->n_places++;
         s->places[index] = (dj_place_t){.bytes = s->graph->storages[storage].bytes,
                                         .first = t->step,
-                                        .takes_over = true,
                                         .hands_over = true};
     }
     dj_place_t *place = &s->places[index];
@@ -212,7 +210,6 @@ static void touch(toucher_t *t, uint32_t storage, const dj_view_t *view, uint32_
     if (slot == DJ_SLOT_NONE && dj_view_same_shape(view, shape) && dj_view_is_contiguous(view) &&
         dj_view_dense_bytes(view) == place->bytes)
         return;
-    place->takes_over &= group != s->groups[place->first];
     place->hands_over &= group != s->groups[place->last];
 }
 
@@ -250,9 +247,7 @@ void dj_schedule_lifetimes(dj_schedule_t *schedule)
             .last = i,
         };
     }
-    for (uint32_t i = 0; i < schedule->n_places; i++) {
-        dj_place_t *place = &schedule->places[i];
-        place->from = schedule->group_first[schedule->groups[place->first]];
-        place->until = schedule->group_first[schedule->groups[place->last] + 1] - 1;
-    }
+    for (uint32_t i = 0; i < schedule->n_places; i++)
+        schedule->places[i].from =
+            schedule->group_first[schedule->groups[schedule->places[i].first]];
 }

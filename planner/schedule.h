@@ -19,7 +19,7 @@ typedef struct dj_schedule {
     uint32_t n_steps, n_groups, n_places;
     uint32_t *nodes;       /* of each step, ascending */
     uint32_t *groups;      /* of each step */
-    uint32_t *group_first; /* step of each group; one more entry closes the last */
+    uint32_t *group_first; /* first step of each group */
     uint32_t *stage_place; /* of each step: index in places, or DJ_SLOT_NONE */
     uint32_t *place_of;    /* of each storage: index in places, or DJ_SLOT_NONE */
     dj_place_t *places;

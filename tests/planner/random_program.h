@@ -43,9 +43,10 @@ static inline void pool_view(pool_t *pool)
     switch (random_below(&pool->seed, 4)) {
     case 0: /* narrow */
         if (view->sizes[dim] > 1) {
-            int64_t start = random_below(&pool->seed, (uint32_t)view->sizes[dim]);
-            view->offset += start * view->strides[dim];
-            view->sizes[dim] -= start;
+            int64_t length = (view->sizes[dim] + 1) / 2;
+            uint32_t room = (uint32_t)(view->sizes[dim] - length + 1);
+            view->offset += random_below(&pool->seed, room) * view->strides[dim];
+            view->sizes[dim] = length;
         }
         break;
     case 1:
@@ -105,7 +106,8 @@ static inline void pool_index_copy(pool_t *pool, dj_operand_t a)
 
 static inline void pool_step(pool_t *pool)
 {
-    static const char *const unary[] = {"neg", "exp", "relu", "tanh"};
+    static const char *const unary[] = {"neg", "exp", "sin", "tanh"};
+    static const uint8_t dtypes[] = {DJ_F32, DJ_F32, DJ_F64, DJ_I64};
     dj_operand_t a = pool_any(pool), b = pool_any(pool), pair[2] = {a, b};
     dj_operand_t number = number_operand(DJ_F64, 2);
     dj_arg_t two[] = {arg_tensor(&a), arg_tensor(&b), arg_whole(1)};
@@ -115,7 +117,8 @@ static inline void pool_step(pool_t *pool)
                        arg_integers(a.view.sizes + (a.view.rank > 0 ? a.view.rank - 1 : 0), 1),
                        arg_none(), arg_none(), arg_real(1e-5)};
     dj_arg_t cat[] = {arg_list(pair, 2), arg_integer(0)};
-    switch (random_below(&pool->seed, 14)) {
+    dj_arg_t cast[] = {arg_tensor(&a), arg_integer(dtypes[random_below(&pool->seed, 4)])};
+    switch (random_below(&pool->seed, 16)) {
     case 0:
     case 1:
     case 2:
@@ -144,6 +147,12 @@ static inline void pool_step(pool_t *pool)
         break;
     case 12:
         pool_index_copy(pool, a);
+        break;
+    case 13:
+        pool_call(pool, "djinn::to_copy", cast, true);
+        break;
+    case 14:
+        pool_call(pool, "gt.Tensor", two, true);
         break;
     default:
         pool_view(pool);

@@ -308,6 +308,29 @@ static void stages_hazards(void **state)
     fixture_fini(&f);
 }
 
+/* x[1:3] += x[2:4]: the same sizes and strides, another offset, which is data. */
+static void stages_shifted_windows(void **state)
+{
+    fixture_t f = {0};
+    uint64_t touched;
+    dj_program_reset(&f.program);
+    dj_operand_t x = input_of(&f.program, DJ_CLASS_STATE, shape(DJ_F32, 2, 4, 4));
+    dj_operand_t low = x, high = x;
+    low.view.sizes[0] = high.view.sizes[0] = 2;
+    low.view.offset = 4;
+    high.view.offset = 8;
+    dj_arg_t args[] = {arg_tensor(&low), arg_tensor(&high), arg_whole(1)};
+    add_into(&f.program, "add.Tensor", args, NULL);
+    dj_arg_t back[] = {arg_tensor(&high), arg_tensor(&low), arg_whole(1)};
+    add_into(&f.program, "add.Tensor", back, NULL);
+    finish(&f.program, NULL, 0);
+    fixture_plan(&f, 0);
+    assert_true(f.plan->steps[0].staging != DJ_OFFSET_NONE);
+    assert_true(f.plan->steps[1].staging != DJ_OFFSET_NONE);
+    assert_true(simulate(f.graph, f.plan, scalars_of(&f), 1, &touched));
+    fixture_fini(&f);
+}
+
 static void drops_dead_code(void **state)
 {
     fixture_t f = {0};
@@ -392,6 +415,7 @@ int main(void)
         cmocka_unit_test(random_programs_plan_right),
         cmocka_unit_test(travels_as_bytes),
         cmocka_unit_test(stages_hazards),
+        cmocka_unit_test(stages_shifted_windows),
         cmocka_unit_test(drops_dead_code),
         cmocka_unit_test(chains_share_memory),
         cmocka_unit_test(groups_are_bounded),

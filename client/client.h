@@ -144,6 +144,7 @@ struct djinn {
     dj_recorder_t *recorders;
     dj_segment_record_t *free_segments;
     dj_shown_t shown;
+    uint64_t tag_state;
     uint32_t n_refs;
     uint32_t *free_refs;
     uint32_t n_free_refs, free_refs_room;

@@ -64,6 +64,7 @@ dj_status_t dj_djinn_create(djinn_t **djinn_p)
     atomic_init(&djinn->references, 1);
     djinn->deadline_ms = djinn->config.deadline_ms;
     djinn->session = dj_random_u64();
+    djinn->tag_state = dj_random_u64();
     *djinn_p = djinn;
     return DJ_OK;
 }

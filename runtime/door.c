@@ -553,6 +553,7 @@ void *dj_door_main(void *argument)
     struct pollfd *polls = calloc(DJ_CONNECTIONS_MAX + 3, sizeof(*polls));
     if (!polls)
         return NULL;
+    pthread_setname_np(pthread_self(), "dj-control");
     if (rank->coordinates)
         dj_door_announce(rank);
     while (!atomic_load(&rank->stop)) {

@@ -39,6 +39,7 @@ static void *device_main(void *argument)
     dj_device_t *device = rank->home.device;
     uint64_t spin_ns = rank->config->spin_us * 1000;
     dj_queue_entry_t *entry;
+    pthread_setname_np(pthread_self(), "dj-device"); /* its kernel threads inherit the name */
     if (device->ops->thread_start)
         device->ops->thread_start(device);
     while ((entry = dj_queue_pop(&rank->jobs, spin_ns))) {

@@ -187,7 +187,11 @@ static void enqueue(dj_job_t *job)
  * handler returns, so releases are applied from a copy if the answer cannot leave at once. */
 static bool run_short(dj_rank_t *rank, dj_job_t *job)
 {
-    if (job->session->pending != 1 || (uintptr_t)job->payload % 8 || !dj_job_is_short(rank, job))
+    if (job->session->pending != 1)
+        return false;
+    if ((uintptr_t)job->payload % 8 && own_payload(rank, job) != DJ_OK)
+        return false; /* tcp may leave it unaligned */
+    if (!dj_job_is_short(rank, job))
         return false;
     job->state = DJ_JOB_RUNNING;
     dj_job_execute(rank, &rank->progress_runner, job);
@@ -246,7 +250,7 @@ static dj_job_t *make_job(dj_rank_t *rank, dj_session_t *session, const dj_incom
     job->session = session;
     job->header = *header;
     memcpy(&job->exec, incoming->body, dj_message_struct_bytes(header->type));
-    job->payload = incoming->payload;
+    job->payload = incoming->payload_bytes ? incoming->payload : NULL;
     job->payload_bytes = incoming->payload_bytes;
     job->arrived_ns = dj_clock_ns();
     uint64_t deadline_ms = header->type == DJ_MESSAGE_EXEC && job->exec.deadline_ms

@@ -1,8 +1,9 @@
 /* address.c - a worker address as it travels: UCX's bytes behind a checksum and a version.
  *
- * UCX unpacks an address without checking it, so a damaged one could end the process. This prefix lets
- * dj_endpoint_create() refuse whatever is not exactly what a peer's UCX of our kind made. It does not
- * stop a peer who knows the token and means harm: the data plane is a trusted fabric by declaration. */
+ * UCX unpacks an address without checking it, so a damaged one could end the process. This prefix
+ * lets dj_endpoint_create() refuse whatever is not exactly what a peer's UCX of our kind made. It
+ * does not stop a peer who knows the token and means harm: the data plane is a trusted fabric by
+ * declaration. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,8 +24,9 @@ dj_status_t dj_address_wrap(const void *ucp_address, size_t bytes, uint8_t **wra
     unsigned major, minor, release;
     size_t total = sizeof(address_prefix_t) + bytes;
     if (total > DJ_ADDRESS_BYTES_MAX)
-        return dj_fail(DJ_ERR_LIMIT, "the UCX worker address has %zu bytes, the limit is %zu; "
-                                     "name fewer devices with UCX_NET_DEVICES",
+        return dj_fail(DJ_ERR_LIMIT,
+                       "the UCX worker address has %zu bytes, the limit is %zu; "
+                       "name fewer devices with UCX_NET_DEVICES",
                        bytes, DJ_ADDRESS_BYTES_MAX - sizeof(address_prefix_t));
     uint8_t *wrapped = malloc(total);
     if (!wrapped)
@@ -52,8 +54,9 @@ dj_status_t dj_address_unwrap(const void *wrapped, uint32_t wrapped_bytes, void 
         return dj_fail(DJ_ERR_PROTOCOL, "the peer's worker address is damaged");
     ucp_get_version(&major, &minor, &release);
     if (prefix.ucx_major != major)
-        return dj_fail(DJ_ERR_VERSION, "the peer runs UCX %u.%u, this side %u.%u; use one major "
-                                       "version",
+        return dj_fail(DJ_ERR_VERSION,
+                       "the peer runs UCX %u.%u, this side %u.%u; use one major "
+                       "version",
                        prefix.ucx_major, prefix.ucx_minor, major, minor);
     void *copy = malloc(prefix.bytes); /* UCX wants it aligned */
     if (!copy)

@@ -1,9 +1,9 @@
 /* comm.c - one UCX worker and the thread that owns it: progress, waiting, waking.
  *
  * UCX calls back while it makes progress: messages, completions, errors. Callbacks only note what
- * happened to an endpoint (`attention`); the work that must not run inside UCX (closing, reporting what
- * was lost) is done after, by tend(). A thread that waits polls first, because arming costs several
- * microseconds, then sleeps on one descriptor which dj_comm_wake() can also raise. */
+ * happened to an endpoint (`attention`); the work that must not run inside UCX (closing, reporting
+ * what was lost) is done after, by tend(). A thread that waits polls first, because arming costs
+ * several microseconds, then sleeps on one descriptor which dj_comm_wake() can also raise. */
 #define DJ_LOG_MODULE "comm"
 
 #include <errno.h>
@@ -57,7 +57,8 @@ void dj_operation_give(dj_operation_t *operation)
 
 /* ---- creation ---- */
 
-/* What precedes a worker address on its way to a peer: UCX itself does not check what it unpacks. */
+/* What precedes a worker address on its way to a peer: UCX itself does not check what it unpacks.
+ */
 static dj_status_t read_address(dj_comm_t *comm)
 {
     ucp_worker_attr_t attributes = {
@@ -66,7 +67,8 @@ static dj_status_t read_address(dj_comm_t *comm)
     size_t bytes;
     if (ucp_worker_query(comm->worker, &attributes) != UCS_OK ||
         attributes.max_am_header < DJ_ENDPOINT_HEADER_MAX)
-        return dj_fail(DJ_ERR_UNSUPPORTED, "ucx carries message headers of %zu bytes, %d are needed",
+        return dj_fail(DJ_ERR_UNSUPPORTED,
+                       "ucx carries message headers of %zu bytes, %d are needed",
                        attributes.max_am_header, DJ_ENDPOINT_HEADER_MAX);
     ucs_status_t status = ucp_worker_get_address(comm->worker, &comm->ucp_address, &bytes);
     if (status != UCS_OK)
@@ -216,7 +218,8 @@ int dj_comm_fd(dj_comm_t *comm)
     return comm->fd;
 }
 
-/* Woken before armed is seen here; woken after is signalled: dj_comm_wake() reads in the other order. */
+/* Woken before armed is seen here; woken after is signalled: dj_comm_wake() reads in the other
+ * order. */
 bool dj_comm_arm(dj_comm_t *comm)
 {
     if (comm->attention)

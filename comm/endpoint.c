@@ -1,13 +1,14 @@
 /* endpoint.c - one peer: wire-up, sending, failing, closing.
  *
- * Wiring: the first thing on a new endpoint is a WIRE message and a flush; the peer's comm echoes it.
- * Until flush and echo are both here, what the owner sends is queued, because UCX 1.13 aborts on a
- * rendezvous that meets an unfinished wire-up. The echo goes back on the reply endpoint, so it comes
- * even if the peer's owner has not made its own endpoint yet.
+ * Wiring: the first thing on a new endpoint is a WIRE message and a flush; the peer's comm echoes
+ * it. Until flush and echo are both here, what the owner sends is queued, because UCX 1.13 aborts
+ * on a rendezvous that meets an unfinished wire-up. The echo goes back on the reply endpoint, so it
+ * comes even if the peer's owner has not made its own endpoint yet.
  *
- * Failing: UCX's error callback, or dj_endpoint_close(), only changes the state. dj_endpoint_tend(),
- * outside of UCX, closes by force, lets UCX run for a while so that it lets go of the memory of what
- * is outstanding, then reports the rest as lost: a posted rendezvous may never be completed by UCX.
+ * Failing: UCX's error callback, or dj_endpoint_close(), only changes the state.
+ * dj_endpoint_tend(), outside of UCX, closes by force, lets UCX run for a while so that it lets go
+ * of the memory of what is outstanding, then reports the rest as lost: a posted rendezvous may
+ * never be completed by UCX.
  *
  * Sending: the fast path takes an operation from the pool, copies the header into it and calls UCX
  * once; no lock, no allocation. */
@@ -20,7 +21,8 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 
-/* UCX lets go of a forced-down endpoint within a few rounds of progress; after this it never will. */
+/* UCX lets go of a forced-down endpoint within a few rounds of progress; after this it never will.
+ */
 #define DRAIN_NS (50 * DJ_NS_PER_MS)
 #define DRAIN_ROUNDS 64
 
@@ -183,10 +185,9 @@ static void fill_wire(dj_operation_t *operation, uint64_t id, bool echo)
     const struct {
         dj_header_t header;
         dj_wire_t wire;
-    } message = {{.magic = DJ_HEADER_MAGIC,
-                  .version = DJ_PROTOCOL_VERSION,
-                  .type = DJ_MESSAGE_WIRE},
-                 {.endpoint = id, .echo = echo}};
+    } message = {
+        {.magic = DJ_HEADER_MAGIC, .version = DJ_PROTOCOL_VERSION, .type = DJ_MESSAGE_WIRE},
+        {.endpoint = id, .echo = echo}};
     memcpy(operation->header, &message, sizeof(message));
     operation->header_bytes = sizeof(message);
     operation->payload_bytes = 0;
@@ -289,8 +290,9 @@ static dj_status_t connect_ucp(dj_endpoint_t *endpoint, const void *address, uin
     if (result == UCS_OK)
         return DJ_OK;
     endpoint->ucp = NULL;
-    return dj_fail(DJ_ERR_CONNECT, "ucx finds no transport to the peer: %s; compare ucx_info -d on "
-                                   "both sides",
+    return dj_fail(DJ_ERR_CONNECT,
+                   "ucx finds no transport to the peer: %s; compare ucx_info -d on "
+                   "both sides",
                    ucs_status_string(result));
 }
 

@@ -95,8 +95,7 @@ static ucs_status_t handle_rendezvous(dj_comm_t *comm, const dj_incoming_t *inco
     if (!operation)
         return dj_ucx_refusal(refuse(comm, dj_fail(DJ_ERR_MEMORY, "no memory for a receive")));
     void *memory = NULL, *token = NULL;
-    dj_status_t status =
-        comm->options.on_message(comm->options.context, incoming, &memory, &token);
+    dj_status_t status = comm->options.on_message(comm->options.context, incoming, &memory, &token);
     if (status == DJ_OK && !memory)
         status = dj_fail(DJ_ERR_INTERNAL, "the handler named no memory");
     if (status != DJ_OK) {
@@ -141,7 +140,8 @@ ucs_status_t dj_incoming_handle(void *argument, const void *header, size_t heade
     };
     if (incoming.header->type == DJ_MESSAGE_WIRE) {
         bool reply = parameters->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP;
-        dj_endpoint_wired(comm, incoming.header, incoming.body, reply ? parameters->reply_ep : NULL);
+        dj_endpoint_wired(comm, incoming.header, incoming.body,
+                          reply ? parameters->reply_ep : NULL);
         return rendezvous ? dj_ucx_refusal(DJ_ERR_PROTOCOL) : UCS_OK;
     }
     if (rendezvous)

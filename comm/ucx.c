@@ -1,9 +1,9 @@
 /* ucx.c - the one place that knows how UCX must be set up to survive its peers.
  *
- * The settings below are facts of UCX 1.13, each met as a failure first: without error handling in shared
- * memory and in CMA, same-host traffic silently runs over tcp; without keepalive a killed peer over
- * shared memory is never noticed. A UCX_* variable of the user wins over ours, and a name that a version
- * does not know is skipped. */
+ * The settings below are facts of UCX 1.13, each met as a failure first: without error handling in
+ * shared memory and in CMA, same-host traffic silently runs over tcp; without keepalive a killed
+ * peer over shared memory is never noticed. A UCX_* variable of the user wins over ours, and a name
+ * that a version does not know is skipped. */
 #define DJ_LOG_MODULE "comm"
 
 #include "comm/ucx.h"
@@ -21,14 +21,10 @@
 static const struct {
     const char *name, *value;
 } settings[] = {
-    {"MM_ERROR_HANDLING", "y"},
-    {"SYSV_ERROR_HANDLING", "y"},
-    {"POSIX_ERROR_HANDLING", "y"},
-    {"CMA_MEMORY_INVALIDATE", "y"},
-    {"TCP_TX_SEG_SIZE", "256K"},
-    {"TCP_RX_SEG_SIZE", "256K"},
-    {"KEEPALIVE_INTERVAL", "1s"},
-    {"RNDV_PIPELINE_ERROR_HANDLING", "y"},
+    {"MM_ERROR_HANDLING", "y"},           {"SYSV_ERROR_HANDLING", "y"},
+    {"POSIX_ERROR_HANDLING", "y"},        {"CMA_MEMORY_INVALIDATE", "y"},
+    {"TCP_TX_SEG_SIZE", "256K"},          {"TCP_RX_SEG_SIZE", "256K"},
+    {"KEEPALIVE_INTERVAL", "1s"},         {"RNDV_PIPELINE_ERROR_HANDLING", "y"},
     {"CUDA_COPY_REG_WHOLE_ALLOC", "off"},
 };
 
@@ -84,8 +80,9 @@ dj_status_t dj_ucx_context_create(const dj_comm_options_t *options, ucp_context_
     ucp_config_t *config;
     ucs_status_t status = ucp_config_read(NULL, NULL, &config);
     if (status != UCS_OK)
-        return dj_fail(DJ_ERR_UNSUPPORTED, "ucx cannot read its settings: %s; look at the UCX_* "
-                                           "variables",
+        return dj_fail(DJ_ERR_UNSUPPORTED,
+                       "ucx cannot read its settings: %s; look at the UCX_* "
+                       "variables",
                        ucs_status_string(status));
     for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); ++i)
         set(config, settings[i].name, settings[i].value);
@@ -112,11 +109,16 @@ static const struct {
     dj_status_t ours;
     ucs_status_t theirs;
 } refusals[] = {
-    {DJ_ERR_INVALID, UCS_ERR_INVALID_PARAM},     {DJ_ERR_MEMORY, UCS_ERR_NO_MEMORY},
-    {DJ_ERR_LIMIT, UCS_ERR_EXCEEDS_LIMIT},       {DJ_ERR_UNSUPPORTED, UCS_ERR_UNSUPPORTED},
-    {DJ_ERR_STALE, UCS_ERR_NO_ELEM},             {DJ_ERR_BUSY, UCS_ERR_BUSY},
-    {DJ_ERR_PROTOCOL, UCS_ERR_MESSAGE_TRUNCATED}, {DJ_ERR_RESOURCE, UCS_ERR_BUFFER_TOO_SMALL},
-    {DJ_ERR_CANCELLED, UCS_ERR_ALREADY_EXISTS},  {DJ_ERR_VERSION, UCS_ERR_NOT_IMPLEMENTED},
+    {DJ_ERR_INVALID, UCS_ERR_INVALID_PARAM},
+    {DJ_ERR_MEMORY, UCS_ERR_NO_MEMORY},
+    {DJ_ERR_LIMIT, UCS_ERR_EXCEEDS_LIMIT},
+    {DJ_ERR_UNSUPPORTED, UCS_ERR_UNSUPPORTED},
+    {DJ_ERR_STALE, UCS_ERR_NO_ELEM},
+    {DJ_ERR_BUSY, UCS_ERR_BUSY},
+    {DJ_ERR_PROTOCOL, UCS_ERR_MESSAGE_TRUNCATED},
+    {DJ_ERR_RESOURCE, UCS_ERR_BUFFER_TOO_SMALL},
+    {DJ_ERR_CANCELLED, UCS_ERR_ALREADY_EXISTS},
+    {DJ_ERR_VERSION, UCS_ERR_NOT_IMPLEMENTED},
 };
 
 ucs_status_t dj_ucx_refusal(dj_status_t status)

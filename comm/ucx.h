@@ -1,4 +1,5 @@
-/* ucx.h - what comm's files share: the objects behind dj_comm_t and dj_endpoint_t. Private to comm/.
+/* ucx.h - what comm's files share: the objects behind dj_comm_t and dj_endpoint_t. Private to
+ * comm/.
  *
  *   ucx.c       settings, logging, signals, context and statuses of UCX
  *   comm.c      the worker: progress, waiting, waking, the tending of endpoints
@@ -6,9 +7,9 @@
  *   address.c   worker addresses as they travel
  *   incoming.c  the one active-message handler, rendezvous
  *
- * Operations that UCX has not finished (sends, rendezvous receives) are dj_operation_t, from a pool of
- * the comm: an operation given up by its endpoint stays allocated until UCX hands it back, so a late
- * callback finds an orphan and never freed memory. */
+ * Operations that UCX has not finished (sends, rendezvous receives) are dj_operation_t, from a pool
+ * of the comm: an operation given up by its endpoint stays allocated until UCX hands it back, so a
+ * late callback finds an orphan and never freed memory. */
 #ifndef DJ_COMM_UCX_H
 #define DJ_COMM_UCX_H
 
@@ -29,7 +30,8 @@ typedef enum dj_operation_kind {
 } dj_operation_kind_t;
 
 typedef struct dj_operation {
-    struct dj_operation *next, *previous; /* of the endpoint's list; `next` alone in pool and queue */
+    struct dj_operation *next,
+        *previous; /* of the endpoint's list; `next` alone in pool and queue */
     struct dj_comm *comm;
     struct dj_endpoint *endpoint; /* NULL: orphan, or an echo of WIRE */
     uint8_t kind;
@@ -51,7 +53,7 @@ typedef struct dj_operation_block {
 } dj_operation_block_t;
 
 typedef enum dj_endpoint_state {
-    DJ_ENDPOINT_WIRING,   /* sends are queued until flush and echo are here */
+    DJ_ENDPOINT_WIRING, /* sends are queued until flush and echo are here */
     DJ_ENDPOINT_READY,
     DJ_ENDPOINT_FAILED,   /* told by UCX or by us; to be closed by the next tending */
     DJ_ENDPOINT_DRAINING, /* closed; UCX may still touch memory of what is outstanding */
@@ -94,7 +96,8 @@ struct dj_comm {
 
 /* ---- ucx.c ---- */
 
-/* Quiets UCX (its log goes to ours) and takes its handlers off the process's signals. Idempotent. */
+/* Quiets UCX (its log goes to ours) and takes its handlers off the process's signals. Idempotent.
+ */
 void dj_ucx_setup(void);
 dj_status_t dj_ucx_context_create(const dj_comm_options_t *options, ucp_context_h *context_p);
 dj_status_t dj_ucx_status(ucs_status_t status);

@@ -52,9 +52,8 @@ static void put_text(const json_t *rank, const char *name, char cell[CELL_BYTES]
 
 static void put_role(const json_t *rank, const char *name, char cell[CELL_BYTES])
 {
-    put_text(rank, name, cell);
-    if (json_is_false(json_object_get(rank, "alive")))
-        snprintf(cell, CELL_BYTES, "down");
+    const char *state = json_string_value(json_object_get(rank, "state"));
+    put_text(rank, state && strcmp(state, "serving") != 0 ? "state" : name, cell);
 }
 
 /* The first word: "host" of "host avx512 ...". */
@@ -117,20 +116,29 @@ static void print_ranks(const json_t *ranks, FILE *out)
         print_rank(json_array_get(ranks, i), out);
 }
 
+static void print_title(const json_t *root, const json_t *ranks, FILE *out)
+{
+    char version[CELL_BYTES] = "?", endpoint[CELL_BYTES] = "?";
+    uint64_t count = json_array_size(ranks), expected = count;
+    put_text(root, "version", version);
+    put_text(json_array_get(ranks, 0), "endpoint", endpoint);
+    number(root, "ranks_expected", &expected);
+    fprintf(out, "djinn %s at %s, ", version, endpoint);
+    if (count < expected)
+        fprintf(out, "%llu of ", (unsigned long long)count);
+    fprintf(out, "%llu rank%s\n\n", (unsigned long long)expected, expected == 1 ? "" : "s");
+}
+
 dj_status_t dj_info_print(const char *json, FILE *out)
 {
     json_error_t error;
-    char version[CELL_BYTES] = "?", address[CELL_BYTES] = "?";
     json_t *root = json_loads(json, JSON_REJECT_DUPLICATES, &error);
     if (!root)
         return dj_fail(DJ_ERR_PROTOCOL, "the server's answer is no JSON: %s", error.text);
     const json_t *ranks = json_object_get(root, "ranks");
     dj_status_t status = DJ_OK;
     if (json_is_array(ranks)) {
-        put_text(root, "version", version);
-        put_text(root, "address", address);
-        fprintf(out, "djinn %s at %s, %zu rank%s\n\n", version, address, json_array_size(ranks),
-                json_array_size(ranks) == 1 ? "" : "s");
+        print_title(root, ranks, out);
         print_ranks(ranks, out);
     } else {
         status = dj_fail(DJ_ERR_PROTOCOL, "the server's answer has no list of ranks");

@@ -61,36 +61,36 @@ static void values_of_wrong_kinds_are_dashes(void **state)
 
 static void nothing_reaches_the_terminal_raw(void **state)
 {
-    char *text = print("{\"version\": \"\\u001b[2J\", \"address\": \"a\\nb\", \"ranks\": "
+    char *text = print("{\"version\": \"\\u001b[2J\", \"ranks\": "
                        "[{\"endpoint\": \"\\u001b]0;x\\u0007\", \"device\": \"h\\u00e4\"}]}",
                        DJ_OK);
     assert_null(strchr(text, 0x1b));
     assert_null(strchr(text, 0x07));
-    assert_non_null(strstr(text, "djinn ?[2J at a?b, 1 rank\n"));
+    assert_non_null(strstr(text, "djinn ?[2J at ?]0;x?, 1 rank\n"));
     free(text);
 }
 
 static void a_table(void **state)
 {
-    char *text =
-        print("{\"version\": \"0.1.0\", \"address\": \"127.0.0.1:4123\", \"ranks\": ["
-              "{\"rank\": 0, \"role\": \"coordinator\", \"alive\": true, \"endpoint\": \"e0\"},"
-              "{\"rank\": 1, \"role\": \"worker\", \"alive\": true, \"device\": \"host avx2\", "
-              "\"threads\": 2, \"sessions\": 3, \"requests\": 400, \"text_bytes\": 94371840, "
-              "\"data_bytes\": 1023, \"stack_peak_bytes\": 1536, \"plan_hits\": 90, "
-              "\"plan_resizes\": 6, \"plan_misses\": 4, \"incarnation\": 1, \"endpoint\": \"e1\"},"
-              "{\"rank\": 2, \"role\": \"worker\", \"alive\": false}]}",
-              DJ_OK);
+    char *text = print(
+        "{\"version\": \"0.1.0\", \"ranks_expected\": 4, \"ranks\": ["
+        "{\"rank\": 0, \"role\": \"coordinator\", \"state\": \"serving\", \"endpoint\": \"e0\"},"
+        "{\"rank\": 1, \"role\": \"worker\", \"state\": \"serving\", \"device\": \"host avx2\", "
+        "\"threads\": 2, \"sessions\": 3, \"requests\": 400, \"text_bytes\": 94371840, "
+        "\"data_bytes\": 1023, \"stack_peak_bytes\": 1536, \"plan_hits\": 90, "
+        "\"plan_resizes\": 6, \"plan_misses\": 4, \"incarnation\": 1, \"endpoint\": \"e1\"},"
+        "{\"rank\": 2, \"role\": \"worker\", \"state\": \"lost\"}]}",
+        DJ_OK);
     assert_string_equal(
         text,
-        "djinn 0.1.0 at 127.0.0.1:4123, 3 ranks\n\n"
+        "djinn 0.1.0 at e0, 3 of 4 ranks\n\n"
         "rank  role         device  threads  sessions  requests      Text      Data     Stack  "
         "plan hits  misses  restarts  endpoint\n"
         "   0  coordinator  -             -         -         -         -         -         -  "
         "        -       -         -  e0\n"
         "   1  worker       host          2         3       400     90.0M     1023B      1.5K  "
         "    90.0%       4         1  e1\n"
-        "   2  down         -             -         -         -         -         -         -  "
+        "   2  lost         -             -         -         -         -         -         -  "
         "        -       -         -  -\n");
     free(text);
 }

@@ -129,9 +129,13 @@ class Command(harness.LaunchTest):
 
     def interruptible(self, **options):
         server = self.run_ranks("--", sys.executable, "-c",
-                                "import time\nprint('up',flush=True)\n"
-                                "try: time.sleep(60)\nexcept KeyboardInterrupt:\n"
-                                "  time.sleep(0.1); exit(5)", **options)
+                                "import time\n"
+                                "try: print('up', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n"
+                                "  time.sleep(0.1)\n"
+                                "  import harness, os\n"
+                                "  told = harness.greeting(os.environ['DJINN_ADDRESS'])\n"
+                                "  exit(5 if told['incarnation'] == '0' else 6)",
+                                env=dict(self.env, PYTHONPATH=os.path.dirname(__file__)), **options)
         self.assertEqual(server.process.stdout.readline(), "up\n")
         return server
 
@@ -188,12 +192,15 @@ class Ranks(harness.LaunchTest):
         self.assertFalse(os.path.exists(f"{self.home}/.djinn/address"))
 
     def test_a_rank_inherits_its_socket_and_no_secret_in_argv(self):
-        server = self.run_ranks("-n", "3")
+        leaked = os.open("/dev/null", os.O_WRONLY)
+        self.addCleanup(os.close, leaked)
+        server = self.run_ranks("-n", "3", pass_fds=(leaked,))
         told = greeting(server.wait_ready(3)[1])
         links = {fd: os.readlink(f"/proc/{told['pid']}/fd/{fd}")
                  for fd in os.listdir(f"/proc/{told['pid']}/fd")}
         sockets = [fd for fd, link in links.items() if link.startswith("socket:") and int(fd) > 2]
         self.assertLessEqual(len(sockets), 2, links)  # its own and, for a moment, our connection
+        self.assertNotIn(str(leaked), links)
         self.assertEqual(links["0"], "/dev/null")
         with open(f"/proc/{told['pid']}/cmdline") as file:
             self.assertNotIn(told["token"], file.read())

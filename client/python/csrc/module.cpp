@@ -103,7 +103,11 @@ static void disconnect()
 static py::dict stats()
 {
     djinn_stats_t s;
-    djinn_stats(connection(), &s);
+    djinn_t *djinn = connection();
+    {
+        py::gil_scoped_release unlocked;
+        djinn_stats(djinn, &s);
+    }
     py::dict d;
 #define PUT(name) d[#name] = s.name
     PUT(requests), PUT(messages_out), PUT(messages_in), PUT(bytes_up), PUT(bytes_down);
@@ -112,6 +116,24 @@ static py::dict stats()
     PUT(program_bytes);
 #undef PUT
     return d;
+}
+
+static std::string info(const std::optional<std::string> &address,
+                        const std::optional<std::string> &token)
+{
+    djinn_options_t options = {};
+    options.abi_version = DJINN_ABI_VERSION;
+    options.address = address ? address->c_str() : nullptr;
+    options.token = token ? token->c_str() : nullptr;
+    char *json = nullptr;
+    int status;
+    {
+        py::gil_scoped_release unlocked;
+        status = djinn_info(&options, &json);
+    }
+    check(status);
+    std::unique_ptr<char, decltype(&free)> owned(json, &free);
+    return json;
 }
 
 static py::list load_many(const std::string &path, const std::vector<std::string> &names)
@@ -152,6 +174,7 @@ static void bind(py::module_ &m)
     m.def("disconnect", &disconnect);
     m.def("is_connected", [] { return current.load() != nullptr; });
     m.def("stats", &stats);
+    m.def("info", &info);
     m.def("load_many", &load_many);
     m.def("has_op", [](const std::string &name) { return djinn_op(name.c_str()) >= 0; });
     m.def("flush", [] { unlocked_check(djinn_flush); });

@@ -9,6 +9,7 @@ Results are refs; they move when touched: .cpu(), .item(), print().
 """
 
 import atexit
+import json
 import os
 import threading
 
@@ -51,6 +52,7 @@ def connect(address=None, mode=None, token=None, deadline_ms=0):
             _connect_private(deadline_ms)
         else:
             _C.connect(address, token, mode, deadline_ms)
+            _state.address, _state.token = address, token
         _state.mode = mode
 
 
@@ -63,7 +65,7 @@ def _connect_private(deadline_ms):
     except BaseException:
         server.stop()
         raise
-    _state.server = server
+    _state.server, _state.address, _state.token = server, server.address, server.token
 
 
 def disconnect():
@@ -71,6 +73,7 @@ def disconnect():
     with _lock:
         _C.disconnect()
         server, _state.server, _state.mode = _state.server, None, None
+        _state.address = _state.token = None
         if server is not None:
             server.stop()
 
@@ -83,6 +86,14 @@ def mode():
 def stats():
     """Counters of the connection as a dict (see djinn_stats_t in client/djinn.h)."""
     return _C.stats()
+
+
+def info():
+    """The server's description of itself, as `djinn info --json` prints it; None in mode local."""
+    _C.alive()
+    if _state.mode == "local":
+        return None
+    return json.loads(_C.info(_state.address, _state.token))
 
 
 def flush():

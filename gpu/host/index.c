@@ -256,7 +256,8 @@ static dj_status_t single_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel
     const dj_view_t *views[1] = {&index};
     bool is_indexed[DJ_RANK_MAX] = {false};
     indexed_t *x = kernel->state;
-    if (index.rank == 0 && self->rank > 0) {
+    /* Selecting keeps the dimension, so a lone index counts as a list of one; embedding does not. */
+    if (index.rank == 0 && self->rank > 0 && node->call.op != DJ_OP_EMBEDDING) {
         index.rank = 1;
         index.sizes[0] = index.strides[0] = 1;
     }

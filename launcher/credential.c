@@ -1,6 +1,7 @@
 /* credential.c - finds or makes the token; keeps ~/.djinn/address. */
 #include "launcher/credential.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,17 +10,26 @@
 #include "launcher/home.h"
 #include "runtime/base/hash.h"
 
+/* Of servers that make the first token at the same time, one link() wins and all read its token. */
+static dj_status_t make_file(const char *path)
+{
+    char fresh[DJ_PATH_MAX + 16];
+    uint8_t token[32];
+    snprintf(fresh, sizeof fresh, "%s.%d", path, (int)getpid());
+    dj_random_bytes(token, sizeof token);
+    dj_status_t status = dj_token_write(fresh, token);
+    if (status != DJ_OK)
+        return status;
+    if (link(fresh, path) != 0 && errno != EEXIST)
+        status = dj_fail(DJ_ERR_FILE, "cannot make the token file %s: %s", path, strerror(errno));
+    unlink(fresh);
+    return status;
+}
+
 static dj_status_t use_file(const char *path, uint8_t token[32])
 {
-    if (access(path, F_OK) != 0) {
-        dj_random_bytes(token, 32);
-        dj_status_t status = dj_token_write(path, token);
-        if (status != DJ_OK)
-            return status;
-    }
-    /* Read back even what was just written: of two servers that start at once, both take the last.
-     */
-    return dj_token_read(path, token);
+    dj_status_t status = access(path, F_OK) == 0 ? DJ_OK : make_file(path);
+    return status == DJ_OK ? dj_token_read(path, token) : status;
 }
 
 dj_status_t dj_credential_find(const dj_config_t *config, bool is_private,
@@ -37,7 +47,7 @@ dj_status_t dj_credential_find(const dj_config_t *config, bool is_private,
         dj_random_bytes(token, sizeof token);
     } else {
         if (config->token_file[0])
-            snprintf(path, sizeof path, "%s", config->token_file);
+            snprintf(path, sizeof path, "%s", config->token_file); /* below 4096 bytes */
         else
             status = dj_home_path("token", path);
         if (status == DJ_OK)

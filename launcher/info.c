@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define CELL_BYTES 48
+#define CELL_BYTES 64
 
 typedef void (*fill_t)(const json_t *rank, const char *name, char cell[CELL_BYTES]);
 
@@ -56,13 +56,6 @@ static void put_role(const json_t *rank, const char *name, char cell[CELL_BYTES]
     put_text(rank, state && strcmp(state, "serving") != 0 ? "state" : name, cell);
 }
 
-/* The first word: "host" of "host avx512 ...". */
-static void put_word(const json_t *rank, const char *name, char cell[CELL_BYTES])
-{
-    put_text(rank, name, cell);
-    cell[strcspn(cell, " ")] = '\0';
-}
-
 /* Plans found, of all that were asked for. */
 static void put_hits(const json_t *rank, const char *name, char cell[CELL_BYTES])
 {
@@ -83,7 +76,7 @@ static const struct {
 } columns[] = {
     {"rank", "rank", put_count, 4},
     {"role", "role", put_role, -11},
-    {"device", "device", put_word, -6},
+    {"device", "device", put_text, -24},
     {"threads", "threads", put_count, 7},
     {"sessions", "sessions", put_count, 8},
     {"requests", "requests", put_count, 8},
@@ -102,7 +95,8 @@ static void print_rank(const json_t *rank, FILE *out)
     for (size_t i = 0; i < COLUMNS; i++) {
         char cell[CELL_BYTES] = "-";
         columns[i].fill(rank, columns[i].name, cell);
-        fprintf(out, "%s%*s", i ? "  " : "", columns[i].width, cell);
+        int width = columns[i].width, widest = width < -1 ? -width : CELL_BYTES;
+        fprintf(out, "%s%*.*s", i ? "  " : "", width, widest, cell);
     }
     fputc('\n', out);
 }

@@ -23,7 +23,8 @@ typedef struct supervisor {
     const dj_supervisor_setup_t *setup;
     int signal_fd;
     bool stopping, killed, was_ready;
-    uint64_t began_ns, kill_at_ns, leave_at_ns;
+    bool told_first; /* rank 0 knows that it ends */
+    uint64_t began_ns, tell_first_at_ns, kill_at_ns, leave_at_ns;
     uint32_t n_serving;
     pid_t command; /* 0: none runs */
     bool command_ended;
@@ -47,6 +48,20 @@ static void kill_ranks(supervisor_t *self)
     self->leave_at_ns = dj_clock_ns() + KILL_WAIT_NS;
 }
 
+/* Rank 0 ends last, so that the workers need not take it for dead. */
+static void tell_first(supervisor_t *self)
+{
+    const dj_ward_t *wards = self->setup->wards;
+    bool others = false;
+    for (uint32_t i = 0; i < self->setup->n_wards; i++)
+        others = others || (wards[i].rank > 0 && wards[i].pid > 0);
+    if (self->told_first || (others && dj_clock_ns() < self->tell_first_at_ns))
+        return;
+    self->told_first = true;
+    if (wards[0].rank == 0 && wards[0].pid > 0)
+        kill(wards[0].pid, SIGTERM);
+}
+
 static void stop(supervisor_t *self, int exit_status)
 {
     if (self->stopping)
@@ -54,7 +69,13 @@ static void stop(supervisor_t *self, int exit_status)
     self->stopping = true;
     self->exit_status = exit_status;
     self->kill_at_ns = dj_clock_ns() + DRAIN_NS;
-    signal_all(self, SIGTERM);
+    self->tell_first_at_ns = dj_clock_ns() + DRAIN_NS / 2;
+    for (uint32_t i = 0; i < self->setup->n_wards; i++) {
+        const dj_ward_t *ward = &self->setup->wards[i];
+        if (ward->rank > 0 && ward->pid > 0)
+            kill(ward->pid, SIGTERM);
+    }
+    tell_first(self);
 }
 
 static void tell_command(supervisor_t *self, int number)
@@ -213,7 +234,9 @@ static uint64_t next_event_ns(const supervisor_t *self)
 {
     uint64_t next = self->command_kill_at_ns;
     if (self->stopping) {
-        uint64_t end = self->killed ? self->leave_at_ns : self->kill_at_ns;
+        uint64_t end = self->killed       ? self->leave_at_ns
+                       : self->told_first ? self->kill_at_ns
+                                          : self->tell_first_at_ns;
         bool waits = any_rank(self) && (!self->killed || dj_clock_ns() < end);
         return waits && end < next ? end : next;
     }
@@ -260,6 +283,7 @@ static bool take_time(supervisor_t *self)
         mind_wards(self);
         return true;
     }
+    tell_first(self);
     if (!any_rank(self))
         return self->command > 0; /* it may go on without a server (fallback=local) */
     if (!self->killed && now >= self->kill_at_ns) {

@@ -81,17 +81,19 @@ static void a_table(void **state)
         "\"plan_resizes\": 6, \"plan_misses\": 4, \"incarnation\": 1, \"endpoint\": \"e1\"},"
         "{\"rank\": 2, \"role\": \"worker\", \"state\": \"lost\"}]}",
         DJ_OK);
-    assert_string_equal(
-        text,
-        "djinn 0.1.0 at e0, 3 of 4 ranks\n\n"
-        "rank  role         device  threads  sessions  requests      Text      Data     Stack  "
-        "plan hits  misses  restarts  endpoint\n"
-        "   0  coordinator  -             -         -         -         -         -         -  "
-        "        -       -         -  e0\n"
-        "   1  worker       host          2         3       400     90.0M     1023B      1.5K  "
-        "    90.0%       4         1  e1\n"
-        "   2  lost         -             -         -         -         -         -         -  "
-        "        -       -         -  -\n");
+    assert_string_equal(text, "djinn 0.1.0 at e0, 3 of 4 ranks\n\n"
+                              "rank  role         device                    threads  sessions  "
+                              "requests      Text      Data     Stack  "
+                              "plan hits  misses  restarts  endpoint\n"
+                              "   0  coordinator  -                               -         -      "
+                              "   -         -         -         -  "
+                              "        -       -         -  e0\n"
+                              "   1  worker       host avx2                       2         3      "
+                              " 400     90.0M     1023B      1.5K  "
+                              "    90.0%       4         1  e1\n"
+                              "   2  lost         -                               -         -      "
+                              "   -         -         -         -  "
+                              "        -       -         -  -\n");
     free(text);
 }
 

@@ -3,3 +3,4 @@ target_compile_definitions(comm_test_messages PRIVATE DJINN_SOURCE_DIR="${CMAKE_
 dj_test(comm/test_exec.c LIBS dj_comm)
 dj_test(comm/test_token.c LIBS dj_comm)
 dj_test(comm/test_control.c LIBS dj_comm)
+dj_test(comm/test_endpoint.c LIBS dj_comm)

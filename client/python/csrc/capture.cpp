@@ -488,6 +488,22 @@ static at::Tensor attention(const at::Tensor &query, const at::Tensor &key, cons
     return record_one("djinn::attention", encoder);
 }
 
+/* What autograd asks of linear, which it sees whole; in terms of matrix products. */
+static std::tuple<at::Tensor, at::Tensor, at::Tensor> linear_backward(const at::Tensor &self,
+                                                                      const at::Tensor &grad,
+                                                                      const at::Tensor &weight,
+                                                                      std::array<bool, 3> wanted)
+{
+    at::Tensor flat = grad.reshape({-1, weight.size(0)}), input, weights, bias;
+    if (wanted[0])
+        input = flat.mm(weight).reshape(self.sizes());
+    if (wanted[1])
+        weights = flat.t().mm(self.reshape({-1, weight.size(1)}));
+    if (wanted[2])
+        bias = flat.sum(0);
+    return {input, weights, bias};
+}
+
 static bool any_grad(std::initializer_list<const at::Tensor *> tensors)
 {
     for (const auto *tensor : tensors)
@@ -526,6 +542,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m)
     m.impl("max", TORCH_FN(max_all));
     m.impl("min", TORCH_FN(min_all));
     m.impl("index_copy", TORCH_FN(index_copy));
+    m.impl("linear_backward", TORCH_FN(linear_backward));
     m.impl("scaled_dot_product_attention", TORCH_FN(attention));
 }
 

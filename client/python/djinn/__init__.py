@@ -39,11 +39,13 @@ def _choose_mode(address, mode):
 def connect(address=None, mode=None, token=None, deadline_ms=0):
     """Connects this process; an earlier connection is closed and its tensors become unusable.
 
-    mode: "remote" (a server at `address` or DJINN_ADDRESS), "local_remote" (a private server on this
+    mode: "remote" (a server at `address` or DJINN_ADDRESS; over tcp where the mode is asked for, over the
+    fastest lane that both sides share where an address alone chose it), "local_remote" (a private server on this
     machine, the default without an address), "local" (the recorded graph replayed by PyTorch here) or
     "zero_copy" (RDMA; says why where there is none). DJINN_EXECUTION_MODE is the default.
     """
     with _lock:
+        forced = mode or os.environ.get("DJINN_EXECUTION_MODE")
         mode = _choose_mode(address, mode)
         disconnect()
         if mode == "local":
@@ -51,7 +53,7 @@ def connect(address=None, mode=None, token=None, deadline_ms=0):
         elif mode == "local_remote":
             _connect_private(deadline_ms)
         else:
-            _C.connect(address, token, mode, deadline_ms)
+            _C.connect(address, token, mode if forced else "", deadline_ms)
             _state.address, _state.token = address, token
         _state.mode = mode
 

@@ -35,7 +35,7 @@ def find_program(name):
 
 class PrivateServer:
     def __init__(self, ranks=1, timeout=20.0, environment=None):
-        command = [find_program("djinn-run"), "-n", str(ranks), "--", sys.executable, "-I", "-S", "-c", _TELL]
+        command = [find_program("djinn-run"), "-n", str(ranks), "-q", "--", sys.executable, "-I", "-S", "-c", _TELL]
         env = dict(os.environ if environment is None else environment)
         for name in ("DJINN_ADDRESS", "DJINN_TOKEN", "DJINN_EXECUTION_MODE"):
             env.pop(name, None)

@@ -90,8 +90,9 @@ typedef struct dj_device_ops {
     /* Takes a plan for the same graph (kept alive by the caller). DJ_ERR_CLASS when a step needs more
      * workspace than the plan gives. */
     dj_status_t (*place)(dj_executable_t *exe, const dj_plan_t *plan);
-    /* `texts[i]`: the Text behind binding i, NULL where it is not Text. The executable holds what it
-     * needs of them until the next bind or destroy. DJ_ERR_MEMORY. */
+    /* `texts[i]`: the Text behind binding i, NULL where it is not Text. The executable keeps
+     * pointers into them, no reference: a replay runs only while bound() says that the request brings
+     * the same ones. DJ_ERR_MEMORY. */
     dj_status_t (*bind)(dj_executable_t *exe, struct dj_text *const *texts);
     /* True when bind() was called with exactly these and replay may follow. */
     bool (*bound)(const dj_executable_t *exe, struct dj_text *const *texts);

@@ -7,6 +7,7 @@
 #include "gpu/text.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "runtime/base/log.h"
@@ -18,6 +19,7 @@ struct dj_text_store {
     pthread_mutex_t lock;
     dj_table_t entries;
     dj_text_counters_t counters;
+    _Atomic uint64_t last_serial;
 };
 
 static dj_hash_t name_of(dj_hash_t content, uint32_t owner)
@@ -155,6 +157,7 @@ dj_status_t dj_text_draft(dj_text_store_t *store, uint64_t bytes, dj_text_t **te
     }
     text->bytes = bytes;
     text->mapped_bytes = mapped;
+    text->serial = atomic_fetch_add(&store->last_serial, 1) + 1;
     *text_p = text;
     return DJ_OK;
 }

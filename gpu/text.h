@@ -32,6 +32,7 @@ typedef struct dj_text_pack {
 typedef struct dj_text {
     dj_hash_t content;
     uint32_t owner;
+    uint64_t serial;     /* never used twice: tells an entry from one that lay here before */
     uint32_t references; /* under the store's lock */
     uint32_t idle_sweeps;
     uint64_t bytes;

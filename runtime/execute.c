@@ -339,7 +339,7 @@ static dj_status_t run_all(const dj_resolution_t *r, dj_execution_t *execution)
         dj_executable_t *exe = entry->executable;
         uint32_t at = execution->first_binding[i];
         dj_status_t status = DJ_OK;
-        if (!exe->ops->bound(exe, r->runner->texts + at))
+        if (!exe->ops->reentrant(exe) && !exe->ops->bound(exe, r->runner->texts + at))
             status = exe->ops->bind(exe, r->runner->texts + at);
         if (status == DJ_OK)
             status = replay(r->rank, r->runner, entry, &execution->segments[i],

@@ -42,6 +42,13 @@ typedef struct dj_host_arena_chunk {
     _Alignas(64) uint8_t data[];
 } dj_host_arena_chunk_t;
 
+/* What a binding stood for at bind. It is compared, never followed: an executable holds no weight, only
+ * the request that runs does, so weights go with their sessions. */
+typedef struct dj_bound_text {
+    dj_text_t *text;
+    uint64_t serial;
+} dj_bound_text_t;
+
 typedef struct dj_host_executable {
     dj_executable_t base;
     dj_host_arena_chunk_t *chunks;
@@ -51,7 +58,7 @@ typedef struct dj_host_executable {
     uint64_t *workspaces;      /* of each node, guard included */
     dj_host_step_t *steps;     /* after place() */
     uint32_t n_steps;
-    dj_text_t **texts; /* of each binding, retained, after bind() */
+    dj_bound_text_t *texts; /* of each binding, after bind() */
     bool bound, threaded;
 } dj_host_executable_t;
 

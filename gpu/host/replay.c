@@ -105,7 +105,7 @@ static dj_status_t prepare_node(dj_host_executable_t *exe, uint32_t at, const dj
     dj_status_t status = prepare(&exe->base, kernel);
     if (status != DJ_OK)
         return dj_fail_prefix(status, "node %u, %s", at, op->name);
-    exe->threaded |= kernel->threaded;
+    exe->threaded |= kernel->threaded || kernel->bind; /* packed forms are state, too */
     exe->workspaces[at] = 0;
     if (kernel->workspace_bytes)
         exe->workspaces[at] =
@@ -235,27 +235,14 @@ dj_status_t dj_host_place(dj_executable_t *base, const dj_plan_t *plan)
     return DJ_OK;
 }
 
-static void release_texts(dj_host_executable_t *exe)
-{
-    if (!exe->texts)
-        return;
-    dj_text_store_t *store = dj_text_store_of(exe->base.device);
-    for (uint32_t i = 0; i < exe->base.graph->n_bindings; i++) {
-        if (exe->texts[i])
-            dj_text_release(store, exe->texts[i]);
-        exe->texts[i] = NULL;
-    }
-    exe->bound = false;
-}
-
-static dj_status_t bind_kernel(dj_host_executable_t *exe, uint32_t node)
+static dj_status_t bind_kernel(dj_host_executable_t *exe, uint32_t node, dj_text_t *const *bindings)
 {
     dj_text_t *texts[DJ_HOST_OPERANDS_MAX];
     const dj_host_place_t *places = &exe->places[exe->first_place[node]];
     uint32_t n_places = exe->first_place[node + 1] - exe->first_place[node];
     for (uint32_t i = 0; i < n_places; i++) {
         bool bound = places[i].storage != DJ_STORAGE_NONE && places[i].binding != DJ_SLOT_NONE;
-        texts[i] = bound ? exe->texts[places[i].binding] : NULL;
+        texts[i] = bound ? bindings[places[i].binding] : NULL;
     }
     return exe->kernels[node].bind(&exe->kernels[node], &exe->base, texts);
 }
@@ -263,17 +250,13 @@ static dj_status_t bind_kernel(dj_host_executable_t *exe, uint32_t node)
 dj_status_t dj_host_bind(dj_executable_t *base, dj_text_t *const *texts)
 {
     dj_host_executable_t *exe = (dj_host_executable_t *)base;
-    dj_text_store_t *store = dj_text_store_of(base->device);
+    exe->bound = false;
     for (uint32_t i = 0; i < base->graph->n_bindings; i++)
-        if (texts[i])
-            dj_text_retain(store, texts[i]);
-    release_texts(exe);
-    for (uint32_t i = 0; i < base->graph->n_bindings; i++)
-        exe->texts[i] = texts[i];
+        exe->texts[i] = (dj_bound_text_t){texts[i], texts[i] ? texts[i]->serial : 0};
     for (uint32_t i = 0; i < base->graph->n_nodes; i++) {
         if (!exe->kernels[i].bind)
             continue;
-        dj_status_t status = bind_kernel(exe, i);
+        dj_status_t status = bind_kernel(exe, i, texts);
         if (status != DJ_OK)
             return status;
     }
@@ -284,8 +267,10 @@ dj_status_t dj_host_bind(dj_executable_t *base, dj_text_t *const *texts)
 bool dj_host_bound(const dj_executable_t *base, dj_text_t *const *texts)
 {
     const dj_host_executable_t *exe = (const dj_host_executable_t *)base;
-    return exe->bound &&
-           memcmp(exe->texts, texts, base->graph->n_bindings * sizeof(*texts)) == 0;
+    for (uint32_t i = 0; exe->bound && i < base->graph->n_bindings; i++)
+        if (exe->texts[i].text != texts[i] || (texts[i] && exe->texts[i].serial != texts[i]->serial))
+            return false;
+    return exe->bound;
 }
 
 bool dj_host_reentrant(const dj_executable_t *exe)
@@ -370,7 +355,6 @@ void dj_host_destroy(dj_executable_t *base)
     for (uint32_t i = 0; exe->kernels && i < base->graph->n_nodes; i++)
         if (exe->kernels[i].fini)
             exe->kernels[i].fini(&exe->kernels[i]);
-    release_texts(exe);
     while (exe->chunks) {
         dj_host_arena_chunk_t *next = exe->chunks->next;
         free(exe->chunks);

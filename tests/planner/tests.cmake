@@ -1,3 +1,8 @@
 foreach(file tensor ops program graph plan cache)
   dj_test(planner/test_${file}.c LABEL unit LIBS dj_planner)
 endforeach()
+dj_test(planner/test_shape.c LABEL unit TIMEOUT 300 LIBS dj_planner)
+target_compile_definitions(planner_test_shape PRIVATE
+  SHAPE_PYTHON="${CMAKE_SOURCE_DIR}/build/venv/bin/python"
+  SHAPE_SCRIPT="${CMAKE_SOURCE_DIR}/tests/planner/shape_cases.py"
+  SHAPE_OPS="${CMAKE_SOURCE_DIR}/planner/ops.def")

@@ -5,8 +5,9 @@
  * Packing takes any strides and pads with zeros, so the inner kernel has one form only; its tile goes to
  * C directly when it is whole and through a small buffer at the edges.
  *
- * A single product is shared by the team: all pack, all meet, each takes a range of column strips. A
- * batch is shared by matrices, each thread with its own buffers. */
+ * Threads share the matrices of a batch, or else the columns or rows of one product, whichever are more.
+ * Each packs for itself into its own buffers: a little work is done twice, but nobody waits for
+ * anybody before the end, which matters where ranks outnumber cores. */
 #include "gpu/host/gemm.h"
 
 #include <omp.h>
@@ -109,43 +110,39 @@ static void edge_tile(int64_t depth, const float *a, const float *b, const float
         }
 }
 
-/* One block: `rows` rows from row i, `depth` steps from step p, columns from j; strips of B shared. */
+/* One block: `rows` rows from row i, `depth` steps from step p, `columns` columns from j. */
 typedef struct block {
     const dj_gemm_t *g;
-    const float *a, *b;
-    float *c, *a_packed, *b_packed;
+    float *a_packed, *b_packed;
     int64_t i, rows, p, depth, j, columns;
-    int64_t part, parts; /* which share of the work is ours */
 } block_t;
 
 static void pack_a(const block_t *k)
 {
     const dj_gemm_t *g = k->g;
-    for (int64_t s = k->part; s < strips(k->rows, MR); s += k->parts)
+    for (int64_t s = 0; s < strips(k->rows, MR); s++)
         pack_strip(k->a_packed + s * MR * k->depth, MR, k->depth, least(MR, k->rows - s * MR),
-                   k->a + (k->i + s * MR) * g->a_row + k->p * g->a_column, g->a_row, g->a_column);
+                   g->a + (k->i + s * MR) * g->a_row + k->p * g->a_column, g->a_row, g->a_column);
 }
 
 static void pack_b(const block_t *k)
 {
     const dj_gemm_t *g = k->g;
-    for (int64_t s = k->part; s < strips(k->columns, NR); s += k->parts)
+    for (int64_t s = 0; s < strips(k->columns, NR); s++)
         pack_strip(k->b_packed + s * NR * k->depth, NR, k->depth, least(NR, k->columns - s * NR),
-                   k->b + k->p * g->b_row + (k->j + s * NR) * g->b_column, g->b_column, g->b_row);
+                   g->b + k->p * g->b_row + (k->j + s * NR) * g->b_column, g->b_column, g->b_row);
 }
 
 static void multiply_block(const block_t *k)
 {
     const dj_gemm_t *g = k->g;
-    int64_t n = strips(k->columns, NR), share = strips(n, k->parts);
-    int64_t end = least(n, (k->part + 1) * share);
-    for (int64_t t = k->part * share; t < end; t++) {
+    for (int64_t t = 0; t < strips(k->columns, NR); t++) {
         const float *b = k->b_packed + t * NR * k->depth;
         const float *bias = g->bias ? g->bias + k->j + t * NR : NULL;
         int64_t columns = least(NR, k->columns - t * NR);
         for (int64_t s = 0; s < strips(k->rows, MR); s++) {
             const float *a = k->a_packed + s * MR * k->depth;
-            float *c = k->c + (k->i + s * MR) * g->c_row + k->j + t * NR;
+            float *c = g->c + (k->i + s * MR) * g->c_row + k->j + t * NR;
             int64_t rows = least(MR, k->rows - s * MR);
             if (rows == MR && columns == NR)
                 whole_tile(k->depth, a, b, bias, k->p == 0, c, g->c_row);
@@ -155,17 +152,10 @@ static void multiply_block(const block_t *k)
     }
 }
 
-static void meet(const block_t *k)
+/* One matrix product by one thread. */
+static void multiply_matrices(const dj_gemm_t *g, float *buffers)
 {
-    if (k->parts > 1) {
-#pragma omp barrier
-    }
-}
-
-/* One matrix product, by one thread or as one of a team. */
-static void multiply_matrices(block_t k)
-{
-    const dj_gemm_t *g = k.g;
+    block_t k = {.g = g, .a_packed = buffers, .b_packed = buffers + A_FLOATS};
     for (k.j = 0; k.j < g->n; k.j += NC) {
         k.columns = least(NC, g->n - k.j);
         for (k.p = 0; k.p < g->k; k.p += KC) {
@@ -174,32 +164,47 @@ static void multiply_matrices(block_t k)
             for (k.i = 0; k.i < g->m; k.i += MC) {
                 k.rows = least(MC, g->m - k.i);
                 pack_a(&k);
-                meet(&k);
                 multiply_block(&k);
-                meet(&k);
             }
         }
     }
 }
 
-static int64_t b_floats(const dj_gemm_t *g)
+static int64_t buffer_floats(const dj_gemm_t *g)
 {
-    return strips(least(g->n, NC), NR) * NR * least(g->k, KC);
+    return A_FLOATS + strips(least(g->n, NC), NR) * NR * least(g->k, KC);
 }
 
 uint64_t DJ_ISA_NAME(dj_gemm_workspace)(const dj_gemm_t *g)
 {
-    uint64_t buffers = g->batch > 1 ? g->threads : 1;
-    return buffers * (uint64_t)(A_FLOATS + b_floats(g)) * sizeof(float);
+    return (uint64_t)g->threads * (uint64_t)buffer_floats(g) * sizeof(float);
 }
 
-static void run_batch(const dj_gemm_t *g, float *buffers, int64_t first, int64_t end)
+/* Thread `part` of `parts`: some matrices of the batch, or a slice of the one. */
+static void run_part(const dj_gemm_t *g, float *buffers, int64_t part, int64_t parts)
 {
-    for (int64_t i = first; i < end; i++) {
-        block_t k = {.g = g, .a = g->a + i * g->a_batch, .b = g->b + i * g->b_batch,
-                     .c = g->c + i * g->c_batch, .a_packed = buffers,
-                     .b_packed = buffers + A_FLOATS, .parts = 1};
-        multiply_matrices(k);
+    dj_gemm_t mine = *g;
+    if (g->batch > 1) {
+        int64_t share = strips(g->batch, parts), end = least((part + 1) * share, g->batch);
+        for (int64_t i = part * share; i < end; i++) {
+            mine.a = g->a + i * g->a_batch;
+            mine.b = g->b + i * g->b_batch;
+            mine.c = g->c + i * g->c_batch;
+            multiply_matrices(&mine, buffers);
+        }
+    } else if (g->n >= g->m) {
+        int64_t share = strips(strips(g->n, NR), parts) * NR, first = least(part * share, g->n);
+        mine.n = least(share, g->n - first);
+        mine.b = g->b + first * g->b_column;
+        mine.c = g->c + first;
+        mine.bias = g->bias ? g->bias + first : NULL;
+        multiply_matrices(&mine, buffers);
+    } else {
+        int64_t share = strips(strips(g->m, MR), parts) * MR, first = least(part * share, g->m);
+        mine.m = least(share, g->m - first);
+        mine.a = g->a + first * g->a_row;
+        mine.c = g->c + first * g->c_row;
+        multiply_matrices(&mine, buffers);
     }
 }
 
@@ -207,20 +212,12 @@ void DJ_ISA_NAME(dj_gemm)(const dj_gemm_t *g, void *workspace)
 {
     float *buffers = workspace;
     if (g->threads <= 1) {
-        run_batch(g, buffers, 0, g->batch);
+        run_part(g, buffers, 0, 1);
         return;
     }
 #pragma omp parallel num_threads(g->threads)
     {
-        int64_t parts = omp_get_num_threads(), part = omp_get_thread_num();
-        if (g->batch > 1) {
-            int64_t share = strips(g->batch, parts), first = least(part * share, g->batch);
-            run_batch(g, buffers + part * (A_FLOATS + b_floats(g)), first,
-                      least(first + share, g->batch));
-        } else {
-            multiply_matrices((block_t){.g = g, .a = g->a, .b = g->b, .c = g->c,
-                                        .a_packed = buffers, .b_packed = buffers + A_FLOATS,
-                                        .part = part, .parts = parts});
-        }
+        int64_t part = omp_get_thread_num();
+        run_part(g, buffers + part * buffer_floats(g), part, omp_get_num_threads());
     }
 }

@@ -117,6 +117,7 @@ struct djinn {
     dj_config_t config;
     pthread_mutex_t lock;
     atomic_uint references; /* the user, each storage, each request */
+    uint32_t sleepers;      /* threads that wait for an answer without the lock */
     bool closed;
     char peer[DJ_ENDPOINT_TEXT_MAX];
     uint32_t rank, incarnation;

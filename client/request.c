@@ -3,6 +3,7 @@
  * A request object is pooled and owns the bytes of its message until UCX has sent them and the answer is
  * here. Answers find their request by id. Bytes that were asked for land in the caller's memory directly
  * when one tensor is fetched by rendezvous; several land side by side and are copied out. */
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -495,16 +496,27 @@ static dj_status_t settle(djinn_request_t *request)
     return request->status;
 }
 
+/* Sleeps without the lock. UCX is touched under it alone, because several threads may wait. */
+static void sleep_unlocked(djinn_t *djinn)
+{
+    struct pollfd entry = {.fd = dj_comm_fd(djinn->comm), .events = POLLIN};
+    if (!dj_comm_arm(djinn->comm))
+        return;
+    djinn->sleepers++;
+    dj_djinn_unlock(djinn);
+    poll(&entry, 1, 20);
+    dj_djinn_lock(djinn);
+    djinn->sleepers--;
+}
+
 dj_status_t dj_request_await(djinn_request_t *request)
 {
     djinn_t *djinn = request->djinn;
     uint64_t spin_ns = djinn->config.spin_us * 1000, spun_from = 0;
     uint32_t polls = 0;
     while (request->status == DJ_IN_PROGRESS && !djinn->executor) {
-        if (dj_comm_progress(djinn->comm)) {
-            spun_from = 0;
-            continue;
-        }
+        if (dj_comm_progress(djinn->comm))
+            spun_from = 0; /* no reason to skip what follows: a failed endpoint has news for ever */
         if (++polls % 64 != 0) /* the clock costs more than a poll */
             continue;
         uint64_t now = dj_clock_ns();
@@ -518,11 +530,11 @@ dj_status_t dj_request_await(djinn_request_t *request)
         if (!spun_from) {
             spun_from = now;
         } else if (now - spun_from > spin_ns) {
-            dj_djinn_unlock(djinn);
-            dj_comm_wait(djinn->comm, 0, 20);
-            dj_djinn_lock(djinn);
+            sleep_unlocked(djinn);
         }
     }
+    if (djinn->sleepers && djinn->comm)
+        dj_comm_wake(djinn->comm); /* their answers may have come while this thread looked */
     return settle(request);
 }
 
@@ -541,7 +553,7 @@ djinn_status_t djinn_test(djinn_request_t *request)
 {
     djinn_t *djinn = request->djinn;
     dj_djinn_lock(djinn);
-    while (djinn->comm && dj_comm_progress(djinn->comm))
+    for (int i = 0; i < 64 && djinn->comm && dj_comm_progress(djinn->comm); i++)
         ;
     dj_status_t status = settle(request);
     dj_djinn_unlock(djinn);

@@ -16,8 +16,8 @@ static dj_status_t check_upload(djinn_t *djinn, djinn_dtype_t dtype, int rank,
     return dj_view_check(view, UINT64_MAX);
 }
 
-/* Large data and weights: one UPLOAD of their own, landing in Data or Text. What was recorded before
- * leaves first, so that the rank sees everything in order. */
+/* Large data and weights: one UPLOAD of their own, landing in Data or Text. Nothing recorded before can
+ * concern the new ref, so nothing else has to leave first. */
 static dj_status_t upload_now(djinn_t *djinn, djinn_storage_t *storage, const void *data,
                               uint32_t flags)
 {
@@ -34,9 +34,11 @@ static dj_status_t upload_now(djinn_t *djinn, djinn_storage_t *storage, const vo
     status = dj_request_send(request, DJ_MESSAGE_UPLOAD, sizeof(dj_upload_t));
     if (status == DJ_OK)
         status = dj_request_await(request);
-    while (request->sending && dj_comm_progress(djinn->comm) == 0 && !atomic_load(&djinn->dead))
-        ; /* answered, so the bytes are there: only UCX's own completion is missing */
-    if (!request->sending)
+    while (status == DJ_OK && request->sending && !atomic_load(&djinn->dead))
+        dj_comm_progress(djinn->comm); /* the bytes are there: only UCX's own completion is missing */
+    if (request->sending)
+        request->detached = true; /* recycled by sent() */
+    else
         dj_request_recycle(request);
     return status;
 }
@@ -64,8 +66,7 @@ djinn_status_t djinn_upload(djinn_t *djinn, djinn_dtype_t dtype, int rank, const
                              (unsigned long long)storage->bytes);
     }
     if (status != DJ_OK) {
-        storage->ref = 0; /* the rank has none */
-        dj_storage_put(storage);
+        dj_storage_put(storage); /* and its ref: the rank may have it, if only the answer is late */
         goto out;
     }
     dj_tensor_of_view(&view, storage, tensor);
@@ -172,10 +173,8 @@ djinn_status_t djinn_load_many(djinn_t *djinn, const char *path, int count,
         status = load_exchange(djinn, path, count, names, storages, loaded);
     for (int i = 0; i < count && status == DJ_OK; i++)
         status = take_loaded(&loaded[i], names[i], storages[i], &tensors[i]);
-    for (int i = 0; i < made && status != DJ_OK; i++) {
-        storages[i]->ref = 0; /* a load is all or nothing: the rank has none */
-        dj_storage_put(storages[i]);
-    }
+    for (int i = 0; i < made && status != DJ_OK; i++)
+        dj_storage_put(storages[i]); /* and its ref: the rank may have it, if only the answer is late */
 out:
     dj_djinn_unlock(djinn);
     free(storages);

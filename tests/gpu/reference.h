@@ -295,8 +295,8 @@ static inline int64_t ref_reduced(const ref_t *in, const ref_t *out, const bool 
 }
 
 typedef struct ref_sums {
-    double sum, squares, product, max, min, abs_max, powers, first;
-    int64_t count, nonzero, isum, iproduct;
+    double sum, squares, product, max, min, abs_max, powers;
+    int64_t count, nonzero;
     bool has_nan;
 } ref_sums_t;
 
@@ -305,10 +305,8 @@ static inline void ref_sums_add(ref_sums_t *s, double x, double order)
     s->max = s->count && !(x > s->max) ? s->max : x;
     s->min = s->count && !(x < s->min) ? s->min : x;
     s->product = s->count ? s->product * x : x;
-    s->iproduct = s->count ? s->iproduct * (int64_t)x : (int64_t)x;
     s->abs_max = fmax(s->abs_max, fabs(x));
     s->sum += x;
-    s->isum += isfinite(x) ? (int64_t)x : 0;
     s->squares += x * x;
     s->powers += isfinite(order) ? pow(fabs(x), order) : 0;
     s->nonzero += x != 0;

@@ -27,46 +27,48 @@ static inline void ref_product(ref_t *out, const ref_t *a, const ref_t *b, bool 
     }
 }
 
+/* The weights of the query row at `at` (its last index is not used) over all keys; their sum. */
+static inline double ref_weights(const ref_call_t *call, const int64_t *at, double *weight)
+{
+    ref_t *q = ref_arg(call, 0), *k = ref_arg(call, 1), *mask = ref_arg(call, 3);
+    int64_t depth = q->view.sizes[3], keys = k->view.sizes[2];
+    double scale = ref_real(call, 6, 1 / sqrt((double)depth)), max = -INFINITY, sum = 0;
+    for (int64_t s = 0; s < keys; s++) {
+        int64_t row[] = {at[0], at[1], at[2], 0}, seen[] = {at[0], at[1], at[2], s};
+        int64_t from[] = {at[0], at[1] / (q->view.sizes[1] / k->view.sizes[1]), s, 0};
+        weight[s] = 0;
+        for (; row[3] < depth; row[3]++, from[3]++)
+            weight[s] += q->real[ref_ravel(q, row)] * k->real[ref_ravel(k, from)] * scale;
+        int64_t m = mask ? ref_broadcast(mask, seen, 4) : 0;
+        if (mask && mask->view.dtype == DJ_BOOL)
+            weight[s] = mask->integer[m] ? weight[s] : -INFINITY;
+        else if (mask)
+            weight[s] += mask->real[m];
+        if (ref_flag(call, 5) && s > at[2])
+            weight[s] = -INFINITY;
+        max = fmax(max, weight[s]);
+    }
+    for (int64_t s = 0; s < keys; s++) {
+        weight[s] = max == -INFINITY ? 0 : exp(weight[s] - max);
+        sum += weight[s];
+    }
+    return sum;
+}
+
 static inline void ref_attention(const ref_call_t *call)
 {
-    ref_t *q = ref_arg(call, 0), *k = ref_arg(call, 1), *v = ref_arg(call, 2);
-    ref_t *mask = ref_arg(call, 3), *out = call->outs[0];
-    uint32_t rank = q->view.rank;
-    int64_t depth = q->view.sizes[rank - 1], keys = k->view.sizes[rank - 2];
-    double scale = ref_real(call, 6, 1 / sqrt((double)depth));
-    double *weight = calloc((size_t)keys + 1, sizeof(*weight));
+    ref_t *q = ref_arg(call, 0), *v = ref_arg(call, 2), *out = call->outs[0];
+    int64_t keys = v->view.sizes[2], group = q->view.sizes[1] / v->view.sizes[1];
+    double *weight = calloc((size_t)keys + 1, sizeof(*weight)), sum = 0;
     assert_non_null(weight);
     for (int64_t i = 0; i < out->count; i++) {
-        int64_t at[DJ_RANK_MAX], from[DJ_RANK_MAX];
-        double max = -INFINITY, sum = 0, result = 0;
+        int64_t at[DJ_RANK_MAX];
+        double result = 0;
         ref_unravel(out, i, at);
-        memcpy(from, at, sizeof(from));
-        int64_t row = at[rank - 2], column = at[rank - 1];
-        if (rank == 4)
-            from[1] = at[1] / (q->view.sizes[1] / k->view.sizes[1]);
+        if (at[3] == 0)
+            sum = ref_weights(call, at, weight);
         for (int64_t s = 0; s < keys; s++) {
-            int64_t seen[DJ_RANK_MAX];
-            weight[s] = 0;
-            for (int64_t d = 0; d < depth; d++) {
-                at[rank - 1] = from[rank - 1] = d;
-                from[rank - 2] = s;
-                weight[s] += q->real[ref_ravel(q, at)] * k->real[ref_ravel(k, from)] * scale;
-            }
-            memcpy(seen, at, sizeof(seen));
-            seen[rank - 1] = s;
-            int64_t m = mask ? ref_broadcast(mask, seen, rank) : 0;
-            if (mask && mask->view.dtype == DJ_BOOL)
-                weight[s] = mask->integer[m] ? weight[s] : -INFINITY;
-            else if (mask)
-                weight[s] += mask->real[m];
-            if (ref_flag(call, 5) && s > row)
-                weight[s] = -INFINITY;
-            max = fmax(max, weight[s]);
-        }
-        for (int64_t s = 0; s < keys; s++) {
-            weight[s] = max == -INFINITY ? 0 : exp(weight[s] - max);
-            from[rank - 2] = s, from[rank - 1] = column;
-            sum += weight[s];
+            int64_t from[] = {at[0], at[1] / group, s, at[3]};
             result += weight[s] * v->real[ref_ravel(v, from)];
         }
         ref_set(out, i, sum == 0 ? 0 : result / sum, 0);

@@ -18,10 +18,14 @@ typedef struct record {
     uint8_t bytes[]; /* structure, sizes, plan */
 } record_t;
 
+/* Beyond this many bytes the oldest records go, however few there are. */
+#define RECORD_BYTES_MAX (256ull << 20)
+
 typedef struct record_list {
     dj_table_t table;
     record_t *newest, *oldest;
     uint32_t count;
+    uint64_t bytes;
 } record_list_t;
 
 struct dj_cache {
@@ -48,11 +52,17 @@ static void push_record(record_list_t *list, record_t *record)
     list->newest = record;
 }
 
+static size_t record_bytes(const record_t *record)
+{
+    return record->structure_size + record->sizes_size + record->plan_size;
+}
+
 static void drop_record(record_list_t *list, record_t *record)
 {
     unlink_record(list, record);
     dj_table_remove(&list->table, record->key);
     list->count--;
+    list->bytes -= record_bytes(record);
     free(record);
 }
 
@@ -69,7 +79,7 @@ static record_t *use_record(record_list_t *list, dj_hash_t key)
 static dj_status_t keep_record(record_list_t *list, uint32_t limit, const record_t *head,
                                const void *structure, const void *sizes, const void *plan)
 {
-    size_t bytes = head->structure_size + head->sizes_size + head->plan_size;
+    size_t bytes = record_bytes(head);
     record_t *record = malloc(sizeof *record + bytes);
     if (record == NULL)
         return dj_fail(DJ_ERR_MEMORY, "no memory to keep %zu bytes of a program", bytes);
@@ -87,7 +97,8 @@ static dj_status_t keep_record(record_list_t *list, uint32_t limit, const record
     }
     push_record(list, record);
     list->count++;
-    while (list->count > limit)
+    list->bytes += bytes;
+    while (list->count > limit || (list->bytes > RECORD_BYTES_MAX && list->count > 1))
         drop_record(list, list->oldest);
     return DJ_OK;
 }

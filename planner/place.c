@@ -1,9 +1,11 @@
-/* place.c - greedy placement in several orders, the best one kept.
+/* place.c - greedy placement in several orders, the best one kept and then improved.
  *
  * Each order takes the places one by one and puts each at the lowest offset where it meets nobody
  * of its time. By time is what an allocator would do and costs little; by size, and by size times
- * lifetime, are better where large and small mix. Quadratic orders are left out above
- * QUADRATIC_MAX places, and the work of the first is bounded too: past WORK_MAX comparisons the rest
+ * lifetime, are better where large and small mix. Where the best is above the most bytes alive at once,
+ * the place on top is moved to an earlier turn, again and again within IMPROVE_WORK comparisons (a few
+ * milliseconds); the choices are pseudo-random with a fixed seed, so a plan stays a pure function.
+ * Quadratic orders are left out above QUADRATIC_MAX places, and the work of the first is bounded too: past WORK_MAX comparisons the rest
  * is stacked on top, so that no program can hold a rank in its planner. */
 #include "planner/place.h"
 
@@ -12,10 +14,12 @@
 
 #define QUADRATIC_MAX 4096u
 #define WORK_MAX (1ull << 28)
+#define IMPROVE_WORK (1ull << 21)
 
 typedef struct orderer {
     const dj_place_t *places;
     uint32_t *order;   /* in which places are taken */
+    uint32_t *best;    /* the order that gave the offsets kept in `places` */
     uint32_t *settled; /* those with an offset, ascending by offset */
     uint32_t n_settled;
     uint64_t *offsets; /* of this attempt */
@@ -170,39 +174,104 @@ static int by_length(const void *a, const void *b, void *context)
     return way != 0 ? way : by_size(a, b, context);
 }
 
-static void try_orders(orderer_t *o, dj_place_t *places, uint32_t n_places, uint64_t *end_p)
+static void keep(orderer_t *o, dj_place_t *places, uint32_t n_places)
+{
+    memcpy(o->best, o->order, n_places * sizeof o->order[0]);
+    for (uint32_t i = 0; i < n_places; i++)
+        places[i].offset = o->offsets[i];
+}
+
+static uint64_t try_orders(orderer_t *o, dj_place_t *places, uint32_t n_places)
 {
     static int (*const orders[])(const void *, const void *, void *) = {by_time, by_size, by_area,
                                                                          by_length};
     uint32_t n_orders = n_places <= QUADRATIC_MAX ? sizeof orders / sizeof orders[0] : 1;
-    *end_p = UINT64_MAX;
+    uint64_t best = UINT64_MAX;
     for (uint32_t i = 0; i < n_orders; i++) {
         for (uint32_t j = 0; j < n_places; j++)
             o->order[j] = j;
         qsort_r(o->order, n_places, sizeof o->order[0], orders[i], places);
         o->by_time = i == 0;
         uint64_t end = attempt(o, n_places);
-        if (end >= *end_p)
-            continue;
-        *end_p = end;
-        for (uint32_t j = 0; j < n_places; j++)
-            places[j].offset = o->offsets[j];
+        if (end < best) {
+            best = end;
+            keep(o, places, n_places);
+        }
     }
+    return best;
+}
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state = *state * 6364136223846793005ull + 1442695040888963407ull;
+    return *state >> 33;
+}
+
+/* Moves a place that reaches the end to a random earlier turn. */
+static bool promote_top(orderer_t *o, const dj_place_t *places, uint32_t n_places, uint64_t end,
+                        uint64_t *state)
+{
+    for (uint32_t i = 1; i < n_places; i++) {
+        uint32_t number = o->order[i];
+        if (places[number].offset + places[number].bytes != end)
+            continue;
+        uint32_t turn = (uint32_t)(next_random(state) % i);
+        memmove(o->order + turn + 1, o->order + turn, (i - turn) * sizeof o->order[0]);
+        o->order[turn] = number;
+        return true;
+    }
+    return false;
+}
+
+static uint64_t improve(orderer_t *o, dj_place_t *places, uint32_t n_places, uint64_t end,
+                        uint64_t least)
+{
+    uint64_t work = 0, state = n_places;
+    o->by_time = false;
+    while (align_up(end) > least && n_places <= QUADRATIC_MAX && work < IMPROVE_WORK) {
+        memcpy(o->order, o->best, n_places * sizeof o->order[0]);
+        if (!promote_top(o, places, n_places, end, &state))
+            break;
+        uint64_t found = attempt(o, n_places);
+        work += o->work + n_places;
+        if (found <= end) {
+            end = found;
+            keep(o, places, n_places);
+        }
+    }
+    return end;
+}
+
+/* No placement ends lower, but for the padding of the place on top. */
+static dj_status_t least_end(const dj_place_t *places, uint32_t n_places, uint64_t base,
+                             uint64_t *least_p)
+{
+    uint32_t n_steps = 0;
+    for (uint32_t i = 0; i < n_places; i++)
+        n_steps = places[i].last >= n_steps ? places[i].last + 1 : n_steps;
+    dj_status_t status = dj_places_alive(places, n_places, n_steps, DJ_ALIGN_BYTES, least_p);
+    *least_p += base;
+    return status;
 }
 
 dj_status_t dj_places_assign(dj_place_t *places, uint32_t n_places, uint64_t base, uint64_t *end_p)
 {
     orderer_t o = {.places = places, .base = align_up(base)};
-    dj_status_t status = DJ_OK;
-    o.order = calloc(n_places + 1ull, sizeof o.order[0]);
-    o.settled = calloc(n_places + 1ull, sizeof o.settled[0]);
-    o.offsets = calloc(n_places + 1ull, sizeof o.offsets[0]);
-    if (o.order != NULL && o.settled != NULL && o.offsets != NULL)
-        try_orders(&o, places, n_places, end_p);
-    else
+    uint64_t least = 0, numbers = n_places + 1ull;
+    dj_status_t status = least_end(places, n_places, o.base, &least);
+    if (status != DJ_OK)
+        return status;
+    o.order = calloc(3 * numbers, sizeof o.order[0]);
+    o.offsets = calloc(numbers, sizeof o.offsets[0]);
+    if (o.order != NULL && o.offsets != NULL) {
+        o.settled = o.order + numbers;
+        o.best = o.settled + numbers;
+        uint64_t end = try_orders(&o, places, n_places);
+        *end_p = improve(&o, places, n_places, end, least);
+    } else {
         status = dj_fail(DJ_ERR_MEMORY, "no memory to place %u tensors", n_places);
+    }
     free(o.order);
-    free(o.settled);
     free(o.offsets);
     return status;
 }
@@ -312,14 +381,15 @@ dj_status_t dj_places_check(const dj_place_t *places, uint32_t n_places, uint64_
 }
 
 dj_status_t dj_places_alive(const dj_place_t *places, uint32_t n_places, uint32_t n_steps,
-                            uint64_t *bytes_p)
+                            uint64_t alignment, uint64_t *bytes_p)
 {
     uint64_t *change = calloc(n_steps + 1ull, sizeof *change), alive = 0, most = 0;
     if (change == NULL)
         return dj_fail(DJ_ERR_MEMORY, "no memory for %u steps", n_steps);
     for (uint32_t i = 0; i < n_places; i++) {
-        change[places[i].first] += places[i].bytes;
-        change[places[i].last + 1] -= places[i].bytes; /* wraps; the sums do not */
+        uint64_t bytes = (places[i].bytes + alignment - 1) / alignment * alignment;
+        change[places[i].first] += bytes;
+        change[places[i].last + 1] -= bytes; /* wraps; the sums do not */
     }
     for (uint32_t i = 0; i < n_steps; i++) {
         alive += change[i];

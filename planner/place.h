@@ -28,8 +28,8 @@ dj_status_t dj_places_assign(dj_place_t *places, uint32_t n_places, uint64_t bas
 /* Proves the rule above, alignment and base. DJ_ERR_CORRUPT names the pair; DJ_ERR_MEMORY. */
 dj_status_t dj_places_check(const dj_place_t *places, uint32_t n_places, uint64_t base);
 
-/* The most bytes alive at one step. DJ_ERR_MEMORY. */
+/* The most bytes alive at one step, each place rounded up to `alignment`. DJ_ERR_MEMORY. */
 dj_status_t dj_places_alive(const dj_place_t *places, uint32_t n_places, uint32_t n_steps,
-                            uint64_t *bytes_p);
+                            uint64_t alignment, uint64_t *bytes_p);
 
 #endif

@@ -66,7 +66,7 @@ static dj_status_t lower_bound(const dj_schedule_t *schedule, uint64_t workspace
 {
     uint64_t alive;
     dj_status_t status =
-        dj_places_alive(schedule->places, schedule->n_places, schedule->n_steps, &alive);
+        dj_places_alive(schedule->places, schedule->n_places, schedule->n_steps, 1, &alive);
     if (status == DJ_OK)
         *bound_p = alive > 0 ? align_up(workspace_bytes) + alive : workspace_bytes;
     return status;

@@ -306,32 +306,51 @@ static void rows_that_do_not_fold(void **state)
     case_close(&test);
 }
 
-/* mm(x, w) into x itself is staged; into a window with gaps, only the window changes. */
-static void targets(void **state)
+/* mm(x, w) into another window of x's own storage is staged, and exactly that window changes. */
+static void run_staged(dj_view_t x_view, dj_view_t target_view)
 {
     enum { N = 40 };
-    float x_data[N * N], before[N * N];
-    for (uint32_t i = 0; i < N * N; i++)
-        before[i] = x_data[i] = numbers[i + 9];
+    static float x_data[2 * N * N], before[2 * N * N], expected[2 * N * N];
     test_case_t test;
-    dj_view_t whole = dense(0, N, N), turned = transposed(whole);
-    for (uint32_t turn = 0; turn < 2; turn++) {
-        case_open(&test, device);
-        memcpy(x_data, before, sizeof(before));
-        dj_operand_t x = case_input(&test, DJ_CLASS_STATE, x_data, sizeof(x_data), whole);
-        dj_operand_t w = input(&test, 1001, whole), target = x;
-        target.view = turn ? turned : whole;
-        dj_arg_t args[] = {tensor_arg(&x), tensor_arg(&w)};
-        case_add(&test, DJ_OP_MM, args, 2, &target);
-        assert_int_equal(case_build(&test, NULL, 0), DJ_OK);
-        assert_int_not_equal(test.plan->steps[0].staging, DJ_OFFSET_NONE);
-        assert_int_equal(case_replay(&test), DJ_OK);
-        expectation_t e = {.a = before, .b = numbers + 1001, .a_view = whole, .b_view = whole,
-                           .c_view = target.view, .alpha = 1};
-        check(&e, x_data);
-        case_close(&test);
-    }
+    dj_view_t whole = dense(0, N, N);
+    for (uint32_t i = 0; i < 2 * N * N; i++)
+        before[i] = x_data[i] = numbers[i + 9];
+    case_open(&test, device);
+    dj_operand_t x = case_input(&test, DJ_CLASS_STATE, x_data, sizeof(x_data), x_view);
+    dj_operand_t w = input(&test, 1001, whole), target = x;
+    target.view = target_view;
+    dj_arg_t args[] = {tensor_arg(&x), tensor_arg(&w)};
+    case_add(&test, DJ_OP_MM, args, 2, &target);
+    assert_int_equal(case_build(&test, NULL, 0), DJ_OK);
+    assert_int_not_equal(test.plan->steps[0].staging, DJ_OFFSET_NONE);
+    assert_int_equal(case_replay(&test), DJ_OK);
+    expectation_t e = {.a = before, .b = numbers + 1001, .a_view = x_view, .b_view = whole,
+                       .c_view = target_view, .alpha = 1};
+    check(&e, x_data);
+    memcpy(expected, before, sizeof(before));
+    for (int64_t i = 0; i < N; i++)
+        for (int64_t j = 0; j < N; j++) {
+            int64_t at = i * target_view.strides[0] + j * target_view.strides[1];
+            expected[at] = x_data[at];
+        }
+    assert_memory_equal(x_data, expected, sizeof(expected));
+    case_close(&test);
+}
+
+static void results_that_overwrite_their_operand(void **state)
+{
+    int64_t sizes[] = {40, 40};
+    dj_view_t whole = dense(0, 40, 40);
+    run_staged(whole, whole);
+    run_staged(whole, transposed(whole));
+    run_staged(whole, strided(2, sizes, (int64_t[]){80, 2}));
+    run_staged(strided(2, sizes, (int64_t[]){80, 2}), strided(2, sizes, (int64_t[]){80, 1}));
+}
+
+static void windows_with_gaps(void **state)
+{
     for (uint32_t rows = 3; rows <= 35; rows += 32) {
+        test_case_t test;
         dj_view_t gaps = strided(2, (int64_t[]){rows, 6}, (int64_t[]){20, 3});
         dj_view_t a = dense(0, rows, 8), b = dense(0, 8, 6);
         memset(result, 0, 4096);
@@ -470,7 +489,8 @@ int main(void)
         cmocka_unit_test(a_zero_beta_ignores_what_it_multiplies),
         cmocka_unit_test(linear_of_any_rank),
         cmocka_unit_test(rows_that_do_not_fold),
-        cmocka_unit_test(targets),
+        cmocka_unit_test(results_that_overwrite_their_operand),
+        cmocka_unit_test(windows_with_gaps),
         cmocka_unit_test(a_weight_is_packed_once_and_its_pack_goes_with_it),
         cmocka_unit_test(a_pack_beyond_the_limit_is_refused),
         cmocka_unit_test(the_library_kept_nothing_of_the_arena),

@@ -15,6 +15,8 @@ DJINN, RUN, SERVER = (os.path.join(BIN, name) for name in ("djinn", "djinn-run",
 
 
 class Words(harness.LaunchTest):
+    foreign = True
+
     def test_wrong_use(self):
         for words in ([], ["nonsense"], ["info", "nonsense"], ["info", "--no-such"],
                       ["info", "--json", "--address"], ["info", "--json", "x"], ["config", "x"],
@@ -73,6 +75,8 @@ class Words(harness.LaunchTest):
 
 
 class RealRanks(harness.LaunchTest):
+    foreign = True
+
     def start_ranks(self, *argv, count):
         began = time.monotonic()
         server = self.start(*argv)

@@ -13,6 +13,8 @@ MPIRUN = ("mpirun", "--allow-run-as-root", "--oversubscribe")
 
 
 class Mpirun(harness.LaunchTest):
+    foreign = True
+
     def mpirun(self, count, *words):
         return self.start(*MPIRUN, "-np", str(count), SERVER, "--rank-program", ECHO, *words)
 

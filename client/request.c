@@ -378,6 +378,14 @@ dj_status_t dj_recorder_submit(dj_recorder_t *recorder, const djinn_fetch_t *fet
                        (unsigned)DJ_EXEC_FETCHES_MAX);
     if (!count && !request_p && !recorder->open && !recorder->closed)
         return DJ_OK;
+    /* What other threads recorded leaves first: ids must reach the rank in order. */
+    for (int i = 0; i < count && status == DJ_OK; i++) {
+        const djinn_storage_t *storage = fetches[i].tensor.storage;
+        if (storage && storage->recorder && storage->recorder != recorder)
+            status = dj_recorder_submit(storage->recorder, NULL, 0, NULL);
+    }
+    if (status != DJ_OK)
+        return status;
     if ((status = dj_request_create(djinn, &request)) != DJ_OK)
         return status;
     request->detached = request_p == NULL;

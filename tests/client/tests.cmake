@@ -20,3 +20,4 @@ function(dj_live_test source)
 endfunction()
 
 dj_live_test(client/test_requests.c TCP LIBS djinn_client)
+dj_live_test(client/test_honesty.c LIBS djinn_client)

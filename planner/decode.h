@@ -1,7 +1,7 @@
 /* decode.h - inside the planner: the state of one run of dj_graph_decode().
  *
- * Split over two files: graph_read.c turns bytes into arguments, graph.c turns arguments into nodes,
- * storages and bindings.
+ * Split over two files: graph_read.c turns bytes into arguments, graph.c turns arguments into
+ * nodes, storages and bindings.
  *
  * Every piece of memory a program can ask for is paid with at least one of its bytes, and the
  * counts are limited (program.h and below), so a decode is linear in its input. */

@@ -37,9 +37,15 @@ void dj_coordinator_report(dj_coordinator_t *coordinator, uint64_t connection,
     dj_worker_t *worker = find(coordinator, connection);
     if (!worker)
         return;
+    uint64_t now_ns = dj_clock_ns();
+    uint64_t before = worker->report.sessions, arrived = 0;
+    if (report->sessions > before)
+        arrived = report->sessions - before;
+    worker->granted -= arrived < worker->granted ? arrived : worker->granted;
+    if (now_ns - worker->granted_ns > DJ_NS_PER_S)
+        worker->granted = 0; /* they came and went between reports, or never came */
     worker->report = *report;
-    worker->granted = 0;
-    worker->heard_ns = dj_clock_ns();
+    worker->heard_ns = now_ns;
 }
 
 void dj_coordinator_lost(dj_coordinator_t *coordinator, uint64_t connection)
@@ -61,8 +67,10 @@ dj_worker_t *dj_coordinator_choose(dj_coordinator_t *coordinator)
         best = worker;
         best_load = load;
     }
-    if (best)
+    if (best) {
         best->granted++;
+        best->granted_ns = dj_clock_ns();
+    }
     return best;
 }
 

@@ -20,8 +20,8 @@ typedef struct dj_worker {
     uint64_t connection; /* 0: lost */
     dj_register_t about;
     dj_report_t report;
-    uint64_t granted; /* sessions granted since the last report */
-    uint64_t heard_ns;
+    uint64_t granted; /* sessions granted and in no report yet */
+    uint64_t granted_ns, heard_ns;
 } dj_worker_t;
 
 typedef struct dj_kept_plan {

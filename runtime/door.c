@@ -237,6 +237,7 @@ static bool welcome_plainly(dj_rank_t *rank, dj_connection_t *c)
                             .heartbeat_ms = (uint32_t)rank->config->heartbeat_ms,
                             .suspect_ms = (uint32_t)rank->config->suspect_ms,
                             .host = dj_host_identity()};
+    c->welcomed = true;
     return send_frame(rank, c, DJ_MESSAGE_WELCOME, &welcome, sizeof(welcome), NULL, 0);
 }
 
@@ -466,11 +467,11 @@ static void beat(dj_rank_t *rank, uint64_t now_ns)
         dj_connection_t *c = door->connections[i];
         bool late = c->greeted ? now_ns > dj_control_last_heard_ns(c->control) + suspect_ns
                                : now_ns > c->admitted_ns + DJ_HELLO_MS * DJ_NS_PER_MS;
-        if (c->role == DJ_ROLE_TOOL || c->waits_for_worker)
+        if (c->role == DJ_ROLE_TOOL || (c->greeted && !c->welcomed))
             late = now_ns > c->admitted_ns + 10 * DJ_NS_PER_S;
         if (late)
             end_connection(rank, c);
-        else if (c->greeted && !c->waits_for_worker)
+        else if (c->welcomed)
             send_frame(rank, c, DJ_MESSAGE_HEARTBEAT, &heartbeat, sizeof(heartbeat), NULL, 0);
     }
     if (!door->link)
@@ -506,6 +507,8 @@ static void drain_outbox(dj_rank_t *rank)
                                                     out->tail_bytes));
         if (alive && out->end)
             end_connection(rank, c);
+        else if (alive && out->type == DJ_MESSAGE_WELCOME)
+            c->welcomed = true;
         free(out);
     }
 }

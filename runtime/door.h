@@ -11,6 +11,7 @@ typedef struct dj_connection {
     uint8_t nonce[32];
     uint64_t admitted_ns;
     bool greeted, waits_for_worker;
+    bool welcomed; /* heartbeats begin after the WELCOME: it must be the hello's first answer */
     uint32_t role, uid;
     dj_hash_t device_class; /* of a worker */
 } dj_connection_t;

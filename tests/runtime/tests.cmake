@@ -4,3 +4,29 @@ add_library(test_server STATIC ${CMAKE_CURRENT_SOURCE_DIR}/runtime/server.c)
 target_compile_definitions(test_server PRIVATE DJINN_BIN="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}"
                            ALLOC_COUNT="$<TARGET_FILE:alloc_count>")
 target_link_libraries(test_server PUBLIC PkgConfig::JANSSON)
+
+# The client library's inside, for peers that are not what they should be.
+get_target_property(client_sources djinn_client SOURCES)
+list(TRANSFORM client_sources PREPEND ${CMAKE_SOURCE_DIR}/client/)
+add_library(djinn_inside STATIC ${client_sources})
+target_link_libraries(djinn_inside PUBLIC dj_comm dj_planner dj_base Threads::Threads)
+add_executable(test_peer ${CMAKE_CURRENT_SOURCE_DIR}/runtime/peer.c)
+target_link_libraries(test_peer PRIVATE djinn_inside)
+
+# dj_processes_test(<name> <label> <file> <class>): Python's standard library drives real processes.
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+function(dj_processes_test name label file class)
+  add_test(NAME runtime_${name}
+           COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/runtime/${file} ${class})
+  set_tests_properties(runtime_${name} PROPERTIES LABELS ${label} SKIP_RETURN_CODE 77 TIMEOUT 90
+                       ENVIRONMENT "LIVE_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+  if(NOT "${CMAKE_C_FLAGS}" MATCHES "fsanitize")
+    add_test(NAME runtime_${name}_poison
+             COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/runtime/${file} ${class})
+    set_tests_properties(
+      runtime_${name}_poison PROPERTIES LABELS ${label} SKIP_RETURN_CODE 77 TIMEOUT 90 ENVIRONMENT
+      "LIVE_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};LIVE_POISON=1;LIVE_PRELOAD=$<TARGET_FILE:alloc_count>")
+  endif()
+endfunction()
+dj_processes_test(mpirun mpi test_workers.py Mpirun)
+dj_processes_test(plans unit test_workers.py Plans)

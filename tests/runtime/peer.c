@@ -1,0 +1,201 @@
+/* peer.c - a client in a process of its own, told what to do line by line; for tests that kill, stop or cut.
+ *
+ * Each line on standard input gets one line back: "ok ..." or "error STATUS sentence". DJINN_ADDRESS and
+ * DJINN_TOKEN name the server. Commands:
+ *   connect             ok RANK INCARNATION SESSION GENERATION
+ *   add COUNT           COUNT checked requests of one small sum: ok MISSES RESIZES HITS
+ *   add COUNT SIZE      the same with SIZE elements
+ *   work MS             small checked requests for MS milliseconds: ok COUNT
+ *   hold BYTES          a tensor of zeros that stays
+ *   load PATH NAME      a weight that stays: ok BYTES
+ *   busy PRODUCTS       a long request is sent and not waited for
+ *   await MS            until the connection is known to be dead: ok ELAPSED_MS, and then the error
+ *   alive               what djinn_alive() says
+ *   cut                 shuts the control connection down, stays
+ *   close               closes the connection
+ * Linked with the library's inside for rank, incarnation and session; all else is public. */
+#include <arpa/inet.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "client/client.h"
+
+static djinn_t *djinn;
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static int failed(int status)
+{
+    if (status != DJINN_OK)
+        printf("error %s %s\n", djinn_status_name(status), djinn_error());
+    return status != DJINN_OK;
+}
+
+static djinn_arg_t of(const djinn_tensor_t *tensor)
+{
+    return (djinn_arg_t){.kind = DJINN_ARG_TENSOR, .value.tensors = tensor};
+}
+
+/* a + a, checked. */
+static int add(int64_t n)
+{
+    djinn_tensor_t a, sum;
+    float *values = malloc((size_t)n * 4), *back = malloc((size_t)n * 4);
+    for (int64_t i = 0; i < n; i++)
+        values[i] = (float)i + 1;
+    int status = djinn_upload(djinn, DJINN_FLOAT32, 1, &n, values, 0, &a);
+    if (status == DJINN_OK) {
+        djinn_arg_t args[] = {of(&a), of(&a), {.kind = DJINN_ARG_INT_SCALAR, .value.integer = 1}};
+        status = djinn_record(djinn, djinn_op("aten::add.Tensor"), args, 3, &sum);
+        if (status == DJINN_OK) {
+            status = djinn_fetch(djinn, &sum, back, (uint64_t)n * 4);
+            djinn_release(sum.storage);
+        }
+        djinn_release(a.storage);
+    }
+    for (int64_t i = 0; i < n && status == DJINN_OK; i++)
+        if (back[i] != 2 * values[i]) {
+            printf("error WRONG element %lld is %g\n", (long long)i, back[i]);
+            exit(3);
+        }
+    free(values);
+    free(back);
+    return status;
+}
+
+static void adds(int count, int64_t n)
+{
+    djinn_stats_t before, after;
+    djinn_stats(djinn, &before);
+    for (int i = 0; i < count; i++)
+        if (failed(add(n)))
+            return;
+    djinn_stats(djinn, &after);
+    printf("ok %llu %llu %llu\n", (unsigned long long)(after.plan_misses - before.plan_misses),
+           (unsigned long long)(after.plan_resizes - before.plan_resizes),
+           (unsigned long long)(after.plan_hits - before.plan_hits));
+}
+
+static void work(int ms)
+{
+    uint64_t end_ms = now_ms() + (uint64_t)ms;
+    int count = 0;
+    for (; now_ms() < end_ms; count++)
+        if (failed(add(16 + count % 3)))
+            return;
+    printf("ok %d\n", count);
+}
+
+static void hold(int64_t bytes)
+{
+    djinn_tensor_t kept;
+    void *zeros = calloc(1, (size_t)bytes);
+    if (!failed(djinn_upload(djinn, DJINN_UINT8, 1, &bytes, zeros, 0, &kept)) &&
+        !failed(djinn_synchronize(djinn)))
+        printf("ok\n");
+    free(zeros);
+}
+
+static void load(const char *path, const char *name)
+{
+    djinn_tensor_t weight;
+    if (!failed(djinn_load(djinn, path, name, &weight)))
+        printf("ok %llu\n", (unsigned long long)djinn_storage_bytes(weight.storage));
+}
+
+static void busy(int products)
+{
+    enum { SIDE = 1024 };
+    djinn_tensor_t m, out;
+    djinn_arg_t full[] = {
+        {.kind = DJINN_ARG_INTS, .count = 2, .value.integers = (int64_t[]){SIDE, SIDE}},
+        {.kind = DJINN_ARG_REAL_SCALAR, .value.real = 1.0 / SIDE},
+        {.kind = DJINN_ARG_INT, .value.integer = DJINN_FLOAT32}};
+    int status = djinn_record(djinn, djinn_op("djinn::full"), full, 3, &m);
+    for (int i = 0; i < products && status == DJINN_OK; i++) {
+        djinn_arg_t mm[] = {of(i ? &out : &m), of(&m)};
+        status = djinn_record(djinn, djinn_op("aten::mm"), mm, 2, &out);
+    }
+    if (!failed(status) && !failed(djinn_flush(djinn)))
+        printf("ok\n");
+}
+
+static void await_death(int ms)
+{
+    uint64_t began_ms = now_ms();
+    int status;
+    while ((status = djinn_alive(djinn)) == DJINN_OK && now_ms() < began_ms + (uint64_t)ms)
+        poll(NULL, 0, 1);
+    printf("ok %llu %s %s\n", (unsigned long long)(now_ms() - began_ms),
+           djinn_status_name(status), djinn_error());
+}
+
+/* The socket whose other end is the rank's control port. */
+static void cut(void)
+{
+    const char *colon = strrchr(djinn->peer, ':');
+    for (int fd = 3; fd < 1024; fd++) {
+        struct sockaddr_in peer;
+        socklen_t size = sizeof(peer);
+        if (getpeername(fd, (struct sockaddr *)&peer, &size) == 0 && peer.sin_family == AF_INET &&
+            colon && ntohs(peer.sin_port) == atoi(colon + 1)) {
+            printf(shutdown(fd, SHUT_RDWR) == 0 ? "ok\n" : "error SYSTEM shutdown\n");
+            return;
+        }
+    }
+    printf("error SYSTEM no control socket found\n");
+}
+
+static void connect_now(void)
+{
+    if (!failed(djinn_connect(NULL, &djinn)))
+        printf("ok %u %u %llu %u\n", djinn->rank, djinn->incarnation,
+               (unsigned long long)djinn->session, djinn->generation);
+}
+
+static void obey(char *line)
+{
+    char word[16] = "", text[4096] = "", more[512] = "";
+    sscanf(line, "%15s %4095s %511s", word, text, more);
+    if (strcmp(word, "connect") == 0)
+        connect_now();
+    else if (!djinn)
+        printf("error INVALID not connected\n");
+    else if (strcmp(word, "add") == 0)
+        adds(atoi(text), more[0] ? atoi(more) : 16);
+    else if (strcmp(word, "work") == 0)
+        work(atoi(text));
+    else if (strcmp(word, "hold") == 0)
+        hold(atoll(text));
+    else if (strcmp(word, "load") == 0)
+        load(text, more);
+    else if (strcmp(word, "busy") == 0)
+        busy(atoi(text));
+    else if (strcmp(word, "await") == 0)
+        await_death(atoi(text));
+    else if (strcmp(word, "alive") == 0 && !failed(djinn_alive(djinn)))
+        printf("ok\n");
+    else if (strcmp(word, "cut") == 0)
+        cut();
+    else if (strcmp(word, "close") == 0)
+        djinn_close(djinn), djinn = NULL, printf("ok\n");
+}
+
+int main(void)
+{
+    char line[8192];
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    while (fgets(line, sizeof(line), stdin))
+        obey(line);
+    djinn_close(djinn);
+    return 0;
+}

@@ -1,4 +1,6 @@
 """djinn-server under launchers: mpirun with PMIx, and launchers without it, played by their variables."""
+import ast
+import json
 import os
 import shutil
 import signal
@@ -6,6 +8,7 @@ import sys
 import time
 
 import harness
+import nodes
 from harness import BIN, ECHO, greeting, until
 
 SERVER = os.path.join(BIN, "djinn-server")
@@ -127,6 +130,53 @@ class Played(harness.LaunchTest):
                 self.assertIn(told, err)
 
 
+class SeveralNodes(harness.LaunchTest):
+    """Two tasks on each of two nodes, by Slurm's variables, over a real network between them."""
+    foreign = True
+
+    def setUp(self):
+        super().setUp()
+        self.nodes = nodes.Nodes(2)
+        self.addCleanup(self.nodes.close)
+
+    def start_tasks(self, *words):
+        tasks = []
+        for rank in range(4):
+            env = dict(self.env, SLURM_JOB_ID="78", SLURM_STEP_ID="3", SLURM_PROCID=str(rank),
+                       SLURM_STEP_NUM_TASKS="4", SLURM_LOCALID=str(rank % 2),
+                       SLURM_NODEID=str(rank // 2), SLURM_STEP_TASKS_PER_NODE="2(x2)")
+            tasks.append(self.start(*self.nodes.on(rank // 2, SERVER, *words), env=env))
+        return tasks, [task.wait_ready(1)[rank] for rank, task in enumerate(tasks)]
+
+    def greeting_from(self, node, address):
+        script = f"import harness; print(harness.greeting('{address}'))"
+        env = dict(self.env, PYTHONPATH=os.path.dirname(os.path.abspath(__file__)), LAUNCH_BIN=BIN)
+        code, out, err = self.finish(*self.nodes.on(node, sys.executable, "-c", script), env=env)
+        self.assertEqual(code, 0, err)
+        return ast.literal_eval(out)
+
+    def test_each_listens_where_the_others_reach_it(self):
+        tasks, endpoints = self.start_tasks("--rank-program", ECHO)
+        for rank, endpoint in enumerate(endpoints):
+            self.assertEqual(endpoint.split(":")[0], self.nodes.addresses[rank // 2])
+            told = self.greeting_from(1 - rank // 2, endpoint)
+            self.assertEqual((told["rank"], told["ranks"], told["coordinator"]),
+                             (str(rank), "4", endpoints[0]))
+        self.assertEqual([task.end() for task in reversed(tasks)], [0] * 4)
+
+    def test_real_ranks_find_each_other(self):
+        _, endpoints = self.start_tasks()
+        djinn = self.nodes.on(1, os.path.join(BIN, "djinn"), "info", "--json", "--address",
+                              endpoints[0])
+
+        def look():
+            code, out, err = self.finish(*djinn)
+            self.assertEqual(code, 0, err)
+            return sorted(rank["endpoint"] for rank in json.loads(out)["ranks"]
+                          if rank["state"] == "serving") == sorted(endpoints)
+        until(look, "four ranks serving")
+
+
 def os_parent(pid):
     with open(f"/proc/{pid}/stat") as file:
         return int(file.read().rsplit(")", 1)[1].split()[1])
@@ -134,5 +184,7 @@ def os_parent(pid):
 
 if __name__ == "__main__":
     if "Mpirun" in sys.argv and not shutil.which("mpirun"):
+        sys.exit(77)
+    if "SeveralNodes" in sys.argv and not nodes.possible():
         sys.exit(77)
     harness.main()

@@ -12,7 +12,16 @@
 #define COLUMNS 4     /* results reduced at once, [n, k] */
 #define GRAIN 64      /* columns: a multiple of every vector and cache line */
 #define STRIP 1024    /* columns whose sums stay in the first-level cache for four rows */
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX2__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
 #define INLINE static inline __attribute__((always_inline))
+
+typedef float vector_t __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 INLINE void sweep_lines(const dj_gemv_t *g, int64_t rows, int64_t lines, int64_t line,
                         int64_t first, int64_t end)
@@ -44,22 +53,29 @@ INLINE void sweep(const dj_gemv_t *g, int64_t rows, int64_t first, int64_t end)
         sweep_lines(g, rows, 1, line, first, end);
 }
 
-/* B as [n, k]: `columns` results from column j on. */
+/* B as [n, k]: `columns` results from column j on. The lines of the next turn are fetched ahead: a
+ * fetch past the end of B is harmless. */
 INLINE void reduce(const dj_gemv_t *g, int64_t rows, int64_t columns, int64_t j)
 {
-    const float *b = g->b + j * g->b_line;
+    const float *b = g->b + j * g->b_line, *next = b + columns * g->b_line;
+    int64_t whole = g->k / LANES * LANES;
     for (int64_t r = 0; r < rows; r++) {
         const float *a = g->a + r * g->a_row;
-        float sum[COLUMNS] = {0};
+        vector_t sum[COLUMNS] = {{0}};
+        for (int64_t l = 0; l < whole; l += LANES)
+            for (int64_t i = 0; i < columns; i++) {
+                if (r == 0)
+                    __builtin_prefetch(next + i * g->b_line + l);
+                sum[i] += *(const vector_t *)(a + l) * *(const vector_t *)(b + i * g->b_line + l);
+            }
         for (int64_t i = 0; i < columns; i++) {
-            float total = 0;
-#pragma omp simd reduction(+ : total)
-            for (int64_t l = 0; l < g->k; l++)
+            float total = g->bias ? g->bias[j + i] : 0;
+            for (int64_t l = 0; l < LANES; l++)
+                total += sum[i][l];
+            for (int64_t l = whole; l < g->k; l++)
                 total += a[l] * b[i * g->b_line + l];
-            sum[i] = total;
+            g->c[r * g->c_row + j + i] = total;
         }
-        for (int64_t i = 0; i < columns; i++)
-            g->c[r * g->c_row + j + i] = sum[i] + (g->bias ? g->bias[j + i] : 0);
     }
 }
 

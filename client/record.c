@@ -395,19 +395,6 @@ static int target_argument(const dj_building_t *building, const djinn_tensor_t *
     return -1;
 }
 
-static dj_status_t check_target(const char *name, const djinn_tensor_t *target,
-                                const dj_view_t *inferred)
-{
-    char want[192], have[192];
-    dj_view_t view;
-    dj_view_of_tensor(target, &view);
-    if (dj_view_same_shape(&view, inferred))
-        return DJ_OK;
-    return dj_fail(DJ_ERR_SHAPE, "%s gives %s, the target is %s", name,
-                   dj_view_format(inferred, want, sizeof(want)),
-                   dj_view_format(&view, have, sizeof(have)));
-}
-
 static dj_status_t append_op(dj_recorder_t *recorder, dj_building_t *building,
                              const dj_op_info_t *info, const djinn_tensor_t *target,
                              const dj_view_t *views, djinn_tensor_t *outs)
@@ -465,7 +452,7 @@ dj_status_t dj_recorder_record(dj_recorder_t *recorder, int op, const djinn_arg_
             return dj_fail(DJ_ERR_INVALID, "%s: the target is of another connection", info->name);
         dj_view_of_tensor(target, &view);
         if ((status = dj_view_check(&view, target->storage->bytes)) != DJ_OK ||
-            (status = check_target(info->name, target, &views[0])) != DJ_OK)
+            (status = dj_op_check_target((uint16_t)op, &views[0], &view)) != DJ_OK)
             return status;
     }
     return append_op(recorder, &building, info, target, views, outs);

@@ -70,15 +70,16 @@ dj_status_t dj_host_copy_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
     return dj_copy_make(copy, &dj_host_operand(kernel->node, 0)->view, &kernel->node->outs[0].view);
 }
 
-/* --- empty: its content is whatever lies there --- */
+/* --- empty: zeros, because what lies in Stack was another session's --- */
 
-static void run_nothing(const dj_host_kernel_t *kernel, const dj_host_run_t *run)
+static void run_empty(const dj_host_kernel_t *kernel, const dj_host_run_t *run)
 {
+    memset(run->outs[0], 0, dj_view_extent_bytes(&kernel->node->outs[0].view));
 }
 
 dj_status_t dj_host_empty_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
 {
-    kernel->run = run_nothing;
+    kernel->run = run_empty;
     return DJ_OK;
 }
 

@@ -18,7 +18,8 @@ import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULT = os.path.join(HERE, "..", "build", "gpt2-124m-seed0")
-PROMPT_SEED, PROMPT_TOKENS, BLOCK_SCALE = 1, 16, 4.0
+PROMPT_SEED, PROMPT_TOKENS = 1, 16
+BLOCK_SCALE = 4.0  # at 768 features
 
 
 def save_checkpoint(folder, small):
@@ -30,7 +31,7 @@ def save_checkpoint(folder, small):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".h." in name and parameter.dim() == 2:
-                parameter.mul_(BLOCK_SCALE)
+                parameter.mul_(BLOCK_SCALE * (768 / model.config.n_embd) ** 0.5)
     partial = f"{folder}.{os.getpid()}"
     model.save_pretrained(partial)
     os.rename(partial, folder)

@@ -39,6 +39,18 @@ struct Guard final : c10::impl::NoOpDeviceGuardImpl<kDevice> {
     {
         return {kDevice, 0};
     }
+    c10::Stream getStream(c10::Device) const noexcept override
+    {
+        return c10::Stream(c10::Stream::DEFAULT, {kDevice, 0});
+    }
+    c10::Stream getDefaultStream(c10::Device) const override
+    {
+        return c10::Stream(c10::Stream::DEFAULT, {kDevice, 0});
+    }
+    c10::Stream exchangeStream(c10::Stream) const noexcept override
+    {
+        return c10::Stream(c10::Stream::DEFAULT, {kDevice, 0});
+    }
     /* One stream, in order, whichever thread records: so an event has happened when it is asked for. */
     void record(void **, const c10::Stream &, c10::DeviceIndex, c10::EventFlag) const override {}
     void block(void *, const c10::Stream &) const override {}

@@ -187,7 +187,7 @@ static void fill_wire(dj_operation_t *operation, uint64_t id, bool echo)
         dj_wire_t wire;
     } message = {
         {.magic = DJ_HEADER_MAGIC, .version = DJ_PROTOCOL_VERSION, .type = DJ_MESSAGE_WIRE},
-        {.endpoint = id, .echo = echo}};
+        {.endpoint = id, .sender = operation->comm->address_hash, .echo = echo}};
     memcpy(operation->header, &message, sizeof(message));
     operation->header_bytes = sizeof(message);
     operation->payload_bytes = 0;
@@ -220,10 +220,37 @@ static dj_endpoint_t *find_by_id(dj_comm_t *comm, uint64_t id)
     return NULL;
 }
 
+/* A passive endpoint of the caller, if one waits; a call that comes too early is remembered. */
+static void take_call(dj_comm_t *comm, dj_hash_t sender)
+{
+    for (dj_endpoint_t *at = comm->endpoints; at; at = at->next) {
+        if (!at->closed && !at->called && dj_hash_equal(at->peer, sender)) {
+            at->called = true;
+            comm->attention = true;
+            return;
+        }
+    }
+    comm->early_callers[comm->early_at++ % DJ_EARLY_CALLERS] = sender;
+}
+
+static bool called_early(dj_comm_t *comm, dj_hash_t peer)
+{
+    static const dj_hash_t nobody;
+    for (int i = 0; i < DJ_EARLY_CALLERS; ++i) {
+        if (dj_hash_equal(comm->early_callers[i], peer)) {
+            comm->early_callers[i] = nobody;
+            return true;
+        }
+    }
+    return false;
+}
+
 void dj_endpoint_wired(dj_comm_t *comm, const dj_header_t *header, const dj_wire_t *wire,
                        ucp_ep_h reply_to)
 {
     if (!wire->echo) {
+        if (comm->options.passive)
+            take_call(comm, wire->sender);
         if (reply_to)
             send_wire(comm, reply_to, wire->endpoint, true);
         return;
@@ -272,28 +299,34 @@ static dj_status_t begin_flush(dj_endpoint_t *endpoint)
     return dj_ucx_status(UCS_PTR_STATUS(result));
 }
 
-static dj_status_t connect_ucp(dj_endpoint_t *endpoint, const void *address, uint32_t address_bytes)
+static dj_status_t connect_ucp(dj_endpoint_t *endpoint)
 {
-    void *ucp_address;
-    dj_status_t status = dj_address_unwrap(address, address_bytes, &ucp_address);
-    if (status != DJ_OK)
-        return status;
     const ucp_ep_params_t parameters = {
         .field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
                       UCP_EP_PARAM_FIELD_ERR_HANDLER,
-        .address = ucp_address,
+        .address = endpoint->ucp_address,
         .err_mode = UCP_ERR_HANDLING_MODE_PEER,
         .err_handler = {.cb = on_error, .arg = endpoint},
     };
     ucs_status_t result = ucp_ep_create(endpoint->comm->worker, &parameters, &endpoint->ucp);
-    free(ucp_address);
     if (result == UCS_OK)
-        return DJ_OK;
+        return dj_table_put(&endpoint->comm->by_ucp, dj_key_u64((uintptr_t)endpoint->ucp),
+                            endpoint);
     endpoint->ucp = NULL;
-    return dj_fail(DJ_ERR_CONNECT,
-                   "ucx finds no transport to the peer: %s; compare ucx_info -d on "
-                   "both sides",
+    return dj_fail(DJ_ERR_CONNECT, "ucx finds no transport to the peer: %s; compare ucx_info -d on "
+                                   "both sides",
                    ucs_status_string(result));
+}
+
+/* The first message and the flush behind it. */
+static dj_status_t begin_wiring(dj_endpoint_t *endpoint)
+{
+    dj_status_t status = connect_ucp(endpoint);
+    if (status == DJ_OK)
+        status = send_wire(endpoint->comm, endpoint->ucp, endpoint->id, false);
+    if (status == DJ_OK)
+        status = begin_flush(endpoint);
+    return status;
 }
 
 dj_status_t dj_endpoint_create(dj_comm_t *comm, const void *address, uint32_t address_bytes,
@@ -302,23 +335,24 @@ dj_status_t dj_endpoint_create(dj_comm_t *comm, const void *address, uint32_t ad
     dj_endpoint_t *endpoint = calloc(1, sizeof(*endpoint));
     if (!endpoint)
         return dj_fail(DJ_ERR_MEMORY, "no memory for an endpoint");
-    endpoint->comm = comm;
-    endpoint->id = ++comm->next_id;
-    endpoint->outstanding.next = endpoint->outstanding.previous = &endpoint->outstanding;
-    endpoint->queue_last_p = &endpoint->queue;
-    dj_status_t status = connect_ucp(endpoint, address, address_bytes);
-    if (status == DJ_OK)
-        status = dj_table_put(&comm->by_ucp, dj_key_u64((uintptr_t)endpoint->ucp), endpoint);
-    if (status != DJ_OK && !endpoint->ucp) {
+    dj_status_t status = dj_address_unwrap(address, address_bytes, &endpoint->ucp_address);
+    if (status != DJ_OK) {
         free(endpoint);
         return status;
     }
+    endpoint->comm = comm;
+    endpoint->id = ++comm->next_id;
+    endpoint->peer = dj_hash_of(address, address_bytes);
+    endpoint->outstanding.next = endpoint->outstanding.previous = &endpoint->outstanding;
+    endpoint->queue_last_p = &endpoint->queue;
     endpoint->next = comm->endpoints;
     comm->endpoints = endpoint;
-    if (status == DJ_OK)
-        status = send_wire(comm, endpoint->ucp, endpoint->id, false);
-    if (status == DJ_OK)
-        status = begin_flush(endpoint);
+    if (comm->options.passive) {
+        endpoint->called = called_early(comm, endpoint->peer);
+        comm->attention = comm->attention || endpoint->called;
+    } else {
+        status = begin_wiring(endpoint);
+    }
     if (status != DJ_OK) {
         dj_endpoint_close(endpoint);
         return status;
@@ -399,9 +433,11 @@ static void force_down(dj_endpoint_t *endpoint)
         .op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS,
         .flags = UCP_EP_CLOSE_FLAG_FORCE,
     };
-    dj_table_remove(&endpoint->comm->by_ucp, dj_key_u64((uintptr_t)endpoint->ucp));
     endpoint->state = DJ_ENDPOINT_DRAINING;
     endpoint->drain_from_ns = dj_clock_ns();
+    if (!endpoint->ucp)
+        return;
+    dj_table_remove(&endpoint->comm->by_ucp, dj_key_u64((uintptr_t)endpoint->ucp));
     ucs_status_ptr_t result = ucp_ep_close_nbx(endpoint->ucp, &parameters);
     endpoint->ucp = NULL;
     endpoint->closing = UCS_PTR_IS_ERR(result) ? NULL : result;
@@ -421,8 +457,17 @@ static bool drained(dj_endpoint_t *endpoint, uint64_t now_ns)
     return endpoint->drain_rounds >= DRAIN_ROUNDS && now_ns - endpoint->drain_from_ns >= DRAIN_NS;
 }
 
+void dj_endpoint_free(dj_endpoint_t *endpoint)
+{
+    free(endpoint->ucp_address);
+    free(endpoint);
+}
+
 bool dj_endpoint_tend(dj_endpoint_t *endpoint, uint64_t now_ns)
 {
+    if (endpoint->state == DJ_ENDPOINT_WIRING && endpoint->called && !endpoint->ucp &&
+        begin_wiring(endpoint) != DJ_OK)
+        fail(endpoint);
     if (endpoint->state == DJ_ENDPOINT_WIRING && endpoint->flushed && endpoint->echoed)
         post_queue(endpoint);
     if (endpoint->state == DJ_ENDPOINT_FAILED) {

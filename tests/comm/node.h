@@ -40,6 +40,7 @@ static int node_number = -1;
 
 typedef struct node {
     int number, count;
+    bool passive; /* set it before node_open() */
     transport_t transport;
     int links[NODES_MAX]; /* a socket to each other node; its EOF tells of a death */
     dj_comm_t *comm;
@@ -68,6 +69,7 @@ static inline void node_open(node_t *node, dj_message_fn_t handler)
 {
     const dj_comm_options_t options = {.shared_memory = node->transport == TRANSPORT_SHM,
                                        .loopback_only = node->transport == TRANSPORT_LOOPBACK,
+                                       .passive = node->passive,
                                        .on_message = handler,
                                        .context = node};
     CHECK(dj_comm_create(&options, &node->comm) == DJ_OK);

@@ -48,6 +48,7 @@ typedef struct scratch {
     float *scores;  /* [BLOCK_ROWS][keys_padded] */
     float *queries; /* [BLOCK_ROWS][depth], scaled */
     float *result;  /* [BLOCK_ROWS][value_padded] */
+    float *added;   /* [keys_padded]: a row of the mask */
 } scratch_t;
 
 static int64_t round_up(int64_t n, int64_t to)
@@ -116,22 +117,19 @@ static void product(int64_t rows, int64_t n, int64_t k, const float *a, int64_t 
 
 /* --- bringing operands into shape --- */
 
-typedef float quad_t __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int quad_index_t __attribute__((vector_size(16)));
-
 /* Four rows of four become four columns. */
 static inline void turn_quad(const float *from, int64_t from_row, float *to, int64_t to_row)
 {
-    quad_t a = *(const quad_t *)from, b = *(const quad_t *)(from + from_row);
-    quad_t c = *(const quad_t *)(from + 2 * from_row), d = *(const quad_t *)(from + 3 * from_row);
-    quad_t ab = __builtin_shuffle(a, b, (quad_index_t){0, 4, 1, 5});
-    quad_t ab_high = __builtin_shuffle(a, b, (quad_index_t){2, 6, 3, 7});
-    quad_t cd = __builtin_shuffle(c, d, (quad_index_t){0, 4, 1, 5});
-    quad_t cd_high = __builtin_shuffle(c, d, (quad_index_t){2, 6, 3, 7});
-    *(quad_t *)to = __builtin_shuffle(ab, cd, (quad_index_t){0, 1, 4, 5});
-    *(quad_t *)(to + to_row) = __builtin_shuffle(ab, cd, (quad_index_t){2, 3, 6, 7});
-    *(quad_t *)(to + 2 * to_row) = __builtin_shuffle(ab_high, cd_high, (quad_index_t){0, 1, 4, 5});
-    *(quad_t *)(to + 3 * to_row) = __builtin_shuffle(ab_high, cd_high, (quad_index_t){2, 3, 6, 7});
+    dj_quad_t a = *(const dj_quad_t *)from, b = *(const dj_quad_t *)(from + from_row);
+    dj_quad_t c = *(const dj_quad_t *)(from + 2 * from_row), d = *(const dj_quad_t *)(from + 3 * from_row);
+    dj_quad_t ab = __builtin_shuffle(a, b, (dj_quad_mask_t){0, 4, 1, 5});
+    dj_quad_t ab_high = __builtin_shuffle(a, b, (dj_quad_mask_t){2, 6, 3, 7});
+    dj_quad_t cd = __builtin_shuffle(c, d, (dj_quad_mask_t){0, 4, 1, 5});
+    dj_quad_t cd_high = __builtin_shuffle(c, d, (dj_quad_mask_t){2, 6, 3, 7});
+    *(dj_quad_t *)to = __builtin_shuffle(ab, cd, (dj_quad_mask_t){0, 1, 4, 5});
+    *(dj_quad_t *)(to + to_row) = __builtin_shuffle(ab, cd, (dj_quad_mask_t){2, 3, 6, 7});
+    *(dj_quad_t *)(to + 2 * to_row) = __builtin_shuffle(ab_high, cd_high, (dj_quad_mask_t){0, 1, 4, 5});
+    *(dj_quad_t *)(to + 3 * to_row) = __builtin_shuffle(ab_high, cd_high, (dj_quad_mask_t){2, 3, 6, 7});
 }
 
 /* Keys [keys][depth] into [depth][keys_padded], the padding zero. */
@@ -166,67 +164,57 @@ static void values_pack(const attention_t *t, const float *value, float *values)
 static void queries_take(const attention_t *t, const float *query, int64_t rows, float scale,
                          float *queries)
 {
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t d = 0; d < t->depth; d++)
-            queries[r * t->depth + d] =
-                scale * query[r * t->query.strides[2] + d * t->query.strides[3]];
+    int64_t stride = t->query.strides[3];
+    for (int64_t r = 0; r < rows; r++, query += t->query.strides[2], queries += t->depth)
+        if (stride == 1)
+            for (int64_t d = 0; d < t->depth; d++)
+                queries[d] = scale * query[d];
+        else
+            for (int64_t d = 0; d < t->depth; d++)
+                queries[d] = scale * query[d * stride];
 }
 
 /* --- one row of scores --- */
 
-static void mask_apply(const attention_t *t, const char *mask, int64_t n, float *row)
+/* A row of the mask as numbers to add, minus infinity from n to padded. */
+static void mask_read(const attention_t *t, const char *mask, int64_t n, int64_t padded, float *added)
 {
     int64_t stride = t->mask.strides[3];
-    if (t->mask_is_bool) {
-        const uint8_t *keep = (const uint8_t *)mask;
-        for (int64_t s = 0; s < n; s++)
-            row[s] = keep[s * stride] ? row[s] : -INFINITY;
-        return;
-    }
+    const uint8_t *keep = (const uint8_t *)mask;
     const float *add = (const float *)mask;
-    if (stride == 1)
+    if (t->mask_is_bool && stride == 1)
         for (int64_t s = 0; s < n; s++)
-            row[s] += add[s];
+            added[s] = keep[s] ? 0 : -INFINITY;
+    else if (t->mask_is_bool)
+        for (int64_t s = 0; s < n; s++)
+            added[s] = keep[s * stride] ? 0 : -INFINITY;
     else
         for (int64_t s = 0; s < n; s++)
-            row[s] += add[s * stride];
+            added[s] = add[s * stride];
+    for (int64_t s = n; s < padded; s++)
+        added[s] = -INFINITY;
 }
 
-static float row_max(const float *row, int64_t n)
+/* Scores, with the mask added where there is one, become exponentials, zero from n to padded (a multiple
+ * of DJ_LANES); returns 1 / sum, 0 where nothing is attended. */
+static float row_weigh(float *row, const float *added, int64_t n, int64_t padded)
 {
-    float lane[DJ_LANES];
-    for (int64_t j = 0; j < DJ_LANES; j++)
-        lane[j] = -INFINITY;
-    int64_t s = 0;
-    for (; s + DJ_LANES <= n; s += DJ_LANES)
-        for (int64_t j = 0; j < DJ_LANES; j++)
-            lane[j] = row[s + j] > lane[j] ? row[s + j] : lane[j];
-    for (int64_t j = 0; s < n; s++, j++)
-        lane[j] = row[s] > lane[j] ? row[s] : lane[j];
-    float max = lane[0];
-    for (int64_t j = 1; j < DJ_LANES; j++)
-        max = lane[j] > max ? lane[j] : max;
-    return max;
-}
-
-/* Scores become exponentials, zero from n to padded; returns 1 / sum, 0 where nothing is attended. */
-static float row_weigh(float *row, int64_t n, int64_t padded)
-{
-    float max = row_max(row, n);
+    dj_vector_t largest = (dj_vector_t){0} - INFINITY, sums = (dj_vector_t){0};
+    for (int64_t s = 0; added && s < padded; s += DJ_LANES)
+        *(dj_vector_t *)(row + s) += *(const dj_vector_t *)(added + s);
     for (int64_t s = n; s < padded; s++)
         row[s] = -INFINITY;
+    for (int64_t s = 0; s < padded; s += DJ_LANES)
+        largest = dj_vector_max(*(dj_vector_t *)(row + s), largest);
+    float max = dj_vector_largest(largest);
     if (max == -INFINITY)
         max = 0;
-    float lane[DJ_LANES] = {0}, sum = 0;
     for (int64_t s = 0; s < padded; s += DJ_LANES) {
-#pragma omp simd
-        for (int64_t j = 0; j < DJ_LANES; j++) {
-            row[s + j] = expf(row[s + j] - max);
-            lane[j] += row[s + j];
-        }
+        dj_vector_t weight = dj_vector_exp(*(dj_vector_t *)(row + s) - max);
+        *(dj_vector_t *)(row + s) = weight;
+        sums += weight;
     }
-    for (int64_t j = 0; j < DJ_LANES; j++)
-        sum += lane[j];
+    float sum = dj_vector_sum(sums);
     return sum == 0 ? 0 : 1 / sum;
 }
 
@@ -284,13 +272,12 @@ static void run_block(const attention_t *t, const head_t *head, const scratch_t 
     else
         dot_rows(t, head->key, rows, n, scratch->queries, scratch->scores);
     for (int64_t r = 0; r < rows; r++) {
-        float *row = scratch->scores + r * t->keys_padded;
         int64_t seen = t->is_causal ? dj_host_min(n, first + r + 1) : n;
-        if (t->has_mask) {
-            int64_t at = (first + r) * t->mask.strides[2];
-            mask_apply(t, head->mask + at * (t->mask_is_bool ? 1 : 4), seen, row);
-        }
-        factors[r] = row_weigh(row, seen, padded);
+        int64_t at = (first + r) * t->mask.strides[2] * (t->mask_is_bool ? 1 : 4);
+        if (t->has_mask && (r == 0 || t->mask.strides[2] != 0))
+            mask_read(t, head->mask + at, n, padded, scratch->added);
+        factors[r] = row_weigh(scratch->scores + r * t->keys_padded,
+                               t->has_mask ? scratch->added : NULL, seen, padded);
     }
     const float *values = t->value_direct ? head->value : scratch->values;
     int64_t value_row = t->value_direct ? t->value.strides[2] : t->value_padded;
@@ -341,6 +328,7 @@ static uint64_t scratch_lay(const attention_t *t, char *base, scratch_t *scratch
         {&scratch->scores, BLOCK_ROWS * t->keys_padded},
         {&scratch->queries, BLOCK_ROWS * t->depth},
         {&scratch->result, BLOCK_ROWS * t->value_padded},
+        {&scratch->added, t->has_mask ? t->keys_padded : 0},
     };
     for (uint32_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
         *parts[i].field = base ? (float *)(base + at) : NULL;

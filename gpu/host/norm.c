@@ -1,8 +1,8 @@
 /* norm.c - layer_norm, softmax and log_softmax: a row at a time, the row in cache.
  *
  * A row is a dense run of floats: the input's own where it lies so, else gathered into the workspace
- * (one row a thread), which is also how a softmax along another dimension than the last works. The
- * exponentials are libmvec's; sums are kept in LANES partial sums, which is pairwise in effect. */
+ * (one row a thread), which is also how a softmax along another dimension than the last works. Sums
+ * are kept in LANES partial sums, which is pairwise in effect. */
 #include "gpu/host/convert.h"
 #include "gpu/host/prepare.h"
 #include "gpu/host/vector.h"
@@ -62,10 +62,26 @@ static float row_max(const float *x, int64_t n)
 /* y = exp(x - max); returns the sum. y may be x. */
 static float row_exp(const float *x, int64_t n, float max, float *y)
 {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++)
-        y[i] = expf(x[i] - max);
-    return row_sum(y, n);
+    dj_vector_t sums[2] = {{0}, {0}};
+    int64_t i = 0;
+    for (; i + 2 * DJ_LANES <= n; i += 2 * DJ_LANES)
+        for (int64_t j = 0; j < 2; j++) {
+            dj_vector_t e = dj_vector_exp(*(const dj_vector_t *)(x + i + j * DJ_LANES) - max);
+            *(dj_vector_t *)(y + i + j * DJ_LANES) = e;
+            sums[j] += e;
+        }
+    float sum = dj_vector_sum(sums[0] + sums[1]);
+    while (i < n) {
+        float rest[DJ_LANES] = {0};
+        int64_t part = dj_host_min(n - i, DJ_LANES);
+        memcpy(rest, x + i, (size_t)part * sizeof(float));
+        dj_vector_t e = dj_vector_exp(*(dj_vector_t *)rest - max);
+        memcpy(y + i, &e, (size_t)part * sizeof(float));
+        for (int64_t j = 0; j < part; j++)
+            sum += e[j];
+        i += part;
+    }
+    return sum;
 }
 
 static void row_softmax(const float *x, int64_t n, float *y)

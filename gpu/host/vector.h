@@ -38,4 +38,71 @@ DJ_SIMD extern double pow(double, double);
 typedef float dj_vector_t
     __attribute__((vector_size(DJ_VECTOR_BYTES), aligned(4), may_alias));
 
+typedef int dj_vector_mask_t __attribute__((vector_size(DJ_VECTOR_BYTES)));
+
+/* Where x is larger x, else y; a NaN in x loses. */
+static inline dj_vector_t dj_vector_max(dj_vector_t x, dj_vector_t y)
+{
+    dj_vector_mask_t larger = x > y;
+    return (dj_vector_t)((larger & (dj_vector_mask_t)x) | (~larger & (dj_vector_mask_t)y));
+}
+
+typedef float dj_quad_t __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int dj_quad_mask_t __attribute__((vector_size(16)));
+
+static inline dj_quad_t dj_quad_max(dj_quad_t x, dj_quad_t y)
+{
+    dj_quad_mask_t larger = x > y;
+    return (dj_quad_t)((larger & (dj_quad_mask_t)x) | (~larger & (dj_quad_mask_t)y));
+}
+
+/* Across the lanes: quarters of the vector first, then within one. */
+static inline float dj_vector_sum(dj_vector_t x)
+{
+    union {
+        dj_vector_t vector;
+        dj_quad_t quads[DJ_LANES / 4];
+    } parts = {x};
+    dj_quad_t sum = parts.quads[0];
+    for (int i = 1; i < DJ_LANES / 4; i++)
+        sum += parts.quads[i];
+    sum += __builtin_shuffle(sum, (dj_quad_mask_t){2, 3, 0, 1});
+    return sum[0] + sum[1];
+}
+
+static inline float dj_vector_largest(dj_vector_t x)
+{
+    union {
+        dj_vector_t vector;
+        dj_quad_t quads[DJ_LANES / 4];
+    } parts = {x};
+    dj_quad_t max = parts.quads[0];
+    for (int i = 1; i < DJ_LANES / 4; i++)
+        max = dj_quad_max(parts.quads[i], max);
+    max = dj_quad_max(__builtin_shuffle(max, (dj_quad_mask_t){2, 3, 0, 1}), max);
+    return max[0] > max[1] ? max[0] : max[1];
+}
+
+/* exp(x) for x <= 0, as softmax needs it: inline, without the slow path that libmvec takes for minus
+ * infinity, and zero below exp(-87). A NaN stays one. Within 2 units in the last place. */
+static inline dj_vector_t dj_vector_exp(dj_vector_t x)
+{
+    const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves the nearest integer */
+    dj_vector_t zero = {0}, shift = zero + round, floor = zero - 87.0f;
+    dj_vector_mask_t tiny = x < floor;
+    x = (dj_vector_t)((tiny & (dj_vector_mask_t)floor) | (~tiny & (dj_vector_mask_t)x));
+    dj_vector_t shifted = x * 1.44269504f + shift, n = shifted - shift;
+    dj_vector_t r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    dj_vector_t p = zero + 1.98412698e-4f;
+    p = p * r + 1.38888889e-3f;
+    p = p * r + 8.33333333e-3f;
+    p = p * r + 4.16666667e-2f;
+    p = p * r + 1.66666667e-1f;
+    p = p * r + 0.5f;
+    p = p * r * r + r + 1.0f;
+    dj_vector_mask_t power = (dj_vector_mask_t)shifted - (dj_vector_mask_t)shift;
+    dj_vector_t scale = (dj_vector_t)((power + 127) << 23);
+    return (dj_vector_t)(~tiny & (dj_vector_mask_t)(p * scale));
+}
+
 #endif

@@ -32,6 +32,7 @@ typedef struct dj_host_step {
     dj_host_kernel_t *kernel;
     const dj_host_place_t *places;
     uint32_t n_places, n_outs;
+    uint32_t group_steps; /* this and the next ones to run tile by tile, or 1 */
     uint64_t staging; /* offset of output 0's staged form, contiguous, or DJ_OFFSET_NONE */
     const dj_view_t *target; /* output 0's window, which a staged form is copied to */
 } dj_host_step_t;
@@ -66,6 +67,25 @@ static inline dj_host_device_t *dj_host_device_of(const dj_executable_t *exe)
 {
     return (dj_host_device_t *)exe->device;
 }
+
+static inline void *dj_host_resolve(const dj_host_place_t *place, const dj_launch_t *launch)
+{
+    uint8_t *base;
+    if (place->storage == DJ_STORAGE_NONE)
+        return NULL;
+    if (place->binding != DJ_SLOT_NONE)
+        base = launch->bindings[place->binding];
+    else
+        base = (uint8_t *)launch->stack + place->offset;
+    if (place->slot != DJ_SLOT_NONE)
+        base += launch->scalars[place->slot] * place->item_bytes;
+    return base;
+}
+
+/* group.c: marks the steps of a plan that run tile by tile, and runs `n` such. */
+void dj_host_groups_mark(dj_host_step_t *steps, const dj_plan_t *plan);
+void dj_host_group_run(const dj_host_step_t *steps, uint32_t n, const dj_launch_t *launch,
+                       uint32_t threads);
 
 dj_status_t dj_host_compile(dj_device_t *device, const dj_graph_t *graph, dj_executable_t **exe_p);
 const uint64_t *dj_host_workspaces(const dj_executable_t *exe);

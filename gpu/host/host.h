@@ -57,6 +57,10 @@ struct dj_host_kernel {
     /* Optional: called at bind with the Text behind each operand (NULL where it is not Text), to make
      * or find packed forms; may set `packs`. Called again when weights change. */
     dj_status_t (*bind)(dj_host_kernel_t *kernel, dj_executable_t *exe, dj_text_t *const *texts);
+    /* Optional: elements [first, end) of output 0, which is contiguous, in one thread and without
+     * workspace: what the tiles of a fusion group are made of (group.c). */
+    void (*run_part)(const dj_host_kernel_t *kernel, const dj_host_run_t *run, int64_t first,
+                     int64_t end);
     /* Optional: gives back what the arena does not hold (library objects). */
     void (*fini)(dj_host_kernel_t *kernel);
     bool threaded; /* keeps mutable state or forks threads: not to be run on two threads at once */

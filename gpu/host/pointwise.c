@@ -10,7 +10,9 @@
 #include "gpu/host/rules.h"
 #include "gpu/host/vector.h"
 
+#define erff dj_float_erf
 #include "gpu/pointwise.h"
+#undef erff
 
 #define TILE 512
 #define OPERANDS 3
@@ -186,24 +188,44 @@ static void run_range(const pointwise_t *p, const dj_host_run_t *run, core_fn_t 
     }
 }
 
+typedef struct job {
+    core_scalars_t scalars;
+    void *bases[OPERANDS + 1];
+    core_fn_t core;
+} job_t;
+
+static void job_init(const pointwise_t *p, const dj_host_run_t *run, job_t *job)
+{
+    for (uint32_t k = 0; k < OPERANDS; k++)
+        if (p->sources[k].kind == SOURCE_NONE || p->sources[k].kind == SOURCE_SCALAR)
+            job->bases[k] = run->outs[0];
+        else
+            job->bases[k] = run->operands[p->sources[k].place];
+    job->bases[OPERANDS] = run->outs[0];
+    scalars_read(p, run, &job->scalars);
+    job->core = core_choose(p, &job->scalars);
+}
+
+/* The output is contiguous, so the loop's order is the elements'. */
+static void run_part(const dj_host_kernel_t *kernel, const dj_host_run_t *run, int64_t first,
+                     int64_t end)
+{
+    const pointwise_t *p = kernel->state;
+    job_t job;
+    job_init(p, run, &job);
+    run_range(p, run, job.core, &job.scalars, job.bases, first, end);
+}
+
 static void run_pointwise(const dj_host_kernel_t *kernel, const dj_host_run_t *run)
 {
     const pointwise_t *p = kernel->state;
     if (p->loop.count == 0)
         return;
-    core_scalars_t scalars;
-    void *bases[OPERANDS + 1] = {0};
-    for (uint32_t k = 0; k < OPERANDS; k++)
-        if (p->sources[k].kind == SOURCE_NONE || p->sources[k].kind == SOURCE_SCALAR)
-            bases[k] = run->outs[0];
-        else
-            bases[k] = run->operands[p->sources[k].place];
-    bases[OPERANDS] = run->outs[0];
-    scalars_read(p, run, &scalars);
-    core_fn_t core = core_choose(p, &scalars);
+    job_t job;
+    job_init(p, run, &job);
     uint32_t threads = dj_host_threads(run, p->loop.count);
     if (threads == 1) {
-        run_range(p, run, core, &scalars, bases, 0, p->loop.count);
+        run_range(p, run, job.core, &job.scalars, job.bases, 0, p->loop.count);
         return;
     }
 #pragma omp parallel num_threads(threads)
@@ -211,7 +233,7 @@ static void run_pointwise(const dj_host_kernel_t *kernel, const dj_host_run_t *r
         int64_t first, end;
         dj_host_share(p->loop.count, 64, &first, &end);
         if (first < end)
-            run_range(p, run, core, &scalars, bases, first, end);
+            run_range(p, run, job.core, &job.scalars, job.bases, first, end);
     }
 }
 
@@ -315,6 +337,7 @@ dj_status_t dj_host_pointwise_prepare(dj_executable_t *exe, dj_host_kernel_t *ke
     }
     p->is_power = node->call.op == DJ_OP_POW_SCALAR;
     kernel->run = run_pointwise;
+    kernel->run_part = run_part;
     kernel->state = p;
     kernel->in_place = true;
     kernel->threaded = p->loop.count >= DJ_HOST_FORK_ELEMENTS;

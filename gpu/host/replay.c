@@ -204,6 +204,7 @@ static dj_status_t place_step(dj_host_executable_t *exe, const dj_plan_t *plan, 
                              .places = &exe->places[exe->first_place[node]],
                              .n_places = exe->first_place[node + 1] - exe->first_place[node],
                              .n_outs = graph->nodes[node].n_outs,
+                             .group_steps = 1,
                              .staging = planned->staging,
                              .target = &graph->nodes[node].outs[0].view};
     for (uint32_t i = 0; i < step->n_places; i++) {
@@ -230,6 +231,7 @@ dj_status_t dj_host_place(dj_executable_t *base, const dj_plan_t *plan)
         if (status != DJ_OK)
             return status;
     }
+    dj_host_groups_mark(exe->steps, plan);
     exe->n_steps = plan->n_steps;
     base->plan = plan;
     return DJ_OK;
@@ -278,20 +280,6 @@ bool dj_host_reentrant(const dj_executable_t *exe)
     return !((const dj_host_executable_t *)exe)->threaded;
 }
 
-static void *resolve(const dj_host_place_t *place, const dj_launch_t *launch)
-{
-    uint8_t *base;
-    if (place->storage == DJ_STORAGE_NONE)
-        return NULL;
-    if (place->binding != DJ_SLOT_NONE)
-        base = launch->bindings[place->binding];
-    else
-        base = (uint8_t *)launch->stack + place->offset;
-    if (place->slot != DJ_SLOT_NONE)
-        base += launch->scalars[place->slot] * place->item_bytes;
-    return base;
-}
-
 /* False when the kernel met a bad value. */
 static bool run_step(const dj_host_step_t *step, const dj_launch_t *launch, uint32_t threads)
 {
@@ -300,7 +288,7 @@ static bool run_step(const dj_host_step_t *step, const dj_launch_t *launch, uint
     void **outs = &pointers[step->n_places - step->n_outs];
     const dj_host_kernel_t *kernel = step->kernel;
     for (uint32_t i = 0; i < step->n_places; i++)
-        pointers[i] = resolve(&step->places[i], launch);
+        pointers[i] = dj_host_resolve(&step->places[i], launch);
     void *target = outs[0];
     if (step->staging != DJ_OFFSET_NONE)
         outs[0] = (uint8_t *)launch->stack + step->staging;
@@ -340,8 +328,10 @@ dj_status_t dj_host_replay(dj_executable_t *base, const dj_launch_t *launch)
         memset(guard, GUARD_BYTE, DJ_HOST_GUARD_BYTES);
     }
     uint32_t threads = dj_host_device_of(base)->info.threads;
-    for (uint32_t i = 0; i < exe->n_steps; i++)
-        if (!run_step(&exe->steps[i], launch, threads))
+    for (uint32_t i = 0; i < exe->n_steps; i += exe->steps[i].group_steps)
+        if (exe->steps[i].group_steps > 1)
+            dj_host_group_run(&exe->steps[i], exe->steps[i].group_steps, launch, threads);
+        else if (!run_step(&exe->steps[i], launch, threads))
             return fail_step(base, i);
     if (guard && !guard_holds(guard))
         return dj_fail(DJ_ERR_INTERNAL, "replay: a kernel wrote past its workspace of %llu bytes",

@@ -3,6 +3,8 @@
 
 #include "tests/gpu/program.h"
 
+#include "gpu/host/executable.h"
+
 static dj_device_t *device;
 
 static dj_view_t matrix(int64_t rows, int64_t columns)
@@ -304,6 +306,64 @@ static void the_first_replay_of_a_thread_allocates_nothing(void **state)
     case_close(&test);
 }
 
+/* out = where(x > 0, 0.5 x (1 + tanh(x + 0.04 x^3)), bias); x += out. Every step has 3 x 7001 elements. */
+static void record_chain(test_case_t *test, float *x_data, float *bias_data, uint32_t *output_p)
+{
+    int64_t columns = 7001;
+    dj_operand_t x = case_input(test, DJ_CLASS_STATE, x_data, 3 * 7001 * sizeof(float),
+                                matrix(3, columns));
+    dj_operand_t bias = case_input(test, DJ_CLASS_STATE, bias_data, 7001 * sizeof(float),
+                                   dj_view_contiguous(DJ_F32, 1, &columns));
+    dj_operand_t cube = case_add(test, DJ_OP_POW_SCALAR,
+                                 (dj_arg_t[]){tensor_arg(&x), real_arg(3)}, 2, NULL);
+    dj_operand_t sum = case_add(test, DJ_OP_ADD,
+                                (dj_arg_t[]){tensor_arg(&x), tensor_arg(&cube), real_arg(0.04)}, 3,
+                                NULL);
+    dj_operand_t tanh = case_add(test, DJ_OP_TANH, (dj_arg_t[]){tensor_arg(&sum)}, 1, NULL);
+    dj_operand_t more = case_add(test, DJ_OP_ADD,
+                                 (dj_arg_t[]){tensor_arg(&tanh), tensor_arg(&tanh), real_arg(-0.5)},
+                                 3, NULL);
+    dj_operand_t positive = case_add(test, DJ_OP_GT_SCALAR,
+                                     (dj_arg_t[]){tensor_arg(&x), integer_arg(0)}, 2, NULL);
+    dj_operand_t product = case_add(test, DJ_OP_MUL,
+                                    (dj_arg_t[]){tensor_arg(&x), tensor_arg(&more)}, 2, NULL);
+    dj_operand_t out = case_add(test, DJ_OP_WHERE, (dj_arg_t[]){tensor_arg(&positive),
+                                tensor_arg(&product), tensor_arg(&bias)}, 3, NULL);
+    case_add(test, DJ_OP_ADD, (dj_arg_t[]){tensor_arg(&x), tensor_arg(&out), integer_arg(1)}, 3, &x);
+    *output_p = out.storage;
+}
+
+/* Tile by tile or step by step: the same bits, in the same memory. */
+static void a_group_does_what_its_steps_do(void **state)
+{
+    enum { N = 3 * 7001 };
+    static float x[N], start[N], bias[7001], out[N], tiled_x[N], tiled_out[N];
+    test_case_t test;
+    uint32_t output;
+    for (uint32_t i = 0; i < N; i++)
+        x[i] = start[i] = (float)((int)(i * 37 % 1001) - 500) / 300;
+    for (uint32_t i = 0; i < 7001; i++)
+        bias[i] = (float)i;
+    case_open(&test, device);
+    record_chain(&test, x, bias, &output);
+    assert_int_equal(case_build(&test, &output, 1), DJ_OK);
+    test.bindings[2] = out;
+    const dj_host_executable_t *exe = (const dj_host_executable_t *)test.exe;
+    assert_int_equal(exe->steps[0].group_steps, test.plan->n_steps);
+    assert_int_equal(case_replay(&test), DJ_OK);
+    memcpy(tiled_x, x, sizeof(x)), memcpy(tiled_out, out, sizeof(out));
+    memcpy(x, start, sizeof(x)), memset(out, 0xff, sizeof(out));
+    for (uint32_t i = 0; i < test.plan->n_steps; i++)
+        test.plan->steps[i].group = i;
+    assert_int_equal(device->ops->place(test.exe, test.plan), DJ_OK);
+    assert_int_equal(exe->steps[0].group_steps, 1);
+    assert_int_equal(case_replay(&test), DJ_OK);
+    assert_memory_equal(tiled_x, x, sizeof(x));
+    assert_memory_equal(tiled_out, out, sizeof(out));
+    assert_true(x[1] != start[1]);
+    case_close(&test);
+}
+
 static void a_counter_that_counts(void **state)
 {
     allocations_start();
@@ -338,6 +398,7 @@ int main(void)
         cmocka_unit_test(offsets_come_with_the_request),
         cmocka_unit_test(a_reentrant_executable_runs_on_two_threads),
         cmocka_unit_test(the_first_replay_of_a_thread_allocates_nothing),
+        cmocka_unit_test(a_group_does_what_its_steps_do),
         cmocka_unit_test(a_counter_that_counts),
         cmocka_unit_test(the_peak_is_the_highest_byte_changed),
     };

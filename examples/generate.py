@@ -9,7 +9,6 @@ hides mistakes; so the blocks' matrices are enlarged until the next token depend
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -73,10 +72,11 @@ class Ticker:
 
 
 def resident_mib(peak=False):
-    if peak:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+    with open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith("VmHWM:" if peak else "VmRSS:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def check(folder, ids, tokens, remote):

@@ -21,9 +21,9 @@ import djinn
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 QUERIES = [
-    "someone is afraid in the dark",
-    "a meal shared with friends",
-    "a long journey over the sea",
+    "a vain man who is proud of his looks and his rank",
+    "she was talked out of marrying the man she loved",
+    "officers of the navy come home after the war",
 ]
 ABBREVIATIONS = {
     "mr", "mrs", "ms", "dr", "st", "prof", "rev", "capt", "col", "gen", "lieut", "hon", "esq", "jr", "sr",
@@ -107,7 +107,7 @@ def size(count):
 def print_summary(times, n_sentences, loaded_s):
     stats = djinn.stats()
     warm = sorted(times[1:] or times)
-    print(f"model loaded by the rank in {loaded_s:.2f} s; {n_sentences / sum(times):.0f} sentences/s; "
+    print(f"model ready in {loaded_s:.2f} s; {n_sentences / sum(times):.0f} sentences/s; "
           f"a batch: first {times[0] * 1e3:.1f} ms, median {warm[len(warm) // 2] * 1e3:.1f} ms")
     print(f"requests {stats['requests']}, plan hits {stats['plan_hits']}, resized {stats['plan_resizes']}, "
           f"misses {stats['plan_misses']} ({stats['planning_ns'] / 1e6:.1f} ms of planning)")

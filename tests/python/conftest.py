@@ -1,6 +1,6 @@
 """The same tests in every execution mode: local (PyTorch replays the recorded graph), local_remote (a
-private server), remote (a server of three ranks over tcp). DJINN_BUILD names the build tree to test;
-DJINN_TEST_MODES narrows the modes."""
+private server), remote (a server of three ranks over tcp). TEST_BUILD names the build tree to test;
+TEST_MODES narrows the modes."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ import sys
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.environ.get("DJINN_BUILD", os.path.join(ROOT, "build", "release"))
+BUILD = os.environ.get("TEST_BUILD", os.path.join(ROOT, "build", "release"))
 sys.path.insert(0, os.path.join(BUILD, "python"))
 sys.path.insert(0, os.path.join(ROOT, "examples"))
 os.environ.setdefault("DJINN_POISON", "1")  # every replay proves its predicted peak
@@ -21,7 +21,7 @@ import torch  # noqa: E402
 import djinn  # noqa: E402
 from djinn import _server  # noqa: E402
 
-MODES = os.environ.get("DJINN_TEST_MODES", "local,local_remote,remote").split(",")
+MODES = os.environ.get("TEST_MODES", "local,local_remote,remote").split(",")
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,26 @@ def info():
     return json.loads(_C.info(_state.address, _state.token))
 
 
+def segment_use():
+    """One line a serving rank: what its segments hold. Empty in mode local."""
+    described = info()
+    return [
+        f"rank {rank['rank']}: text {_size(rank['text_bytes'])} in {rank['text_entries']} weights, "
+        f"data {_size(rank['data_bytes'])}, stack {_size(rank['stack_bytes'])}, "
+        f"{rank['sessions']} sessions"
+        for rank in (described["ranks"] if described else [])
+        if rank["role"] == "worker" or len(described["ranks"]) == 1
+    ]
+
+
+def _size(count):
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
 def flush():
     """Sends what this thread has recorded; does not wait."""
     _C.flush()

@@ -31,7 +31,11 @@ typedef void (*core_fn_t)(int64_t n, const void *const *in, const core_scalars_t
 #define CORE_T float
 #define CORE_CAST(x) ((float)(x))
 #define CORE_REAL
+#undef DJ_GELU
+#define DJ_GELU(a) dj_float_gelu(a)
 #include "gpu/host/pointwise_cores.h"
+#undef DJ_GELU
+#define DJ_GELU(a) DJ_PW_CALL(gelu)(a)
 
 #define DJ_PW_CLASS f64
 #define CORE_T double

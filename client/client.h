@@ -113,6 +113,14 @@ typedef struct dj_shown {
     uint64_t count;
 } dj_shown_t;
 
+/* A program seen lately and its keys (keys.c). */
+enum { DJ_MEMO_SLOTS = 64, DJ_MEMO_BYTES_MAX = 256 << 10 };
+typedef struct dj_key_memo {
+    bool filled;
+    dj_bytes_t structure, sizes;
+    dj_hash_t program_key, exact_key;
+} dj_key_memo_t;
+
 struct djinn {
     dj_config_t config;
     pthread_mutex_t lock;
@@ -145,6 +153,7 @@ struct djinn {
     dj_recorder_t *recorders;
     dj_segment_record_t *free_segments;
     dj_shown_t shown;
+    dj_key_memo_t memo[DJ_MEMO_SLOTS];
     uint64_t tag_state;
     uint32_t n_refs;
     uint32_t *free_refs;
@@ -193,6 +202,11 @@ dj_status_t dj_recorder_close_segment(dj_recorder_t *recorder);
 void dj_segment_recycle(djinn_t *djinn, dj_segment_record_t *segment);
 void dj_segment_free(dj_segment_record_t *segment);
 void dj_recorder_discard(dj_recorder_t *recorder);
+
+/* keys.c */
+void dj_keys_find(djinn_t *djinn, const dj_program_t *program, dj_hash_t *program_key_p,
+                  dj_hash_t *exact_key_p);
+void dj_keys_fini(djinn_t *djinn);
 
 /* request.c */
 dj_status_t dj_request_create(djinn_t *djinn, djinn_request_t **request_p);

@@ -506,11 +506,11 @@ dj_status_t dj_recorder_close_segment(dj_recorder_t *recorder)
         }
     }
     if (status == DJ_OK)
-        status = dj_program_finish(&segment->program, listed, n_listed, &segment->program_key,
-                                   &segment->exact_key);
+        status = dj_program_finish(&segment->program, listed, n_listed, NULL, NULL);
     free(listed);
     if (status != DJ_OK)
         return status;
+    dj_keys_find(recorder->djinn, &segment->program, &segment->program_key, &segment->exact_key);
     recorder->open = NULL;
     *recorder->tail = segment;
     recorder->tail = &segment->next;

@@ -183,6 +183,8 @@ dj_status_t dj_program_finish(dj_program_t *program, const uint32_t *outputs, ui
         dj_bytes_put_varint(&program->structure, outputs[i]);
     if (program->structure.failed || program->sizes.failed || program->scalars.failed)
         return dj_fail(DJ_ERR_MEMORY, "no memory for the program of %u ops", program->n_nodes);
+    if (!program_key_p)
+        return DJ_OK;
     *program_key_p = dj_program_key(program->structure.data, program->structure.size);
     *exact_key_p =
         dj_program_exact_key(*program_key_p, program->sizes.data, program->sizes.size);

@@ -88,7 +88,8 @@ typedef struct dj_target {
 dj_status_t dj_program_add(dj_program_t *program, const dj_call_t *call, const dj_target_t *targets,
                            uint32_t *out_storages);
 
-/* Closes the structure with its outputs and computes both keys. Nothing may be added after. */
+/* Closes the structure with its outputs and computes both keys (NULL: the caller knows them or will).
+ * Nothing may be added after. */
 dj_status_t dj_program_finish(dj_program_t *program, const uint32_t *outputs, uint32_t n_outputs,
                               dj_hash_t *program_key_p, dj_hash_t *exact_key_p);
 

@@ -161,26 +161,28 @@ static dj_status_t bind_immediate(const dj_resolution_t *r, const dj_binding_t *
 static dj_status_t bind_input(const dj_resolution_t *r, const dj_storage_t *storage,
                               const dj_binding_t *binding, void **data_p, dj_text_t **text_p)
 {
-    dj_ref_slot_t *slot;
+    dj_ref_slot_t *slot = NULL;
     uint64_t bytes = binding->bytes;
-    dj_status_t status;
     *text_p = NULL;
-    if (binding->offset != DJ_BINDING_REF) {
-        status = bind_immediate(r, binding, storage->is_output, data_p);
-    } else {
-        status = dj_ref_find(r->job->session, binding->ref, &slot);
-        if (status == DJ_OK && storage->is_output)
-            status = dj_ref_make_private(r->job->session, &r->rank->home, slot);
-        if (status == DJ_OK) {
-            *data_p = dj_ref_data(slot);
-            *text_p = slot->text;
-            bytes = dj_ref_bytes(slot);
-        }
+    if (binding->offset == DJ_BINDING_REF) {
+        dj_status_t status = dj_ref_find(r->job->session, binding->ref, &slot);
+        if (status != DJ_OK)
+            return status;
+        bytes = dj_ref_bytes(slot);
     }
-    if (status == DJ_OK && bytes != storage->bytes)
-        status = dj_fail(DJ_ERR_SHAPE, "an input has %llu bytes where the program says %llu",
-                         (unsigned long long)bytes, (unsigned long long)storage->bytes);
-    return status;
+    if (bytes != storage->bytes) /* before anything is made */
+        return dj_fail(DJ_ERR_SHAPE, "an input has %llu bytes where the program says %llu",
+                       (unsigned long long)bytes, (unsigned long long)storage->bytes);
+    if (!slot)
+        return bind_immediate(r, binding, storage->is_output, data_p);
+    if (storage->is_output) {
+        dj_status_t status = dj_ref_make_private(r->job->session, &r->rank->home, slot);
+        if (status != DJ_OK)
+            return status;
+    }
+    *data_p = dj_ref_data(slot);
+    *text_p = slot->text;
+    return DJ_OK;
 }
 
 static void drop_outputs(const dj_resolution_t *r, const dj_exec_segment_t *segment,
@@ -352,11 +354,10 @@ static dj_status_t run_all(const dj_resolution_t *r, dj_execution_t *execution)
     return DJ_OK;
 }
 
-static dj_status_t collect_fetches(dj_job_t *job, const dj_fetch_t *fetches)
+/* Before anything runs, when the refs of all outputs are there already. */
+static dj_status_t check_fetches(const dj_job_t *job, const dj_fetch_t *fetches)
 {
-    uint64_t bytes = 0;
-    uint32_t n = job->exec.n_fetches;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < job->exec.n_fetches; i++) {
         dj_ref_slot_t *slot;
         dj_status_t status = dj_ref_find(job->session, fetches[i].ref, &slot);
         if (status != DJ_OK)
@@ -366,6 +367,19 @@ static dj_status_t collect_fetches(dj_job_t *job, const dj_fetch_t *fetches)
             return dj_fail(DJ_ERR_SHAPE, "fetch %u wants %llu bytes at %llu of a ref of %llu", i,
                            (unsigned long long)fetches[i].bytes,
                            (unsigned long long)fetches[i].offset, (unsigned long long)have);
+    }
+    return DJ_OK;
+}
+
+static dj_status_t collect_fetches(dj_job_t *job, const dj_fetch_t *fetches)
+{
+    uint64_t bytes = 0;
+    uint32_t n = job->exec.n_fetches;
+    for (uint32_t i = 0; i < n; i++) {
+        dj_ref_slot_t *slot;
+        dj_status_t status = dj_ref_find(job->session, fetches[i].ref, &slot);
+        if (status != DJ_OK)
+            return status;
         const uint8_t *data = (const uint8_t *)dj_ref_data(slot) + fetches[i].offset;
         bytes += fetches[i].bytes;
         if (n <= DJ_PIECES_MAX)
@@ -386,6 +400,16 @@ static void free_temporaries(dj_runner_t *runner, dj_session_t *session)
         dj_data_free(session->data, &runner->temporaries[--runner->n_temporaries]);
 }
 
+/* After a failure: outputs hold nothing anybody should read. Immediates stay where kernels may have read
+ * them already (`ran`); otherwise all that this request made goes. */
+static void drop_all(const dj_resolution_t *r, const dj_execution_t *execution, bool ran)
+{
+    for (uint32_t i = 0; i < r->job->exec.n_segments; i++) {
+        const dj_exec_segment_t *segment = &execution->segments[i];
+        drop_outputs(r, segment, ran ? 0 : segment->header.n_inputs, segment->header.n_outputs);
+    }
+}
+
 static dj_status_t execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
 {
     dj_execution_t execution;
@@ -397,8 +421,14 @@ static dj_status_t execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
     status = plan_all(rank, runner, job, &execution);
     if (status == DJ_OK)
         status = bind_all(&r, &execution);
-    if (status == DJ_OK)
-        status = run_all(&r, &execution);
+    if (status == DJ_OK) {
+        status = check_fetches(job, execution.body.fetches);
+        bool ran = status == DJ_OK;
+        if (ran)
+            status = run_all(&r, &execution);
+        if (status != DJ_OK)
+            drop_all(&r, &execution, ran);
+    }
     free_temporaries(runner, job->session);
     if (status == DJ_OK && job->exec.n_fetches)
         status = collect_fetches(job, execution.body.fetches);
@@ -435,7 +465,8 @@ static dj_status_t execute_upload(dj_rank_t *rank, dj_job_t *job)
 
 void dj_job_execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
 {
-    job->started_ns = dj_clock_ns();
+    if (!job->started_ns) /* a job that runs as it arrives has started then */
+        job->started_ns = dj_clock_ns();
     dj_status_t status = job->status;
     if (status == DJ_OK && job->started_ns > job->deadline_ns) {
         status = dj_fail(DJ_ERR_DEADLINE, "the request waited past its deadline");

@@ -27,6 +27,7 @@ static dj_job_t *job_get(dj_rank_t *rank)
     job->next = NULL;
     job->payload = job->owned = NULL;
     job->payload_bytes = 0;
+    job->started_ns = 0;
     job->draft = NULL;
     job->landed = false;
     job->status = DJ_OK;
@@ -194,6 +195,7 @@ static bool run_short(dj_rank_t *rank, dj_job_t *job)
     if (!dj_job_is_short(rank, job))
         return false;
     job->state = DJ_JOB_RUNNING;
+    job->started_ns = job->arrived_ns;
     dj_job_execute(rank, &rank->progress_runner, job);
     atomic_fetch_add_explicit(&rank->counters.requests, 1, memory_order_relaxed);
     dj_status_t status = send_answer(rank, job);
@@ -272,6 +274,8 @@ static dj_status_t land_upload(dj_rank_t *rank, dj_job_t *job, void **memory_p)
         return dj_fail(DJ_ERR_PROTOCOL, "UPLOAD announces %llu bytes and brings %llu",
                        (unsigned long long)job->upload.bytes,
                        (unsigned long long)job->payload_bytes);
+    if (job->upload.flags & ~(uint32_t)DJ_UPLOAD_WEIGHT)
+        return dj_fail(DJ_ERR_PROTOCOL, "UPLOAD: unknown flags 0x%x", job->upload.flags);
     if (job->upload.flags & DJ_UPLOAD_WEIGHT) {
         status = dj_text_draft(rank->home.text, job->payload_bytes, &job->draft);
         if (status == DJ_OK)

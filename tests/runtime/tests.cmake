@@ -33,3 +33,26 @@ dj_processes_test(plans unit test_workers.py Plans)
 dj_processes_test(sessions unit test_sessions.py Sessions)
 dj_processes_test(strangers unit test_strangers.py Strangers)
 dj_processes_test(servers unit test_strangers.py Servers)
+
+# dj_live_test() registers a program as it is, over tcp (TCP: mode remote) and with every Stack poisoned
+# and every allocation counted.
+function(dj_live_test source)
+  cmake_parse_arguments(ARG "TCP" "" "LIBS" ${ARGN})
+  string(REPLACE "/" "_" name ${source})
+  string(REGEX REPLACE "\\.c$" "" name ${name})
+  dj_test(${source} LABEL unit TIMEOUT 60 LIBS test_server ${ARG_LIBS})
+  add_dependencies(${name} djinn-run djinn-rank alloc_count)
+  if(ARG_TCP)
+    add_test(NAME ${name}_tcp COMMAND ${name})
+    set_tests_properties(${name}_tcp PROPERTIES LABELS unit TIMEOUT 60
+                         ENVIRONMENT "TEST_MODE=remote")
+  endif()
+  if(NOT "${CMAKE_C_FLAGS}" MATCHES "fsanitize")
+    add_test(NAME ${name}_poison COMMAND ${name})
+    set_tests_properties(${name}_poison PROPERTIES LABELS unit TIMEOUT 60
+                         ENVIRONMENT "TEST_POISON=1")
+  endif()
+endfunction()
+add_library(test_raw STATIC ${CMAKE_CURRENT_SOURCE_DIR}/runtime/raw.c)
+target_link_libraries(test_raw PUBLIC test_server djinn_inside)
+dj_live_test(runtime/test_hostile.c LIBS test_raw)

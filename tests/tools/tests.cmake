@@ -13,3 +13,8 @@ if(NOT "${CMAKE_C_FLAGS}" MATCHES "fsanitize")
   set_tests_properties(tools_alloc_count PROPERTIES LABELS unit TIMEOUT 20
                        ENVIRONMENT "LD_PRELOAD=$<TARGET_FILE:alloc_count>")
 endif()
+
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+add_test(NAME tools_docs
+         COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/tools/check_docs.py)
+set_tests_properties(tools_docs PROPERTIES LABELS unit TIMEOUT 20)

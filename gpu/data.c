@@ -1,12 +1,13 @@
 /* data.c - the memory of one session (data.h).
  *
  * Three layers. The address map: free ranges of the reservation, sorted and coalesced, first fit;
- * address space is plentiful, so this costs nothing but looks. Page blocks: a range of it with pages at
- * its start. Small pages: one page cut into equal slots of a power of two, with one bit a slot.
+ * address space is plentiful, so this costs nothing but looks. Page blocks: a range of it with
+ * pages at its start. Small pages: one page cut into equal slots of a power of two, with one bit a
+ * slot.
  *
- * A freed page block keeps its pages in a short list for the next block of the same shape, because the
- * outputs of a loop are made and freed at every turn and a page fault costs more than a small copy. The
- * list holds at most DJ_DATA_CACHE_BYTES and gives way to the quota.
+ * A freed page block keeps its pages in a short list for the next block of the same shape, because
+ * the outputs of a loop are made and freed at every turn and a page fault costs more than a small
+ * copy. The list holds at most DJ_DATA_CACHE_BYTES and gives way to the quota.
  *
  * Called by runtime's refs and ingress. */
 #include "gpu/data.h"
@@ -341,7 +342,7 @@ dj_status_t dj_data_alloc(dj_data_t *data, uint64_t bytes, uint64_t reserve_byte
     if (reserve <= SMALL_MAX_BYTES) {
         uint32_t class = 0;
         while ((SMALL_MIN_BYTES << class) < reserve)
-            class++;
+            class ++;
         made.backed_bytes = made.reserve_bytes = SMALL_MIN_BYTES << class;
         status = take_slot(data, class, &offset);
     } else {

@@ -1,6 +1,7 @@
 /* device.c - opens a device by kind.
  *
- * The only place that knows which kinds exist; everyone above works through the table it returns. */
+ * The only place that knows which kinds exist; everyone above works through the table it returns.
+ */
 #include "gpu/device.h"
 
 #include <string.h>

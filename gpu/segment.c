@@ -1,7 +1,8 @@
 /* segment.c - ranges that grow in place (segment.h).
  *
- * The whole of contract 3's "never moves" rests on one fact: address space is reserved once and only
- * pages come and go. Text entries, a session's Data and the Stack slabs are all built on this. */
+ * The whole of contract 3's "never moves" rests on one fact: address space is reserved once and
+ * only pages come and go. Text entries, a session's Data and the Stack slabs are all built on this.
+ */
 #include "gpu/segment.h"
 
 static uint64_t round_up(uint64_t bytes, uint64_t page)

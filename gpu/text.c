@@ -1,8 +1,8 @@
 /* text.c - the store of weights (text.h).
  *
  * One store a device. Every entry and every pack is a mapping of its own, so sealing, dropping and
- * counting are exact to the page and nothing fragments. Hashing and filling happen outside the lock;
- * the lock guards the table, the reference counts, the pack lists and the totals. */
+ * counting are exact to the page and nothing fragments. Hashing and filling happen outside the
+ * lock; the lock guards the table, the reference counts, the pack lists and the totals. */
 #define DJ_LOG_MODULE "text"
 #include "gpu/text.h"
 
@@ -175,8 +175,8 @@ dj_status_t dj_text_publish(dj_text_store_t *store, dj_text_t *draft, uint32_t o
     draft->content = dj_hash_of(draft->data, draft->bytes);
     draft->owner = owner;
     draft->references = 1;
-    dj_status_t status = store->device->ops->memory.seal(store->device, draft->data,
-                                                         draft->mapped_bytes, true);
+    dj_status_t status =
+        store->device->ops->memory.seal(store->device, draft->data, draft->mapped_bytes, true);
     if (status != DJ_OK) {
         dj_text_discard(store, draft);
         return status;

@@ -1,8 +1,8 @@
 /* executable.h - what host_device.c, replay.c and matmul.c share: the device and its executables.
  *
- * An executable is a row of kernels, one a node, prepared for exact sizes, and one resolved place an
- * operand: which binding or which offset in the slab, and which scalar moves it. Nothing in it changes
- * during a replay except what a kernel with `threaded` set keeps in its own state. */
+ * An executable is a row of kernels, one a node, prepared for exact sizes, and one resolved place
+ * an operand: which binding or which offset in the slab, and which scalar moves it. Nothing in it
+ * changes during a replay except what a kernel with `threaded` set keeps in its own state. */
 #ifndef DJ_GPU_HOST_EXECUTABLE_H
 #define DJ_GPU_HOST_EXECUTABLE_H
 
@@ -21,9 +21,9 @@ typedef struct dj_host_device {
 } dj_host_device_t;
 
 typedef struct dj_host_place {
-    uint32_t storage;    /* DJ_STORAGE_NONE: the pointer is NULL */
-    uint32_t binding;    /* DJ_SLOT_NONE: in the slab at `offset` */
-    uint32_t slot;       /* of the view's offset in the scalar vector, DJ_SLOT_NONE when 0 */
+    uint32_t storage; /* DJ_STORAGE_NONE: the pointer is NULL */
+    uint32_t binding; /* DJ_SLOT_NONE: in the slab at `offset` */
+    uint32_t slot;    /* of the view's offset in the scalar vector, DJ_SLOT_NONE when 0 */
     uint32_t item_bytes;
     uint64_t offset;
 } dj_host_place_t;
@@ -32,8 +32,8 @@ typedef struct dj_host_step {
     dj_host_kernel_t *kernel;
     const dj_host_place_t *places;
     uint32_t n_places, n_outs;
-    uint32_t group_steps; /* this and the next ones to run tile by tile, or 1 */
-    uint64_t staging; /* offset of output 0's staged form, contiguous, or DJ_OFFSET_NONE */
+    uint32_t group_steps;    /* this and the next ones to run tile by tile, or 1 */
+    uint64_t staging;        /* offset of output 0's staged form, contiguous, or DJ_OFFSET_NONE */
     const dj_view_t *target; /* output 0's window, which a staged form is copied to */
 } dj_host_step_t;
 
@@ -43,8 +43,8 @@ typedef struct dj_host_arena_chunk {
     _Alignas(64) uint8_t data[];
 } dj_host_arena_chunk_t;
 
-/* What a binding stood for at bind. It is compared, never followed: an executable holds no weight, only
- * the request that runs does, so weights go with their sessions. */
+/* What a binding stood for at bind. It is compared, never followed: an executable holds no weight,
+ * only the request that runs does, so weights go with their sessions. */
 typedef struct dj_bound_text {
     dj_text_t *text;
     uint64_t serial;

@@ -1,13 +1,13 @@
 /* gemm.c - a blocked matrix product (gemm.h).
  *
- * The usual scheme: a block of B is packed into strips of NR columns, a block of A into strips of MR
- * rows, and an inner kernel keeps an MR by NR tile of C in registers while it walks down both strips.
- * Packing takes any strides and pads with zeros, so the inner kernel has one form only; its tile goes to
- * C directly when it is whole and through a small buffer at the edges.
+ * The usual scheme: a block of B is packed into strips of NR columns, a block of A into strips of
+ * MR rows, and an inner kernel keeps an MR by NR tile of C in registers while it walks down both
+ * strips. Packing takes any strides and pads with zeros, so the inner kernel has one form only; its
+ * tile goes to C directly when it is whole and through a small buffer at the edges.
  *
- * Threads share the matrices of a batch, or else the columns or rows of one product, whichever are more.
- * Each packs for itself into its own buffers: a little work is done twice, but nobody waits for
- * anybody before the end, which matters where ranks outnumber cores. */
+ * Threads share the matrices of a batch, or else the columns or rows of one product, whichever are
+ * more. Each packs for itself into its own buffers: a little work is done twice, but nobody waits
+ * for anybody before the end, which matters where ranks outnumber cores. */
 #include "gpu/host/gemm.h"
 
 #include <omp.h>
@@ -24,9 +24,9 @@
 #define MR 4
 #endif
 #define NR (2 * LANES)
-#define KC 256        /* depth of a block: one strip of B stays in the first-level cache */
-#define MC (20 * MR)  /* rows of a block of A: stays in the second-level cache */
-#define NC (64 * NR)  /* columns of a block of B */
+#define KC 256       /* depth of a block: one strip of B stays in the first-level cache */
+#define MC (20 * MR) /* rows of a block of A: stays in the second-level cache */
+#define NC (64 * NR) /* columns of a block of B */
 #define A_FLOATS (MC * KC)
 
 typedef float vector_t __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -58,9 +58,8 @@ static void pack_strip(float *restrict to, int64_t width, int64_t depth, int64_t
 }
 
 /* An MR by NR tile of A B over `depth`, in registers. */
-static inline __attribute__((always_inline)) void multiply(int64_t depth, const float *restrict a,
-                                                           const float *restrict b,
-                                                           vector_t sum[MR][2])
+static inline __attribute__((always_inline)) void
+multiply(int64_t depth, const float *restrict a, const float *restrict b, vector_t sum[MR][2])
 {
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++)

@@ -1,8 +1,9 @@
 /* gemm.h - our own matrix product, for what oneDNN does not serve without allocating.
  *
- * oneDNN 2.6 has a product that allocates nothing (brgemm) for AVX-512 and regular strides alone; its
- * older one packs into buffers from malloc at every call. So other processors and other strides come
- * here: C = A B + bias in float32, any strides for A and B, packed into the caller's workspace. */
+ * oneDNN 2.6 has a product that allocates nothing (brgemm) for AVX-512 and regular strides alone;
+ * its older one packs into buffers from malloc at every call. So other processors and other strides
+ * come here: C = A B + bias in float32, any strides for A and B, packed into the caller's
+ * workspace. */
 #ifndef DJ_GPU_HOST_GEMM_H
 #define DJ_GPU_HOST_GEMM_H
 

@@ -1,17 +1,18 @@
 /* gemv.c - products of one to four rows with a weight in memory (gemv.h).
  *
- * The columns of the result are shared out among the threads. With B as [k, n] a share is swept eight
- * lines of B at a time, so that memory sees eight long sequential streams and the sums stay in the
- * first-level cache; with B as [n, k] four lines at a time are reduced to four results. The number of
- * rows is a constant in each copy of the inner loops, so one pass over B serves all rows. */
+ * The columns of the result are shared out among the threads. With B as [k, n] a share is swept
+ * eight lines of B at a time, so that memory sees eight long sequential streams and the sums stay
+ * in the first-level cache; with B as [n, k] four lines at a time are reduced to four results. The
+ * number of rows is a constant in each copy of the inner loops, so one pass over B serves all rows.
+ */
 #include "gpu/host/gemv.h"
 
 #include <omp.h>
 
-#define LINES 8       /* of B a sweep takes at once, [k, n] */
-#define COLUMNS 4     /* results reduced at once, [n, k] */
-#define GRAIN 64      /* columns: a multiple of every vector and cache line */
-#define STRIP 1024    /* columns whose sums stay in the first-level cache for four rows */
+#define LINES 8    /* of B a sweep takes at once, [k, n] */
+#define COLUMNS 4  /* results reduced at once, [n, k] */
+#define GRAIN 64   /* columns: a multiple of every vector and cache line */
+#define STRIP 1024 /* columns whose sums stay in the first-level cache for four rows */
 #if defined(__AVX512F__)
 #define LANES 16
 #elif defined(__AVX2__)

@@ -1,7 +1,7 @@
 /* gemv.h - products of a few rows with a whole weight: bound by reading the weight once.
  *
- * C[m, n] = A[m, k] B + bias for m up to DJ_GEMV_ROWS_MAX. Beside oneDNN's packed form this reads the
- * plain Text: no second copy of each weight (matmul.c has the numbers). */
+ * C[m, n] = A[m, k] B + bias for m up to DJ_GEMV_ROWS_MAX. Beside oneDNN's packed form this reads
+ * the plain Text: no second copy of each weight (matmul.c has the numbers). */
 #ifndef DJ_GPU_HOST_GEMV_H
 #define DJ_GPU_HOST_GEMV_H
 

@@ -1,9 +1,9 @@
 /* group.c - fusion groups of the host device: a run of pointwise steps, tile by tile.
  *
- * The planner promises that steps of one group have contiguous outputs of one shape and see what any of
- * them writes through the same window, so all of them may work on elements [first, end) before any goes
- * on. A tile's operands then stay in the first-level cache, where whole tensors would go out to memory
- * and back at every step, and the threads fork once a group.
+ * The planner promises that steps of one group have contiguous outputs of one shape and see what
+ * any of them writes through the same window, so all of them may work on elements [first, end)
+ * before any goes on. A tile's operands then stay in the first-level cache, where whole tensors
+ * would go out to memory and back at every step, and the threads fork once a group.
  *
  * Small groups gain nothing and run step by step. Called by replay.c. */
 #include <omp.h>

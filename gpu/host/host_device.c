@@ -1,12 +1,12 @@
 /* host_device.c - the host device: a full device whose memory is mapped memory.
  *
  * Reserve is a mapping without access and without backing; commit gives it access, and the kernel
- * supplies zeroed pages on first touch; decommit maps the range anew, which returns the pages and the
- * access in one call; seal takes write access away, so a stray write to a weight is a fault at the
- * writer and not a wrong answer somewhere else.
+ * supplies zeroed pages on first touch; decommit maps the range anew, which returns the pages and
+ * the access in one call; seal takes write access away, so a stray write to a weight is a fault at
+ * the writer and not a wrong answer somewhere else.
  *
- * Executables are in replay.c. The class hash holds what a plan depends on: the instruction set, the
- * library's version, and the thread count, because oneDNN sizes its scratchpads by it. */
+ * Executables are in replay.c. The class hash holds what a plan depends on: the instruction set,
+ * the library's version, and the thread count, because oneDNN sizes its scratchpads by it. */
 #define DJ_LOG_MODULE "gpu"
 
 #include <cpuid.h>
@@ -153,11 +153,13 @@ static dj_status_t choose_threads(const dj_config_t *config, uint32_t *threads_p
     return DJ_OK;
 }
 
-/* The cost model: what one core of each generation reaches in float32 products and in streaming from
- * memory. It ranks plans and bounds graph cuts; nothing depends on its being exact. */
+/* The cost model: what one core of each generation reaches in float32 products and in streaming
+ * from memory. It ranks plans and bounds graph cuts; nothing depends on its being exact. */
 static void fill_costs(dj_device_info_t *info)
 {
-    double flops = strcmp(info->isa, "avx512") == 0 ? 100 : strcmp(info->isa, "avx2") == 0 ? 45 : 12;
+    double flops = strcmp(info->isa, "avx512") == 0 ? 100
+                   : strcmp(info->isa, "avx2") == 0 ? 45
+                                                    : 12;
     info->flops_per_ns = flops * info->threads;
     info->bytes_per_ns = info->threads < 4 ? 8.0 * info->threads : 32.0;
     info->step_ns = info->threads > 1 ? 1500 : 200;

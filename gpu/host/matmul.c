@@ -7,9 +7,9 @@
  *   else                    oneDNN over plain strides
  *   what oneDNN declines    own kernel that packs into the workspace (gemm.c)
  *
- * Packing gains a tenth to a fifth from 16 rows up, and nothing certain at one row, where reading the
- * weight is the cost; so decode keeps half the memory and loses nothing. Rows that do not fold into
- * one dimension are gathered into the workspace first. A bias along the columns is folded into
+ * Packing gains a tenth to a fifth from 16 rows up, and nothing certain at one row, where reading
+ * the weight is the cost; so decode keeps half the memory and loses nothing. Rows that do not fold
+ * into one dimension are gathered into the workspace first. A bias along the columns is folded into
  * the product when alpha and beta are 1, which only the request knows; otherwise a pass over C
  * applies both.
  *
@@ -21,8 +21,8 @@
 #include "gpu/host/gemv.h"
 #include "gpu/host/strided.h"
 
-#define PACK_ROWS_MIN 32           /* below, packing a weight does not pay for its memory */
-#define FORK_PRODUCTS (64 << 10)   /* multiplications from which own kernels use all threads */
+#define PACK_ROWS_MIN 32         /* below, packing a weight does not pay for its memory */
+#define FORK_PRODUCTS (64 << 10) /* multiplications from which own kernels use all threads */
 #define IN_PLACE UINT64_MAX
 
 typedef struct matrix {
@@ -57,12 +57,15 @@ typedef struct product {
     const float *zeros; /* stands in for a folded bias that this request cannot fold */
 } product_t;
 
-/* A view of any rank as one matrix: leading dimensions fold into rows, or the first of three becomes
- * the batch. False when they do not fold. */
+/* A view of any rank as one matrix: leading dimensions fold into rows, or the first of three
+ * becomes the batch. False when they do not fold. */
 static bool window(const dj_view_t *view, bool batched, matrix_t *matrix)
 {
     int last = view->rank - 1, first = batched ? 1 : 0;
-    matrix_t m = {.batch = 1, .rows = 1, .columns = view->sizes[last], .row_stride = 1,
+    matrix_t m = {.batch = 1,
+                  .rows = 1,
+                  .columns = view->sizes[last],
+                  .row_stride = 1,
                   .column_stride = view->strides[last]};
     if (batched) {
         m.batch = view->sizes[0];
@@ -160,8 +163,8 @@ static void take_addend(product_t *p, uint32_t at, const dj_view_t *view)
     }
     p->has_addend = true;
     p->addend_at = at;
-    p->addend = (matrix_t){.batch_stride = strides[0], .row_stride = strides[1],
-                           .column_stride = strides[2]};
+    p->addend = (matrix_t){
+        .batch_stride = strides[0], .row_stride = strides[1], .column_stride = strides[2]};
     p->folded = sizes[0] == 1 && sizes[1] == 1 && p->c.matrix.batch == 1 &&
                 sizes[2] == p->c.matrix.columns && (strides[2] == 1 || sizes[2] == 1);
 }
@@ -359,8 +362,8 @@ static dj_status_t bind_weight(dj_host_kernel_t *kernel, dj_executable_t *exe,
     dj_hash_t key = dj_onednn_product_pack_key(p->onednn);
     dj_text_pack_t *pack = dj_text_pack_find(store, text, key);
     if (!pack) {
-        dj_status_t status = dj_text_pack_add(store, text, key,
-                                              dj_onednn_product_pack_bytes(p->onednn), &pack);
+        dj_status_t status =
+            dj_text_pack_add(store, text, key, dj_onednn_product_pack_bytes(p->onednn), &pack);
         if (status == DJ_OK)
             status = dj_onednn_product_pack(p->onednn, text->data, pack->data);
         if (status == DJ_OK)

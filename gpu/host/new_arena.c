@@ -1,8 +1,9 @@
 /* new_arena.c - the allocation functions of C++, in C (new_arena.h).
  *
- * The names are those of the Itanium ABI for a 64-bit size_t. Every form is here, because a block must
- * be freed by the partner of what made it. Exceptions cannot be thrown from C: where the standard
- * wants bad_alloc, memory is out and the process stops, as it would with an uncaught one. */
+ * The names are those of the Itanium ABI for a 64-bit size_t. Every form is here, because a block
+ * must be freed by the partner of what made it. Exceptions cannot be thrown from C: where the
+ * standard wants bad_alloc, memory is out and the process stops, as it would with an uncaught one.
+ */
 #include "gpu/host/new_arena.h"
 
 #include <stdatomic.h>

@@ -1,8 +1,8 @@
 /* new_arena.h - C++ allocations of a library call, taken from planned memory.
  *
  * oneDNN allocates a few hundred bytes with operator new at every execution, and a replay allocates
- * nothing. So this library defines the global allocation functions of C++: between open and close, and
- * on this thread only, `new` takes from the caller's bytes and `delete` of such a pointer does
+ * nothing. So this library defines the global allocation functions of C++: between open and close,
+ * and on this thread only, `new` takes from the caller's bytes and `delete` of such a pointer does
  * nothing; at all other times, and for what does not fit, they are malloc and free. Every program
  * that links libdnnl and this library exports them to it by the ordinary rules of symbol lookup.
  *

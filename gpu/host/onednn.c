@@ -1,10 +1,12 @@
-/* onednn.c - the only file that includes oneDNN's headers (C API of 2.x; in 3.x dnnl_matmul_desc_init
- * and dnnl_primitive_desc_create become one call, and memory descriptors become opaque).
+/* onednn.c - the only file that includes oneDNN's headers (C API of 2.x; in 3.x
+ * dnnl_matmul_desc_init and dnnl_primitive_desc_create become one call, and memory descriptors
+ * become opaque).
  *
- * A run must not allocate. dnnl_primitive_execute() builds a map of its arguments with operator new at
- * every call, so it runs inside an arena (new_arena.h) over the first bytes of the workspace; the
- * scratchpad follows. And of the implementations only brgemm keeps to that scratchpad; gemm calls
- * malloc for its packing buffers and generates code at its first run, so it counts as unsupported. */
+ * A run must not allocate. dnnl_primitive_execute() builds a map of its arguments with operator new
+ * at every call, so it runs inside an arena (new_arena.h) over the first bytes of the workspace;
+ * the scratchpad follows. And of the implementations only brgemm keeps to that scratchpad; gemm
+ * calls malloc for its packing buffers and generates code at its first run, so it counts as
+ * unsupported. */
 #include "gpu/host/onednn.h"
 
 #include <oneapi/dnnl/dnnl.h>
@@ -40,7 +42,7 @@ static dj_status_t convert(dnnl_status_t status, const char *what)
 {
     if (status == dnnl_success)
         return DJ_OK;
-    dj_status_t kind = status == dnnl_out_of_memory   ? DJ_ERR_MEMORY
+    dj_status_t kind = status == dnnl_out_of_memory ? DJ_ERR_MEMORY
                        : status == dnnl_unimplemented || status == dnnl_invalid_arguments
                            ? DJ_ERR_UNSUPPORTED
                            : DJ_ERR_INTERNAL;
@@ -159,8 +161,7 @@ static dnnl_status_t add_arguments(dj_onednn_product_t *product, const_dnnl_prim
 static dnnl_status_t check_implementation(const_dnnl_primitive_desc_t chosen)
 {
     const char *name = NULL;
-    dnnl_status_t status =
-        dnnl_primitive_desc_query(chosen, dnnl_query_impl_info_str, 0, &name);
+    dnnl_status_t status = dnnl_primitive_desc_query(chosen, dnnl_query_impl_info_str, 0, &name);
     if (status == dnnl_success && (!name || strncmp(name, "brg:", 4) != 0))
         status = dnnl_unimplemented;
     return status;

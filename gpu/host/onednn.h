@@ -1,8 +1,9 @@
 /* onednn.h - matrix products by oneDNN, behind the one file that includes its headers.
  *
- * A product is C[b] = alpha * A[b] B[b] + bias in float32, prepared for exact sizes and strides: the
- * primitive and its memory objects are made once, the scratchpad is the caller's, and a run sets
- * handles and executes. B may be in a packed layout of oneDNN's choosing, filled once a weight.
+ * A product is C[b] = alpha * A[b] B[b] + bias in float32, prepared for exact sizes and strides:
+ * the primitive and its memory objects are made once, the scratchpad is the caller's, and a run
+ * sets handles and executes. B may be in a packed layout of oneDNN's choosing, filled once a
+ * weight.
  *
  * Threads: a product keeps its memory objects' handles, so one run at a time per product. */
 #ifndef DJ_GPU_HOST_ONEDNN_H

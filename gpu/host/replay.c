@@ -1,10 +1,10 @@
 /* replay.c - executables of the host device: compile, place, bind, replay.
  *
  * compile() asks the slot table for one kernel a node; place() turns the plan's offsets and the
- * graph's bindings into one resolved place an operand; bind() shows each kernel the weights behind its
- * operands. What is left for replay() is to add a base address and perhaps a view's offset to each
- * place and to call: the pointers of one step lie on the replaying thread's own stack, so nothing is
- * allocated and nothing shared is written.
+ * graph's bindings into one resolved place an operand; bind() shows each kernel the weights behind
+ * its operands. What is left for replay() is to add a base address and perhaps a view's offset to
+ * each place and to call: the pointers of one step lie on the replaying thread's own stack, so
+ * nothing is allocated and nothing shared is written.
  *
  * The last DJ_HOST_GUARD_BYTES of the workspace are a guard, counted in what each node asks for. */
 #include <stdlib.h>
@@ -84,16 +84,15 @@ static void fill_places(const dj_graph_t *graph, const dj_node_t *node, dj_host_
         }
     }
     for (uint32_t i = 0; i < node->n_outs; i++)
-        *place++ = place_of(graph, node->outs[i].storage, node->outs[i].slot,
-                            node->outs[i].view.dtype);
+        *place++ =
+            place_of(graph, node->outs[i].storage, node->outs[i].slot, node->outs[i].view.dtype);
 }
 
 static dj_status_t prepare_node(dj_host_executable_t *exe, uint32_t at, const dj_node_t *node)
 {
     dj_host_kernel_t *kernel = &exe->kernels[at];
     const dj_op_info_t *op = dj_op_info(node->call.op);
-    dj_host_prepare_fn_t prepare =
-        dj_host_device_of(&exe->base)->kernels->prepare[node->call.op];
+    dj_host_prepare_fn_t prepare = dj_host_device_of(&exe->base)->kernels->prepare[node->call.op];
     if (!prepare)
         return dj_fail(DJ_ERR_UNSUPPORTED, "node %u, %s: the host device has no kernel for it", at,
                        op->name);
@@ -161,7 +160,8 @@ const uint64_t *dj_host_workspaces(const dj_executable_t *exe)
     return ((const dj_host_executable_t *)exe)->workspaces;
 }
 
-/* A staged result is written contiguously, so its kernel is made anew for that if the target is not. */
+/* A staged result is written contiguously, so its kernel is made anew for that if the target is
+ * not. */
 static dj_status_t stage_node(dj_host_executable_t *exe, uint32_t at)
 {
     const dj_node_t *node = &exe->base.graph->nodes[at];
@@ -183,8 +183,8 @@ static dj_status_t stage_node(dj_host_executable_t *exe, uint32_t at)
     return prepare_node(exe, at, staged);
 }
 
-/* Checks one step against the plan and resolves its places; the plan was proven, so what fails here is
- * a plan for other workspaces or a mistake of ours. */
+/* Checks one step against the plan and resolves its places; the plan was proven, so what fails here
+ * is a plan for other workspaces or a mistake of ours. */
 static dj_status_t place_step(dj_host_executable_t *exe, const dj_plan_t *plan, uint32_t at)
 {
     const dj_graph_t *graph = exe->base.graph;
@@ -196,8 +196,8 @@ static dj_status_t place_step(dj_host_executable_t *exe, const dj_plan_t *plan, 
     if (status != DJ_OK)
         return status;
     if (exe->workspaces[node] > plan->workspace_bytes)
-        return dj_fail(DJ_ERR_CLASS, "plan step %u: %llu bytes of workspace needed, %llu planned", at,
-                       (unsigned long long)exe->workspaces[node],
+        return dj_fail(DJ_ERR_CLASS, "plan step %u: %llu bytes of workspace needed, %llu planned",
+                       at, (unsigned long long)exe->workspaces[node],
                        (unsigned long long)plan->workspace_bytes);
     dj_host_step_t *step = &exe->steps[at];
     *step = (dj_host_step_t){.kernel = &exe->kernels[node],
@@ -270,7 +270,8 @@ bool dj_host_bound(const dj_executable_t *base, dj_text_t *const *texts)
 {
     const dj_host_executable_t *exe = (const dj_host_executable_t *)base;
     for (uint32_t i = 0; exe->bound && i < base->graph->n_bindings; i++)
-        if (exe->texts[i].text != texts[i] || (texts[i] && exe->texts[i].serial != texts[i]->serial))
+        if (exe->texts[i].text != texts[i] ||
+            (texts[i] && exe->texts[i].serial != texts[i]->serial))
             return false;
     return exe->bound;
 }

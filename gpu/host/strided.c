@@ -11,7 +11,8 @@ typedef struct loop {
     int64_t size, to, from; /* strides in bytes */
 } loop_t;
 
-/* The loops from outermost in; what lies dense at the inner end on both sides becomes *run_p bytes. */
+/* The loops from outermost in; what lies dense at the inner end on both sides becomes *run_p bytes.
+ */
 static uint32_t collapse(const dj_view_t *to, const dj_view_t *from, loop_t *loops, uint64_t *run_p)
 {
     int64_t item = dj_dtype_bytes(to->dtype), run = item;

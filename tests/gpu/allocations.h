@@ -1,7 +1,7 @@
 /* allocations.h - counts every allocation of this process while told to; include in one file.
  *
- * The allocator's entry points are defined here, in the program, so that libraries' calls are seen as
- * well. Under a sanitizer, which owns them, the count stays 0. */
+ * The allocator's entry points are defined here, in the program, so that libraries' calls are seen
+ * as well. Under a sanitizer, which owns them, the count stays 0. */
 #ifndef DJ_TESTS_GPU_ALLOCATIONS_H
 #define DJ_TESTS_GPU_ALLOCATIONS_H
 

@@ -1,7 +1,8 @@
-/* program.h - records a small program, plans it, and replays it under every promise of the contract.
+/* program.h - records a small program, plans it, and replays it under every promise of the
+ * contract.
  *
- * Each replay runs in a poisoned slab and twice; the highest byte changed must be the plan's peak, and
- * no allocation may happen, not even in the first. */
+ * Each replay runs in a poisoned slab and twice; the highest byte changed must be the plan's peak,
+ * and no allocation may happen, not even in the first. */
 #ifndef DJ_TESTS_GPU_PROGRAM_H
 #define DJ_TESTS_GPU_PROGRAM_H
 
@@ -81,9 +82,8 @@ static inline dj_operand_t case_add(test_case_t *test, uint16_t op, const dj_arg
     if (status != DJ_OK)
         print_error("%s\n", dj_error_text());
     assert_int_equal(status, DJ_OK);
-    return (dj_operand_t){.storage = storages[0],
-                          .slot = DJ_SLOT_NONE,
-                          .view = target ? target->view : outs[0]};
+    return (dj_operand_t){
+        .storage = storages[0], .slot = DJ_SLOT_NONE, .view = target ? target->view : outs[0]};
 }
 
 /* Decodes, compiles, plans and places. */

@@ -1,4 +1,5 @@
-/* test_gemm.c - our own products, of every instruction set this processor has, against double sums. */
+/* test_gemm.c - our own products, of every instruction set this processor has, against double sums.
+ */
 #include <math.h>
 
 #include "tests/gpu/fixture.h"
@@ -69,19 +70,27 @@ static void run_gemm(const struct isa *isa, dj_gemm_t g, uint32_t threads)
 
 static void products_of_any_shape_and_strides(void **state)
 {
-    static const int64_t shapes[][4] = {{1, 1, 1, 1},      {1, 7, 5, 3},     {1, 12, 32, 64},
-                                        {1, 13, 33, 257},  {1, 250, 70, 20}, {1, 40, 100, 300},
-                                        {1, 5, 2100, 7},  {3, 9, 17, 31},   {7, 30, 20, 10},
-                                        {1, 50, 60, 600}};
+    static const int64_t shapes[][4] = {
+        {1, 1, 1, 1},      {1, 7, 5, 3},    {1, 12, 32, 64}, {1, 13, 33, 257}, {1, 250, 70, 20},
+        {1, 40, 100, 300}, {1, 5, 2100, 7}, {3, 9, 17, 31},  {7, 30, 20, 10},  {1, 50, 60, 600}};
     uint32_t n_isas = count_isas();
     for (uint32_t i = 0; i < n_isas; i++)
         for (uint32_t j = 0; j < sizeof(shapes) / sizeof(*shapes); j++)
             for (uint32_t form = 0; form < 16; form++) {
                 const int64_t *s = shapes[j];
                 int64_t m = s[1], n = s[2], k = s[3];
-                dj_gemm_t g = {.batch = s[0], .m = m, .n = n, .k = k, .a = numbers + 5,
-                               .b = numbers + 300001, .a_row = k, .a_column = 1, .a_batch = m * k,
-                               .b_row = n, .b_column = 1, .b_batch = k * n,
+                dj_gemm_t g = {.batch = s[0],
+                               .m = m,
+                               .n = n,
+                               .k = k,
+                               .a = numbers + 5,
+                               .b = numbers + 300001,
+                               .a_row = k,
+                               .a_column = 1,
+                               .a_batch = m * k,
+                               .b_row = n,
+                               .b_column = 1,
+                               .b_batch = k * n,
                                .bias = form & 4 ? numbers + 11 : NULL};
                 if (form & 1)
                     g.a_row = 1, g.a_column = m;
@@ -95,7 +104,7 @@ static void products_of_any_shape_and_strides(void **state)
 
 static void products_of_few_rows(void **state)
 {
-    static const int64_t shapes[][2] = {{1, 1},    {3, 5},     {64, 8},   {65, 9},
+    static const int64_t shapes[][2] = {{1, 1},    {3, 5},     {64, 8},    {65, 9},
                                         {700, 33}, {1025, 17}, {31, 1000}, {2500, 100}};
     uint32_t n_isas = count_isas();
     for (uint32_t i = 0; i < n_isas; i++)
@@ -103,14 +112,31 @@ static void products_of_few_rows(void **state)
             for (uint32_t form = 0; form < 32; form++) {
                 int64_t m = 1 + form % 4, n = shapes[j][0], k = shapes[j][1];
                 bool turned = form & 4;
-                dj_gemv_t v = {.m = m, .n = n, .k = k, .a = numbers + 5, .b = numbers + 300001,
-                               .bias = form & 8 ? numbers + 11 : NULL, .c = result,
-                               .a_row = k + 2, .c_row = n + 1, .b_line = (turned ? k : n) + 1,
-                               .b_transposed = turned, .threads = form & 16 ? 2 : 1};
+                dj_gemv_t v = {.m = m,
+                               .n = n,
+                               .k = k,
+                               .a = numbers + 5,
+                               .b = numbers + 300001,
+                               .bias = form & 8 ? numbers + 11 : NULL,
+                               .c = result,
+                               .a_row = k + 2,
+                               .c_row = n + 1,
+                               .b_line = (turned ? k : n) + 1,
+                               .b_transposed = turned,
+                               .threads = form & 16 ? 2 : 1};
                 isas[i].gemv(&v);
-                dj_gemm_t g = {.batch = 1, .m = m, .n = n, .k = k, .a = v.a, .b = v.b,
-                               .bias = v.bias, .c = result, .a_row = v.a_row, .a_column = 1,
-                               .b_row = turned ? 1 : v.b_line, .b_column = turned ? v.b_line : 1,
+                dj_gemm_t g = {.batch = 1,
+                               .m = m,
+                               .n = n,
+                               .k = k,
+                               .a = v.a,
+                               .b = v.b,
+                               .bias = v.bias,
+                               .c = result,
+                               .a_row = v.a_row,
+                               .a_column = 1,
+                               .b_row = turned ? 1 : v.b_line,
+                               .b_column = turned ? v.b_line : 1,
                                .c_row = v.c_row};
                 check(&g);
             }

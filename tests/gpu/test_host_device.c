@@ -1,4 +1,5 @@
-/* test_host_device.c - opening, memory rules and executables of the host device; bad input first. */
+/* test_host_device.c - opening, memory rules and executables of the host device; bad input first.
+ */
 #include <pthread.h>
 
 #include "tests/gpu/program.h"
@@ -158,8 +159,8 @@ static void an_overrun_of_the_workspace_is_found(void **state)
     assert_int_equal(case_replay(&test), DJ_OK);
     assert_true(out[0] == 50);
     test.plan->workspace_bytes -= 256;
-    dj_launch_t launch = {test.bindings, aligned_alloc(256, (test.plan->peak_bytes + 255) & ~255ull),
-                          NULL};
+    dj_launch_t launch = {test.bindings,
+                          aligned_alloc(256, (test.plan->peak_bytes + 255) & ~255ull), NULL};
     memset(launch.stack, 0, test.plan->peak_bytes);
     assert_int_equal(device->ops->replay(test.exe, &launch), DJ_ERR_INTERNAL);
     assert_non_null(strstr(dj_error_text(), "workspace"));
@@ -177,8 +178,11 @@ static void an_index_out_of_range_is_named(void **state)
     dj_operand_t weight = case_input(&test, DJ_CLASS_STATE, table, sizeof(table), matrix(10, 4));
     dj_operand_t index = case_input(&test, DJ_CLASS_IMMEDIATE, indices, sizeof(indices),
                                     dj_view_contiguous(DJ_I64, 1, &three));
-    dj_arg_t args[] = {tensor_arg(&weight), tensor_arg(&index), {.kind = DJ_ARG_NONE},
-                       {.kind = DJ_ARG_NONE}, {.kind = DJ_ARG_NONE}};
+    dj_arg_t args[] = {tensor_arg(&weight),
+                       tensor_arg(&index),
+                       {.kind = DJ_ARG_NONE},
+                       {.kind = DJ_ARG_NONE},
+                       {.kind = DJ_ARG_NONE}};
     dj_operand_t y = case_add(&test, DJ_OP_EMBEDDING, args, 5, NULL);
     assert_int_equal(case_build(&test, &y.storage, 1), DJ_OK);
     test.bindings[2] = out;
@@ -198,8 +202,8 @@ static void offsets_come_with_the_request(void **state)
     for (uint32_t i = 0; i < 64; i++)
         x[i] = (float)i;
     case_open(&test, device);
-    dj_operand_t a = case_input(&test, DJ_CLASS_STATE, x, sizeof(x),
-                                dj_view_contiguous(DJ_F32, 1, &four));
+    dj_operand_t a =
+        case_input(&test, DJ_CLASS_STATE, x, sizeof(x), dj_view_contiguous(DJ_F32, 1, &four));
     dj_operand_t b = a;
     a.view.offset = 3, b.view.offset = 20;
     dj_arg_t args[] = {tensor_arg(&a), tensor_arg(&b), integer_arg(1)};
@@ -230,7 +234,8 @@ static void *ride(void *argument)
     void *bindings[] = {rider->x, rider->out};
     dj_launch_t launch = {bindings, rider->stack, rider->scalars};
     for (uint32_t i = 0; i < 20000; i++) {
-        if (device->ops->replay(rider->test->exe, &launch) != DJ_OK || *rider->out != rider->expected)
+        if (device->ops->replay(rider->test->exe, &launch) != DJ_OK ||
+            *rider->out != rider->expected)
             return rider;
         *rider->out = 0;
     }
@@ -243,8 +248,8 @@ static void a_reentrant_executable_runs_on_two_threads(void **state)
     test_case_t test;
     int64_t four = 4;
     case_open(&test, device);
-    dj_operand_t a = case_input(&test, DJ_CLASS_STATE, x[0], sizeof(x[0]),
-                                dj_view_contiguous(DJ_F32, 1, &four));
+    dj_operand_t a =
+        case_input(&test, DJ_CLASS_STATE, x[0], sizeof(x[0]), dj_view_contiguous(DJ_F32, 1, &four));
     a.view.offset = 1;
     dj_arg_t args[] = {tensor_arg(&a), tensor_arg(&a), integer_arg(1)};
     dj_operand_t y = case_add(&test, DJ_OP_ADD, args, 3, NULL);
@@ -261,8 +266,12 @@ static void a_reentrant_executable_runs_on_two_threads(void **state)
             x[i][j] = (float)(j + i);
         assert_true(test.program.scalars.size <= sizeof(scalars[i]));
         memcpy(scalars[i], test.program.scalars.data, test.program.scalars.size);
-        riders[i] = (rider_t){.test = &test, .scalars = scalars[i], .out = outs[i], .x = x[i],
-                              .expected = i ? 8 : 2, .stack = aligned_alloc(256, 65536)};
+        riders[i] = (rider_t){.test = &test,
+                              .scalars = scalars[i],
+                              .out = outs[i],
+                              .x = x[i],
+                              .expected = i ? 8 : 2,
+                              .stack = aligned_alloc(256, 65536)};
         assert_int_equal(pthread_create(&threads[i], NULL, ride, &riders[i]), 0);
     }
     for (uint32_t i = 0; i < 2; i++) {
@@ -306,30 +315,32 @@ static void the_first_replay_of_a_thread_allocates_nothing(void **state)
     case_close(&test);
 }
 
-/* out = where(x > 0, 0.5 x (1 + tanh(x + 0.04 x^3)), bias); x += out. Every step has 3 x 7001 elements. */
+/* out = where(x > 0, 0.5 x (1 + tanh(x + 0.04 x^3)), bias); x += out. Every step has 3 x 7001
+ * elements. */
 static void record_chain(test_case_t *test, float *x_data, float *bias_data, uint32_t *output_p)
 {
     int64_t columns = 7001;
-    dj_operand_t x = case_input(test, DJ_CLASS_STATE, x_data, 3 * 7001 * sizeof(float),
-                                matrix(3, columns));
+    dj_operand_t x =
+        case_input(test, DJ_CLASS_STATE, x_data, 3 * 7001 * sizeof(float), matrix(3, columns));
     dj_operand_t bias = case_input(test, DJ_CLASS_STATE, bias_data, 7001 * sizeof(float),
                                    dj_view_contiguous(DJ_F32, 1, &columns));
-    dj_operand_t cube = case_add(test, DJ_OP_POW_SCALAR,
-                                 (dj_arg_t[]){tensor_arg(&x), real_arg(3)}, 2, NULL);
-    dj_operand_t sum = case_add(test, DJ_OP_ADD,
-                                (dj_arg_t[]){tensor_arg(&x), tensor_arg(&cube), real_arg(0.04)}, 3,
-                                NULL);
+    dj_operand_t cube =
+        case_add(test, DJ_OP_POW_SCALAR, (dj_arg_t[]){tensor_arg(&x), real_arg(3)}, 2, NULL);
+    dj_operand_t sum = case_add(
+        test, DJ_OP_ADD, (dj_arg_t[]){tensor_arg(&x), tensor_arg(&cube), real_arg(0.04)}, 3, NULL);
     dj_operand_t tanh = case_add(test, DJ_OP_TANH, (dj_arg_t[]){tensor_arg(&sum)}, 1, NULL);
-    dj_operand_t more = case_add(test, DJ_OP_ADD,
-                                 (dj_arg_t[]){tensor_arg(&tanh), tensor_arg(&tanh), real_arg(-0.5)},
-                                 3, NULL);
-    dj_operand_t positive = case_add(test, DJ_OP_GT_SCALAR,
-                                     (dj_arg_t[]){tensor_arg(&x), integer_arg(0)}, 2, NULL);
-    dj_operand_t product = case_add(test, DJ_OP_MUL,
-                                    (dj_arg_t[]){tensor_arg(&x), tensor_arg(&more)}, 2, NULL);
-    dj_operand_t out = case_add(test, DJ_OP_WHERE, (dj_arg_t[]){tensor_arg(&positive),
-                                tensor_arg(&product), tensor_arg(&bias)}, 3, NULL);
-    case_add(test, DJ_OP_ADD, (dj_arg_t[]){tensor_arg(&x), tensor_arg(&out), integer_arg(1)}, 3, &x);
+    dj_operand_t more =
+        case_add(test, DJ_OP_ADD,
+                 (dj_arg_t[]){tensor_arg(&tanh), tensor_arg(&tanh), real_arg(-0.5)}, 3, NULL);
+    dj_operand_t positive =
+        case_add(test, DJ_OP_GT_SCALAR, (dj_arg_t[]){tensor_arg(&x), integer_arg(0)}, 2, NULL);
+    dj_operand_t product =
+        case_add(test, DJ_OP_MUL, (dj_arg_t[]){tensor_arg(&x), tensor_arg(&more)}, 2, NULL);
+    dj_operand_t out = case_add(
+        test, DJ_OP_WHERE,
+        (dj_arg_t[]){tensor_arg(&positive), tensor_arg(&product), tensor_arg(&bias)}, 3, NULL);
+    case_add(test, DJ_OP_ADD, (dj_arg_t[]){tensor_arg(&x), tensor_arg(&out), integer_arg(1)}, 3,
+             &x);
     *output_p = out.storage;
 }
 

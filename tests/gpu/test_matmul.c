@@ -79,8 +79,8 @@ static void check(const expectation_t *e, const float *c)
                     sum += e->beta * element(e->addend, &e->addend_view, b, i, j);
                 double got = element(c, v, b, i, j);
                 if (!(fabs(got - sum) <= 2e-6 * size + 1e-6 * fabs(sum))) {
-                    print_error("[%ld, %ld, %ld]: %.9g, expected %.9g\n", (long)b, (long)i,
-                                (long)j, got, sum);
+                    print_error("[%ld, %ld, %ld]: %.9g, expected %.9g\n", (long)b, (long)i, (long)j,
+                                got, sum);
                     fail();
                 }
             }
@@ -106,8 +106,12 @@ static void run_mm(dj_view_t a, dj_view_t b)
     dj_arg_t args[] = {tensor_arg(&x), tensor_arg(&y)};
     dj_operand_t out = case_add(&test, a.rank == 3 ? DJ_OP_BMM : DJ_OP_MM, args, 2, NULL);
     build(&test, &out);
-    expectation_t e = {.a = numbers + 3, .b = numbers + 1001, .a_view = a, .b_view = b,
-                       .c_view = out.view, .alpha = 1};
+    expectation_t e = {.a = numbers + 3,
+                       .b = numbers + 1001,
+                       .a_view = a,
+                       .b_view = b,
+                       .c_view = out.view,
+                       .alpha = 1};
     for (uint32_t turn = 0; turn < 2; turn++) {
         memset(result, 0xff, dj_view_extent_bytes(&out.view) + 64);
         assert_int_equal(case_replay(&test), DJ_OK);
@@ -189,8 +193,13 @@ static void run_add(dj_view_t addend, dj_view_t a, dj_view_t b, dj_arg_t beta, d
     dj_arg_t args[] = {tensor_arg(&s), tensor_arg(&x), tensor_arg(&y), beta, alpha};
     dj_operand_t out = case_add(&test, a.rank == 3 ? DJ_OP_BADDBMM : DJ_OP_ADDMM, args, 5, NULL);
     build(&test, &out);
-    expectation_t e = {.a = numbers + 3, .b = numbers + 1001, .addend = numbers + 50, .a_view = a,
-                       .b_view = b, .addend_view = addend, .c_view = out.view};
+    expectation_t e = {.a = numbers + 3,
+                       .b = numbers + 1001,
+                       .addend = numbers + 50,
+                       .a_view = a,
+                       .b_view = b,
+                       .addend_view = addend,
+                       .c_view = out.view};
     e.alpha = alpha.scalar.dtype == DJ_F64 ? alpha.scalar.real : (double)alpha.scalar.integer;
     e.beta = beta.scalar.dtype == DJ_F64 ? beta.scalar.real : (double)beta.scalar.integer;
     assert_int_equal(case_replay(&test), DJ_OK);
@@ -204,8 +213,8 @@ static void addends_and_factors(void **state)
     for (uint32_t i = 0; i < 3; i++) {
         int64_t m = rows[i], n = 37, k = 21;
         dj_view_t a = dense(0, m, k), b = dense(0, k, n);
-        dj_view_t addends[] = {vector(n), vector(1), dense(0, 1, n), dense(0, m, n),
-                               dense(0, m, 1), transposed(dense(0, n, m))};
+        dj_view_t addends[] = {vector(n),      vector(1),      dense(0, 1, n),
+                               dense(0, m, n), dense(0, m, 1), transposed(dense(0, n, m))};
         for (uint32_t j = 0; j < sizeof(addends) / sizeof(*addends); j++) {
             run_add(addends[j], a, b, integer_arg(1), integer_arg(1));
             run_add(addends[j], a, b, real_arg(1), real_arg(0.5));
@@ -236,8 +245,12 @@ static void a_zero_beta_ignores_what_it_multiplies(void **state)
                            integer_arg(1)};
         dj_operand_t out = case_add(&test, DJ_OP_ADDMM, args, 5, NULL);
         build(&test, &out);
-        expectation_t e = {.a = numbers + 100, .b = numbers + 1001, .a_view = a, .b_view = b,
-                           .c_view = out.view, .alpha = 1};
+        expectation_t e = {.a = numbers + 100,
+                           .b = numbers + 1001,
+                           .a_view = a,
+                           .b_view = b,
+                           .c_view = out.view,
+                           .alpha = 1};
         assert_int_equal(case_replay(&test), DJ_OK);
         check(&e, result);
         case_close(&test);
@@ -261,9 +274,13 @@ static void run_linear(dj_view_t x_view, dj_view_t weight, bool biased)
     /* The reference sees rows of the input one after the other. */
     int64_t rows = dj_view_count(&x_view) / x_view.sizes[x_view.rank - 1];
     int64_t row_stride = x_view.rank > 1 ? x_view.strides[x_view.rank - 2] : 1;
-    expectation_t e = {.a = numbers + 3, .b = numbers + 1001, .b_view = transposed(weight),
-                       .addend = biased ? numbers + 77 : NULL, .addend_view = bias_view,
-                       .alpha = 1, .beta = 1};
+    expectation_t e = {.a = numbers + 3,
+                       .b = numbers + 1001,
+                       .b_view = transposed(weight),
+                       .addend = biased ? numbers + 77 : NULL,
+                       .addend_view = bias_view,
+                       .alpha = 1,
+                       .beta = 1};
     e.a_view = strided(2, (int64_t[]){rows, x_view.sizes[x_view.rank - 1]},
                        (int64_t[]){row_stride, x_view.strides[x_view.rank - 1]});
     e.c_view = dense(0, rows, weight.sizes[0]);
@@ -299,7 +316,10 @@ static void rows_that_do_not_fold(void **state)
     dj_operand_t out = case_add(&test, DJ_OP_LINEAR, args, 3, NULL);
     build(&test, &out);
     assert_int_equal(case_replay(&test), DJ_OK);
-    expectation_t e = {.a = numbers + 3, .b = numbers + 1001, .a_view = x_view, .alpha = 1,
+    expectation_t e = {.a = numbers + 3,
+                       .b = numbers + 1001,
+                       .a_view = x_view,
+                       .alpha = 1,
                        .c_view = dense(2, 4, 10)};
     e.b_view = strided(3, (int64_t[]){2, 24, 10}, (int64_t[]){0, 1, 24});
     check(&e, result);
@@ -324,8 +344,12 @@ static void run_staged(dj_view_t x_view, dj_view_t target_view)
     assert_int_equal(case_build(&test, NULL, 0), DJ_OK);
     assert_int_not_equal(test.plan->steps[0].staging, DJ_OFFSET_NONE);
     assert_int_equal(case_replay(&test), DJ_OK);
-    expectation_t e = {.a = before, .b = numbers + 1001, .a_view = x_view, .b_view = whole,
-                       .c_view = target_view, .alpha = 1};
+    expectation_t e = {.a = before,
+                       .b = numbers + 1001,
+                       .a_view = x_view,
+                       .b_view = whole,
+                       .c_view = target_view,
+                       .alpha = 1};
     check(&e, x_data);
     memcpy(expected, before, sizeof(before));
     for (int64_t i = 0; i < N; i++)
@@ -361,8 +385,12 @@ static void windows_with_gaps(void **state)
         case_add(&test, DJ_OP_MM, args, 2, &target);
         assert_int_equal(case_build(&test, NULL, 0), DJ_OK);
         assert_int_equal(case_replay(&test), DJ_OK);
-        expectation_t e = {.a = numbers + 3, .b = numbers + 1001, .a_view = a, .b_view = b,
-                           .c_view = gaps, .alpha = 1};
+        expectation_t e = {.a = numbers + 3,
+                           .b = numbers + 1001,
+                           .a_view = a,
+                           .b_view = b,
+                           .c_view = gaps,
+                           .alpha = 1};
         check(&e, result);
         for (uint32_t i = 0; i < 1024; i++)
             if (i / 20 >= rows || i % 20 > 15 || i % 20 % 3)
@@ -400,8 +428,12 @@ static void open_packed(test_case_t *test, dj_text_t *text, int64_t m, dj_view_t
 
 static void check_packed(test_case_t *test, const float *weight_data, int64_t m, dj_view_t weight)
 {
-    expectation_t e = {.a = numbers + 3, .b = weight_data, .addend = numbers + 77,
-                       .addend_view = vector(weight.sizes[0]), .alpha = 1, .beta = 1};
+    expectation_t e = {.a = numbers + 3,
+                       .b = weight_data,
+                       .addend = numbers + 77,
+                       .addend_view = vector(weight.sizes[0]),
+                       .alpha = 1,
+                       .beta = 1};
     e.a_view = dense(0, m, weight.sizes[1]);
     e.b_view = transposed(weight);
     e.c_view = dense(0, m, weight.sizes[0]);

@@ -1,4 +1,5 @@
-/* test_text.c - weights: sealed, shared by content and owner, counted, dropped by age and pressure. */
+/* test_text.c - weights: sealed, shared by content and owner, counted, dropped by age and pressure.
+ */
 #include "tests/gpu/fixture.h"
 
 #include "gpu/text.h"

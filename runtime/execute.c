@@ -236,7 +236,9 @@ static dj_status_t check_peak(dj_rank_t *rank, const dj_plan_t *plan, const void
         return dj_fail(DJ_ERR_INTERNAL, "replay allocated memory %llu times",
                        (unsigned long long)(dj_alloc_count() - allocations));
     }
-    if (measured == plan->peak_bytes)
+    /* A byte written with the poison's own value is not seen: one in 256 in the last place, hardly ever
+     * in the last eight. Past the prediction nothing is forgiven. */
+    if (measured <= plan->peak_bytes && plan->peak_bytes - measured < 8)
         return DJ_OK;
     atomic_fetch_add(&rank->counters.peak_mismatches, 1);
     return dj_fail(DJ_ERR_INTERNAL, "predicted peak %llu bytes, measured %llu",

@@ -193,7 +193,7 @@ static inline void case_fill(case_tensor_t *tensor)
         double real = case_unit() * 6 - 3;
         int64_t integer = (int64_t)(case_random() % 13) - 6;
         if (strchr(tensor->letters, 'p'))
-            real = fabs(real) + 0.01, integer = integer < 0 ? -integer : integer;
+            real = fabs(real) + 0.01, integer = 1 + (integer < 0 ? -integer : integer);
         if (strchr(tensor->letters, 'q'))
             real = floor(real * 4) / 4;
         uint64_t special = case_random() % 16;

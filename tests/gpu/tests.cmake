@@ -1,3 +1,11 @@
 foreach(file segment text data host_device gemm matmul kernels)
   dj_test(gpu/test_${file}.c LABEL unit LIBS dj_gpu)
 endforeach()
+
+# The same cases against PyTorch, where its environment is.
+if(EXISTS ${CMAKE_SOURCE_DIR}/build/venv/bin/python)
+  add_test(NAME gpu_kernel_cases
+           COMMAND ${CMAKE_SOURCE_DIR}/build/venv/bin/python
+                   ${CMAKE_CURRENT_SOURCE_DIR}/gpu/kernel_cases.py $<TARGET_FILE:gpu_test_kernels>)
+  set_tests_properties(gpu_kernel_cases PROPERTIES LABELS unit TIMEOUT 120)
+endif()

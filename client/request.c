@@ -266,7 +266,8 @@ static dj_status_t build_exec(djinn_request_t *request, uint32_t n_segments)
     uint64_t left = djinn->releases.size - exec->n_releases * 8ull;
     djinn->releases.size = exec->n_releases * 8ull;
     dj_refs_recycle(djinn);
-    memmove(djinn->releases.data, djinn->releases.data + djinn->releases.size, left);
+    if (left)
+        memmove(djinn->releases.data, djinn->releases.data + djinn->releases.size, left);
     djinn->releases.size = left;
     request->pieces[0] = (dj_piece_t){meta->data, meta->size};
     request->n_pieces = meta->size ? 1 : 0;

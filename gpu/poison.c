@@ -3,16 +3,16 @@
 
 #include <string.h>
 
-void dj_poison_fill(void *slab, uint64_t bytes)
+void dj_poison_fill(void *slab, uint64_t bytes, uint8_t value)
 {
-    memset(slab, DJ_POISON_BYTE, bytes);
+    memset(slab, value, bytes);
 }
 
-uint64_t dj_poison_peak(const void *slab, uint64_t bytes)
+uint64_t dj_poison_peak(const void *slab, uint64_t bytes, uint8_t value)
 {
     const uint8_t *data = slab;
-    uint64_t word, clean = 0x0101010101010101ull * DJ_POISON_BYTE;
-    while (bytes % sizeof(word) && data[bytes - 1] == DJ_POISON_BYTE)
+    uint64_t word, clean = 0x0101010101010101ull * value;
+    while (bytes % sizeof(word) && data[bytes - 1] == value)
         bytes--;
     if (bytes % sizeof(word))
         return bytes;
@@ -21,7 +21,7 @@ uint64_t dj_poison_peak(const void *slab, uint64_t bytes)
         if (word != clean)
             break;
     }
-    while (bytes && data[bytes - 1] == DJ_POISON_BYTE)
+    while (bytes && data[bytes - 1] == value)
         bytes--;
     return bytes;
 }

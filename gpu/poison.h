@@ -2,8 +2,8 @@
  *
  * Before a replay the whole slab is filled with one byte value; after it, the highest byte that
  * differs marks the peak. A float 0x7f7f7f7f is 3.4e38, so a kernel that reads what nobody wrote
- * shows up in results too. The measure errs only where the last byte of the highest storage happens
- * to be written as 0x7f: of the float32 values that is those from 1.7e38 up, infinities and NaN.
+ * shows up in results too. Where the last byte of the highest storage happens to be written with the
+ * poison's own value the measure falls short; a second replay over the complement settles it.
  *
  * Threads: pure. */
 #ifndef DJ_GPU_POISON_H
@@ -13,8 +13,8 @@
 
 #define DJ_POISON_BYTE 0x7f
 
-void dj_poison_fill(void *slab, uint64_t bytes);
+void dj_poison_fill(void *slab, uint64_t bytes, uint8_t value);
 /* One past the highest byte that differs from the poison; 0 when none does. */
-uint64_t dj_poison_peak(const void *slab, uint64_t bytes);
+uint64_t dj_poison_peak(const void *slab, uint64_t bytes, uint8_t value);
 
 #endif

@@ -120,12 +120,12 @@ static inline dj_status_t case_replay(test_case_t *test)
     assert_int_equal(dj_segment_init(&stack, test->device, slab), DJ_OK);
     assert_int_equal(dj_segment_grow(&stack, slab), DJ_OK);
     dj_launch_t launch = {test->bindings, stack.base, (uint64_t *)test->program.scalars.data};
-    dj_poison_fill(stack.base, slab);
+    dj_poison_fill(stack.base, slab, DJ_POISON_BYTE);
     allocations_start();
     dj_status_t status = ops->replay(test->exe, &launch);
     assert_int_equal(allocations_stop(), 0);
     if (status == DJ_OK)
-        assert_int_equal(dj_poison_peak(stack.base, slab), peak);
+        assert_int_equal(dj_poison_peak(stack.base, slab, DJ_POISON_BYTE), peak);
     dj_segment_fini(&stack);
     return status;
 }

@@ -387,11 +387,11 @@ static void the_peak_is_the_highest_byte_changed(void **state)
 {
     static uint8_t slab[1000];
     for (uint32_t bytes = 990; bytes <= 1000; bytes++) {
-        dj_poison_fill(slab, bytes);
-        assert_int_equal(dj_poison_peak(slab, bytes), 0);
+        dj_poison_fill(slab, bytes, DJ_POISON_BYTE);
+        assert_int_equal(dj_poison_peak(slab, bytes, DJ_POISON_BYTE), 0);
         for (uint32_t at = 0; at < bytes; at += 7) {
             slab[at] = 0;
-            assert_int_equal(dj_poison_peak(slab, bytes), at + 1);
+            assert_int_equal(dj_poison_peak(slab, bytes, DJ_POISON_BYTE), at + 1);
         }
     }
 }

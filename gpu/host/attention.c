@@ -337,13 +337,19 @@ static uint64_t scratch_lay(const attention_t *t, char *base, scratch_t *scratch
     return at;
 }
 
+/* In the unit of DJ_HOST_FORK_ELEMENTS: products by the vector. */
+static int64_t work_size(const attention_t *t)
+{
+    return t->batch * t->heads * t->length * t->keys * (t->depth + t->value_depth) / 16;
+}
+
 static void run_attention(const dj_host_kernel_t *kernel, const dj_host_run_t *run)
 {
     const attention_t *t = kernel->state;
     int64_t units = t->batch * t->heads * t->splits;
     float scale = t->scale.slot == DJ_SLOT_NONE ? 1 / sqrtf((float)t->depth)
                                                 : (float)dj_host_scalar_real(run, t->scale);
-    uint32_t threads = dj_host_threads(run, units * t->split_rows * t->keys);
+    uint32_t threads = dj_host_threads(run, work_size(t));
     scratch_t scratch;
     if (threads == 1 || units < 2) {
         scratch_lay(t, run->workspace, &scratch);
@@ -452,6 +458,6 @@ dj_status_t dj_host_attention_prepare(dj_executable_t *exe, dj_host_kernel_t *ke
     kernel->workspace_bytes = t->thread_bytes * dj_host_device_threads(exe);
     kernel->state = t;
     kernel->run = run_attention;
-    kernel->threaded = t->batch * t->heads * t->length * t->keys >= DJ_HOST_FORK_ELEMENTS;
+    kernel->threaded = work_size(t) >= DJ_HOST_FORK_ELEMENTS;
     return DJ_OK;
 }

@@ -85,6 +85,26 @@ def test_gpt2_124m(mode, gpt2_path):
     assert ticker.misses[-1] == ticker.misses[3]
 
 
+def test_sentence_transformers(mode, minilm_path):
+    """Another library's own pipeline, unchanged but for the device's name."""
+    from sentence_transformers import SentenceTransformer
+
+    want = SentenceTransformer(minilm_path, device="cpu").encode(SENTENCES)
+    got = SentenceTransformer(minilm_path, device="djinn").encode(SENTENCES)
+    assert abs(got - want).max() < 1e-5
+
+
+def test_sampling_with_a_growing_cache(mode, small_gpt2_path):
+    """The dynamic cache grows by cat, and multinomial runs on the host with the host's generator."""
+    local = AutoModelForCausalLM.from_pretrained(small_gpt2_path).eval()
+    remote = djinn.from_pretrained(AutoModelForCausalLM, small_gpt2_path)
+    ids, drawn = generate.prompt(local.config.vocab_size), []
+    for model, given in ((local, ids), (remote, ids.to("djinn"))):
+        torch.manual_seed(5)
+        drawn.append(model.generate(given, max_new_tokens=12, do_sample=True, pad_token_id=0).tolist())
+    assert drawn[0] == drawn[1]
+
+
 def test_tied_weights_stay_tied(mode, small_gpt2_path):
     remote = djinn.from_pretrained(AutoModelForCausalLM, small_gpt2_path)
     assert remote.lm_head.weight is remote.transformer.wte.weight

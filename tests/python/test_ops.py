@@ -116,6 +116,9 @@ CASES = [
     ("index_two", lambda a: a[torch.tensor([[0], [3]], device=a.device),
                               torch.tensor([1, 2], device=a.device)], A),
     ("index_host", lambda a: a[torch.tensor([0, 2])], A),
+    ("index_mask", lambda a, c: a[c], A, B),
+    ("index_mask_rows", lambda a, c: a[c[:, 0]], A, B),
+    ("index_put_mask", lambda a, c: a.clone().index_put_((c,), torch.zeros((), device=a.device)), A, B),
     ("scatter", lambda a, b: a.scatter(1, b.abs(), 1.0), A, lambda: torch.randint(0, 6, (4, 1))),
     ("cat", lambda a, b: torch.cat([a, b, a[:1]]), A, A),
     ("cat_1", lambda a, b: torch.cat([a, b], 1), A, A),
@@ -194,6 +197,17 @@ def test_unknown_op_runs_on_the_host_with_one_warning(mode):
         got = function(function(remote, remote), remote)
     assert len(caught) == 1 and got.device.type == "djinn"
     torch.testing.assert_close(got.cpu(), function(function(x, x), x))
+
+
+def test_in_place_keeps_the_category(mode):
+    with pytest.raises(RuntimeError, match="can't be cast"):
+        torch.ones(3, dtype=torch.int64, device="djinn").add_(1.5)
+
+
+def test_convolution_runs_on_the_host(mode):
+    x, w = torch.randn(1, 3, 8, 8), torch.randn(4, 3, 3, 3)
+    got = F.conv2d(x.to("djinn"), w.to("djinn"))
+    torch.testing.assert_close(got.cpu(), F.conv2d(x, w))
 
 
 def test_random_numbers_follow_the_seed(mode):

@@ -1,6 +1,7 @@
 """Views alias, writes through them are seen everywhere, and neither copies."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -96,6 +97,21 @@ def test_resize_and_set(mode):
     y.set_(x)
     y[0] = 5
     assert x[0].item() == 5
+
+
+def test_pickle_and_deepcopy(mode):
+    x = torch.randn(3, 4).to("djinn")
+    for y in (pickle.loads(pickle.dumps(x)), copy.deepcopy(x)):
+        assert y.device == x.device and torch.equal(y.cpu(), x.cpu())
+        assert y.untyped_storage()._cdata != x.untyped_storage()._cdata
+
+
+def test_save_and_load(mode, tmp_path):
+    x = torch.randn(3, 4).to("djinn")
+    torch.save({"x": x, "view": x[1]}, tmp_path / "x.pt")
+    back = torch.load(tmp_path / "x.pt")
+    back["x"][1] = 7
+    assert back["view"].tolist() == [7, 7, 7, 7]
 
 
 def test_large_tensor_by_rendezvous(mode):

@@ -1,11 +1,12 @@
 /* executor.cpp - execution mode `local`: the recorded graph replayed by PyTorch on this host.
  *
- * It stands where a rank stands: it receives the same EXEC and UPLOAD messages, decodes them with the
- * planner's own functions, and replays each node through PyTorch's dispatcher by the row's schema name.
- * Same recorded program, other arithmetic: so it is the oracle that tests compare ranks with, and the
- * fallback where no rank can serve.
+ * It stands where a rank stands: it receives the same EXEC and UPLOAD messages, decodes them with
+ * the planner's own functions, and replays each node through PyTorch's dispatcher by the row's
+ * schema name. Same recorded program, other arithmetic: so it is the oracle that tests compare
+ * ranks with, and the fallback where no rank can serve.
  *
- * Shown programs are kept as a rank keeps them; the client counts on the last DJ_SHOWN_MAX (4096). */
+ * Shown programs are kept as a rank keeps them; the client counts on the last DJ_SHOWN_MAX (4096).
+ */
 #include "shim.h"
 
 #include <deque>
@@ -26,7 +27,8 @@ extern "C" {
 #include "planner/graph.h"
 }
 
-namespace djinn_torch {
+namespace djinn_torch
+{
 
 using torch::jit::Stack;
 
@@ -56,8 +58,9 @@ static std::string text_of(const dj_hash_t &hash)
 
 /* ---- what a session holds ---- */
 
-class Local {
-public:
+class Local
+{
+  public:
     ~Local()
     {
         for (auto &[key, graph] : graphs_)
@@ -67,7 +70,7 @@ public:
     void upload(const dj_upload_t &upload, const djinn_local_message_t &message);
     std::mutex lock;
 
-private:
+  private:
     dj_graph_t *graph_of(const dj_exec_segment_t &segment);
     void segment(const dj_exec_segment_t &segment, const uint8_t *data);
     void fetch(const dj_exec_body_t &body, uint32_t count, const djinn_local_message_t &message);
@@ -76,7 +79,7 @@ private:
     std::unordered_map<uint64_t, c10::Storage> refs_;
     std::unordered_map<std::string, std::string, KeyHash> structures_; /* by program key */
     std::unordered_map<std::string, dj_graph_t *, KeyHash> graphs_;    /* by exact key */
-    std::deque<std::string> order_;                                    /* exact keys, oldest first */
+    std::deque<std::string> order_; /* exact keys, oldest first */
 };
 
 enum { GRAPHS_MAX = 8192 }; /* twice what the client counts on */
@@ -145,15 +148,16 @@ struct Running {
         memcpy(&real, &scalars[slot], sizeof(real));
         if (dtype == DJ_F64)
             return real;
-        return dtype == DJ_BOOL ? c10::Scalar(scalars[slot] != 0) : c10::Scalar((int64_t)scalars[slot]);
+        return dtype == DJ_BOOL ? c10::Scalar(scalars[slot] != 0)
+                                : c10::Scalar((int64_t)scalars[slot]);
     }
     at::Tensor operand(const dj_operand_t &operand)
     {
         if (operand.storage != DJ_STORAGE_SCALAR)
             return window(operand.storage, operand.slot, operand.view);
         auto value = scalar(operand.view.dtype, operand.slot);
-        at::Tensor tensor = at::scalar_tensor(value, at::TensorOptions().dtype(
-                                                         scalar_type(operand.view.dtype)));
+        at::Tensor tensor =
+            at::scalar_tensor(value, at::TensorOptions().dtype(scalar_type(operand.view.dtype)));
         tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
         return tensor;
     }
@@ -184,7 +188,8 @@ static c10::IValue tensors_value(Running &running, char letter, const dj_arg_t &
     return letter == 'l' ? c10::IValue(all) : c10::IValue(some);
 }
 
-static c10::IValue value_of(Running &running, char letter, const dj_arg_t &arg, const c10::Argument &to)
+static c10::IValue value_of(Running &running, char letter, const dj_arg_t &arg,
+                            const c10::Argument &to)
 {
     auto type = to.type();
     if (auto optional = type->cast<c10::OptionalType>())
@@ -265,7 +270,8 @@ static const c10::OperatorHandle *handle_of(uint16_t op)
     if (!handles[op] && strncmp(name, "aten::", 6) == 0) {
         const char *dot = strchr(name, '.');
         std::string base(name, dot ? (size_t)(dot - name) : strlen(name));
-        handles[op] = c10::Dispatcher::singleton().findSchemaOrThrow(base.c_str(), dot ? dot + 1 : "");
+        handles[op] =
+            c10::Dispatcher::singleton().findSchemaOrThrow(base.c_str(), dot ? dot + 1 : "");
     }
     return handles[op] ? &*handles[op] : nullptr;
 }
@@ -339,14 +345,16 @@ void Local::fetch(const dj_exec_body_t &body, uint32_t count, const djinn_local_
         if (fetch.offset > held.nbytes() || fetch.bytes > held.nbytes() - fetch.offset ||
             fetch.bytes > message.reply_bytes - at)
             demand(dj_fail(DJ_ERR_SHAPE, "fetch %u reaches past its storage", i));
-        memcpy((uint8_t *)message.reply + at, (const uint8_t *)held.data() + fetch.offset, fetch.bytes);
+        memcpy((uint8_t *)message.reply + at, (const uint8_t *)held.data() + fetch.offset,
+               fetch.bytes);
         at += fetch.bytes;
     }
 }
 
 void Local::exec(const dj_exec_t &exec, const djinn_local_message_t &message)
 {
-    std::vector<dj_exec_segment_t> segments(std::min<uint32_t>(exec.n_segments, DJ_EXEC_SEGMENTS_MAX));
+    std::vector<dj_exec_segment_t> segments(
+        std::min<uint32_t>(exec.n_segments, DJ_EXEC_SEGMENTS_MAX));
     dj_exec_body_t body;
     demand(dj_exec_decode(&exec, message.payload, message.payload_bytes, segments.data(),
                           (uint32_t)segments.size(), &body));

@@ -9,7 +9,8 @@
 
 namespace py = pybind11;
 
-namespace djinn_torch {
+namespace djinn_torch
+{
 
 static std::atomic<djinn_t *> current{nullptr};
 
@@ -67,8 +68,9 @@ static void set_current(djinn_t *djinn)
         djinn_close(old);
 }
 
-static void connect(const std::optional<std::string> &address, const std::optional<std::string> &token,
-                    const std::string &mode, uint32_t deadline_ms)
+static void connect(const std::optional<std::string> &address,
+                    const std::optional<std::string> &token, const std::string &mode,
+                    uint32_t deadline_ms)
 {
     djinn_options_t options = {};
     options.abi_version = DJINN_ABI_VERSION;
@@ -192,7 +194,8 @@ static void bind(py::module_ &m)
 PYBIND11_MODULE(_C, m)
 {
     if (djinn_abi_version() != DJINN_ABI_VERSION)
-        throw std::runtime_error("libdjinn and the PyTorch frontend are of different versions: rebuild");
+        throw std::runtime_error(
+            "libdjinn and the PyTorch frontend are of different versions: rebuild");
     djinn_torch::register_rows();
     djinn_torch::bind(m);
 }

@@ -1,12 +1,14 @@
 /* shim.h - what the files of the PyTorch frontend share.
  *
- * The frontend teaches PyTorch one more device, "djinn" (PrivateUse1), over the C library. Tensors stay
- * plain torch.Tensor: the storage's DataPtr holds a Cell, the Cell holds the counted djinn_storage_t, and
- * so views alias as PyTorch says they do and the last of them releases the bytes on the rank. Capture,
- * shapes and wire format are C; here IValues become djinn_arg_t and nothing else happens.
+ * The frontend teaches PyTorch one more device, "djinn" (PrivateUse1), over the C library. Tensors
+ * stay plain torch.Tensor: the storage's DataPtr holds a Cell, the Cell holds the counted
+ * djinn_storage_t, and so views alias as PyTorch says they do and the last of them releases the
+ * bytes on the rank. Capture, shapes and wire format are C; here IValues become djinn_arg_t and
+ * nothing else happens.
  *
- * A Cell may be empty: torch.empty() records nothing. The first write that covers all of it makes the
- * storage (ones() is one recorded op), and a use before any write makes it without defined contents.
+ * A Cell may be empty: torch.empty() records nothing. The first write that covers all of it makes
+ * the storage (ones() is one recorded op), and a use before any write makes it without defined
+ * contents.
  *
  * Threads: PyTorch calls from any thread without the interpreter's lock. */
 #pragma once
@@ -19,7 +21,8 @@
 
 #include "client/djinn.h"
 
-namespace djinn_torch {
+namespace djinn_torch
+{
 
 struct Cell {
     std::atomic<djinn_storage_t *> handle{nullptr};
@@ -27,8 +30,8 @@ struct Cell {
     ~Cell();
 };
 
-/* module.cpp: the connection in use (made through Python's djinn.connect() at first need), and errors
- * as Python exceptions of the type that belongs to the status. */
+/* module.cpp: the connection in use (made through Python's djinn.connect() at first need), and
+ * errors as Python exceptions of the type that belongs to the status. */
 djinn_t *connection();
 [[noreturn]] void raise_status(int status);
 void warn(const std::string &text);
@@ -51,9 +54,14 @@ void look(const at::Tensor &tensor, djinn_tensor_t *out);
 bool is_untouched(const at::Tensor &tensor);
 /* Puts a fresh storage (one reference, given away) behind an untouched tensor. */
 void adopt(const at::Tensor &tensor, djinn_storage_t *storage);
+c10::DataPtr new_cell(size_t bytes);
+djinn_storage_t *materialise(Cell *cell);
+
+/* moves.cpp */
 void fetch(const at::Tensor &tensor, void *target, size_t bytes);
 at::Tensor upload(const at::Tensor &host);
 at::Tensor &copy_(at::Tensor &self, const at::Tensor &source, bool non_blocking);
+void resize_storage(const c10::Storage &storage, size_t bytes);
 extern thread_local bool uploading_weights;
 
 /* capture.cpp */

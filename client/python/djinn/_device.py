@@ -27,6 +27,18 @@ class _DeviceModule:
     def set_device(self, device):
         pass
 
+    class device:
+        """`with torch.djinn.device(0):`, which changes nothing."""
+
+        def __init__(self, device):
+            self.idx = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *unused):
+            return False
+
     def _is_in_bad_fork(self):
         return False
 
@@ -45,7 +57,7 @@ class _DeviceModule:
         _C.synchronize()
 
     def get_amp_supported_dtype(self):
-        return [torch.float16, torch.bfloat16]
+        return []
 
 
 def _end_of_call(module, args, output):

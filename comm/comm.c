@@ -16,7 +16,7 @@
 #include "runtime/base/log.h"
 
 #define BLOCK_OPERATIONS 16
-#define DESTROY_DRAIN_NS (200 * DJ_NS_PER_MS)
+#define DESTROY_DRAIN_NS (700 * DJ_NS_PER_MS)
 
 /* ---- operations ---- */
 

@@ -5,6 +5,9 @@
  * on a rendezvous that meets an unfinished wire-up. The echo goes back on the reply endpoint, so it
  * comes even if the peer's owner has not made its own endpoint yet.
  *
+ * What cannot be cured here: over tcp, UCX 1.13 also aborts a server whose client is killed within
+ * the round trip in which the server's wireup reply waits for the connection's acknowledgement.
+ *
  * Failing: UCX's error callback, or dj_endpoint_close(), only changes the state.
  * dj_endpoint_tend(), outside of UCX, closes by force, lets UCX run for a while so that it lets go
  * of the memory of what is outstanding, then reports the rest as lost: a posted rendezvous may
@@ -25,6 +28,9 @@
  */
 #define DRAIN_NS (50 * DJ_NS_PER_MS)
 #define DRAIN_ROUNDS 64
+/* How long a close waits for a wire-up under way: UCX 1.13 aborts the peer whose tcp wire-up is
+ * cut. */
+#define WIRE_GRACE_NS (500 * DJ_NS_PER_MS)
 
 static void fail(dj_endpoint_t *endpoint)
 {
@@ -144,7 +150,7 @@ static dj_status_t enqueue(dj_endpoint_t *endpoint, dj_operation_t *operation)
 static dj_status_t check_send(const dj_endpoint_t *endpoint, uint32_t header_bytes,
                               uint32_t n_pieces)
 {
-    if (endpoint->state >= DJ_ENDPOINT_FAILED)
+    if (endpoint->state >= DJ_ENDPOINT_FAILED || endpoint->closed)
         return dj_fail(DJ_ERR_PEER_DIED, "the connection to the peer has ended");
     if (header_bytes > DJ_ENDPOINT_HEADER_MAX || n_pieces > DJ_PIECES_MAX)
         return dj_fail(DJ_ERR_LIMIT,
@@ -313,8 +319,9 @@ static dj_status_t connect_ucp(dj_endpoint_t *endpoint)
         return dj_table_put(&endpoint->comm->by_ucp, dj_key_u64((uintptr_t)endpoint->ucp),
                             endpoint);
     endpoint->ucp = NULL;
-    return dj_fail(DJ_ERR_CONNECT, "ucx finds no transport to the peer: %s; compare ucx_info -d on "
-                                   "both sides",
+    return dj_fail(DJ_ERR_CONNECT,
+                   "ucx finds no transport to the peer: %s; compare ucx_info -d on "
+                   "both sides",
                    ucs_status_string(result));
 }
 
@@ -363,17 +370,25 @@ dj_status_t dj_endpoint_create(dj_comm_t *comm, const void *address, uint32_t ad
 
 /* ---- ends ---- */
 
+static bool wiring_under_way(const dj_endpoint_t *endpoint)
+{
+    return endpoint->state == DJ_ENDPOINT_WIRING && endpoint->ucp;
+}
+
 void dj_endpoint_close(dj_endpoint_t *endpoint)
 {
-    if (!endpoint)
+    if (!endpoint || endpoint->closed)
         return;
     endpoint->closed = true;
-    fail(endpoint);
+    endpoint->comm->attention = true;
+    endpoint->close_ns = dj_clock_ns();
+    if (!wiring_under_way(endpoint))
+        fail(endpoint);
 }
 
 bool dj_endpoint_failed(const dj_endpoint_t *endpoint)
 {
-    return endpoint->state >= DJ_ENDPOINT_FAILED;
+    return endpoint->state >= DJ_ENDPOINT_FAILED || endpoint->closed;
 }
 
 bool dj_endpoint_ready(const dj_endpoint_t *endpoint)
@@ -457,6 +472,15 @@ static bool drained(dj_endpoint_t *endpoint, uint64_t now_ns)
     return endpoint->drain_rounds >= DRAIN_ROUNDS && now_ns - endpoint->drain_from_ns >= DRAIN_NS;
 }
 
+/* Of a closed endpoint: what waited for the wire-up is lost, and the wire-up itself gets its time.
+ */
+static void end_wiring(dj_endpoint_t *endpoint, uint64_t now_ns)
+{
+    fail_queue(endpoint);
+    if ((endpoint->flushed && endpoint->echoed) || now_ns - endpoint->close_ns >= WIRE_GRACE_NS)
+        fail(endpoint);
+}
+
 void dj_endpoint_free(dj_endpoint_t *endpoint)
 {
     free(endpoint->ucp_address);
@@ -465,10 +489,13 @@ void dj_endpoint_free(dj_endpoint_t *endpoint)
 
 bool dj_endpoint_tend(dj_endpoint_t *endpoint, uint64_t now_ns)
 {
+    if (endpoint->closed && endpoint->state == DJ_ENDPOINT_WIRING)
+        end_wiring(endpoint, now_ns);
     if (endpoint->state == DJ_ENDPOINT_WIRING && endpoint->called && !endpoint->ucp &&
         begin_wiring(endpoint) != DJ_OK)
         fail(endpoint);
-    if (endpoint->state == DJ_ENDPOINT_WIRING && endpoint->flushed && endpoint->echoed)
+    if (endpoint->state == DJ_ENDPOINT_WIRING && !endpoint->closed && endpoint->flushed &&
+        endpoint->echoed)
         post_queue(endpoint);
     if (endpoint->state == DJ_ENDPOINT_FAILED) {
         force_down(endpoint);
@@ -485,5 +512,6 @@ bool dj_endpoint_tend(dj_endpoint_t *endpoint, uint64_t now_ns)
 
 bool dj_endpoint_restless(const dj_endpoint_t *endpoint)
 {
-    return endpoint->state == DJ_ENDPOINT_FAILED || endpoint->state == DJ_ENDPOINT_DRAINING;
+    return endpoint->state == DJ_ENDPOINT_FAILED || endpoint->state == DJ_ENDPOINT_DRAINING ||
+           (endpoint->closed && endpoint->state == DJ_ENDPOINT_WIRING);
 }

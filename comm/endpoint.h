@@ -90,12 +90,14 @@ void dj_comm_counters(const dj_comm_t *comm, dj_comm_counters_t *counters);
 
 /* `address` as the peer's dj_comm_address() gave it. Does not wait. DJ_ERR_PROTOCOL (not an address),
  * DJ_ERR_VERSION (UCX of another major version), DJ_ERR_CONNECT (no common transport), DJ_ERR_MEMORY.
- * Not from inside a handler. */
+ * Not from inside a handler. One endpoint at a time between two comms; after one that failed make a new
+ * comm on one side. */
 dj_status_t dj_endpoint_create(dj_comm_t *comm, const void *address, uint32_t address_bytes,
                                dj_endpoint_t **endpoint_p);
 /* The endpoint is gone for the caller at once. What is outstanding (`done` of sends, `failed` of
- * rendezvous) is reported by the following calls of dj_comm_progress(), within 100 ms and without the
- * peer's help, or by dj_comm_destroy(). May be called from a handler or `done`. */
+ * rendezvous) is reported by the following calls of dj_comm_progress(), within 100 ms (600 when it was
+ * still being wired) and without the peer's help, or by dj_comm_destroy(). May be called from a handler
+ * or `done`. */
 void dj_endpoint_close(dj_endpoint_t *endpoint);
 /* Wire-up is complete. Sends before that are kept and go out in order; no need to wait. */
 bool dj_endpoint_ready(const dj_endpoint_t *endpoint);

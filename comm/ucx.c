@@ -18,15 +18,22 @@
 #include "runtime/base/config.h"
 #include "runtime/base/log.h"
 
+/* Of a transport's setting UCX 1.13 knows only the bare name here, later versions the whole one:
+ * both are tried. */
 static const struct {
-    const char *name, *value;
+    const char *prefix, *name, *value;
 } settings[] = {
-    {"MM_ERROR_HANDLING", "y"},           {"SYSV_ERROR_HANDLING", "y"},
-    {"POSIX_ERROR_HANDLING", "y"},        {"CMA_MEMORY_INVALIDATE", "y"},
-    {"TCP_TX_SEG_SIZE", "256K"},          {"TCP_RX_SEG_SIZE", "256K"},
-    {"TCP_MAX_IOV", "0"}, /* no zero-copy sends: one that a peer's death cuts is completed twice */
-    {"KEEPALIVE_INTERVAL", "1s"},         {"RNDV_PIPELINE_ERROR_HANDLING", "y"},
-    {"CUDA_COPY_REG_WHOLE_ALLOC", "off"},
+    {"MM_", "ERROR_HANDLING", "y"},
+    {"CMA_", "MEMORY_INVALIDATE", "y"},
+    {"TCP_", "TX_SEG_SIZE", "256K"},
+    {"TCP_", "RX_SEG_SIZE", "256K"},
+    /* No zero-copy sends: over tcp, one that the peer's death cuts is completed twice, and UCX
+     * aborts. Rendezvous by put or get is not concerned. */
+    {"", "ZCOPY_THRESH", "inf"},
+    /* The control socket tells of deaths; keepalive of a half-made endpoint crashes. */
+    {"", "KEEPALIVE_INTERVAL", "inf"},
+    {"", "RNDV_PIPELINE_ERROR_HANDLING", "y"},
+    {"CUDA_COPY_", "REG_WHOLE_ALLOC", "off"},
 };
 
 /* UCX reports the death of a peer as an error of its own; here it is news of the day. */
@@ -65,15 +72,17 @@ void dj_ucx_setup(void)
     pthread_once(&once, setup_once);
 }
 
-static void set(ucp_config_t *config, const char *name, const char *value)
+static void set(ucp_config_t *config, const char *prefix, const char *name, const char *value)
 {
     char variable[64];
-    snprintf(variable, sizeof(variable), "UCX_%s", name);
+    snprintf(variable, sizeof(variable), "UCX_%s%s", prefix, name);
     if (dj_environment(variable))
         return;
-    ucs_status_t status = ucp_config_modify(config, name, value);
+    ucs_status_t status = ucp_config_modify(config, variable + strlen("UCX_"), value);
+    if (status == UCS_OK && prefix[0] != '\0')
+        status = ucp_config_modify(config, name, value);
     if (status != UCS_OK)
-        dj_log(DEBUG, "ucx does not take %s=%s: %s", name, value, ucs_status_string(status));
+        dj_log(DEBUG, "ucx does not take %s=%s: %s", variable, value, ucs_status_string(status));
 }
 
 dj_status_t dj_ucx_context_create(const dj_comm_options_t *options, ucp_context_h *context_p)
@@ -86,11 +95,11 @@ dj_status_t dj_ucx_context_create(const dj_comm_options_t *options, ucp_context_
                        "variables",
                        ucs_status_string(status));
     for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); ++i)
-        set(config, settings[i].name, settings[i].value);
+        set(config, settings[i].prefix, settings[i].name, settings[i].value);
     if (!options->shared_memory)
-        set(config, "TLS", "^shm");
+        set(config, "", "TLS", "^shm");
     if (options->loopback_only)
-        set(config, "NET_DEVICES", "lo");
+        set(config, "", "NET_DEVICES", "lo");
     const ucp_params_t parameters = {
         .field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME,
         .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP,

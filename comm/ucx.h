@@ -65,7 +65,7 @@ typedef enum dj_endpoint_state {
 struct dj_endpoint {
     struct dj_comm *comm;
     struct dj_endpoint *next; /* of the comm's list */
-    ucp_ep_h ucp; /* NULL: passive and not called yet, or down */
+    ucp_ep_h ucp;             /* NULL: passive and not called yet, or down */
     void *ucp_address;
     dj_hash_t peer; /* hash of its worker address */
     uint64_t id;
@@ -74,7 +74,7 @@ struct dj_endpoint {
     bool flushed, echoed; /* the halves of wire-up */
     bool closed;          /* the owner has let go */
     void *closing;        /* UCX's request, or NULL */
-    uint64_t drain_from_ns;
+    uint64_t close_ns, drain_from_ns;
     uint32_t drain_rounds;
     dj_operation_t outstanding;            /* list head */
     dj_operation_t *queue, **queue_last_p; /* while wiring */

@@ -1,6 +1,6 @@
-/* test_endpoint_loss.c - a peer is killed in the middle of rendezvous, or an endpoint is closed under
- * what is outstanding: every send and every rendezvous ends exactly once, in bounded time, and no memory
- * is touched after it was reported. */
+/* test_endpoint_loss.c - a peer is killed in the middle of rendezvous, or an endpoint is closed
+ * under what is outstanding: every send and every rendezvous ends exactly once, in bounded time,
+ * and no memory is touched after it was reported. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -60,7 +60,8 @@ static bool link_ended(node_t *node, int other)
 }
 
 /* The survivor keeps IN_FLIGHT sends of 16 MiB outstanding and receives as many; then the other is
- * gone. With `control` its link's EOF is taken as the signal, as djinn does; without, UCX must notice. */
+ * gone. With `control` its link's EOF is taken as the signal, as djinn does; without, UCX must
+ * notice. */
 static void survive(node_t *node, bool control)
 {
     tally_t tally = {0};
@@ -179,7 +180,9 @@ static void main_closes_early(node_t *node)
         CHECK(dj_clock_ns() < until_ns);
     }
     CHECK(tally.sent_failed == begun && begun == IN_FLIGHT);
-    node_join(node, 1); /* a second endpoint to the same peer */
+    node_close(node); /* a new comm, and through it a second endpoint to the same peer */
+    node_open(node, count_message);
+    node_join(node, 1);
     while (!dj_endpoint_ready(node->endpoints[1])) {
         dj_comm_wait(node->comm, 20000, 5);
         CHECK(dj_clock_ns() < until_ns + 5 * DJ_NS_PER_S);
@@ -203,8 +206,11 @@ static void main_is_left(node_t *node)
     node_join(node, 0);
     dj_endpoint_t *first = node->endpoints[0];
     uint64_t until_ns = dj_clock_ns() + 5 * DJ_NS_PER_S;
-    while (!dj_endpoint_failed(first) && dj_clock_ns() < until_ns - 4 * DJ_NS_PER_S)
+    /* Until the other has made its new comm and writes its address. */
+    while (recv(node->links[0], &(char){0}, 1, MSG_DONTWAIT | MSG_PEEK) < 0) {
         dj_comm_wait(node->comm, 20000, 5);
+        CHECK(dj_clock_ns() < until_ns);
+    }
     dj_endpoint_close(first);
     node_join(node, 0);
     while (tally.arrived == 0 || !link_ended(node, 0)) {
@@ -313,8 +319,8 @@ static void serve_the_dying(transport_t transport)
 
 static void test_server_survives_clients_that_die_connecting(void **state)
 {
-    serve_the_dying(TRANSPORT_LOOPBACK);
-    serve_the_dying(TRANSPORT_SHM);
+    for (int i = 0; i < 3; ++i)
+        serve_the_dying(TRANSPORT_SHM);
 }
 
 /* ---- a peer that is there but never answers ---- */

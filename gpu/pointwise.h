@@ -1,20 +1,19 @@
 /* pointwise.h - the functions that the expressions of planner/ops.def call, one per compute class.
  *
- * A class is the type in which a pointwise op computes: f32, f64, i64 (every integer dtype), b8 (bool).
- * An expression says DJ_EXP(a); whoever compiles it defines DJ_PW_CLASS as f32, f64, i64 or b8 and
- * thereby calls dj_exp_f32() and so on. Host and CUDA compile this same text, so it includes no
- * system header and leaves the qualifiers to DJ_PW_FUNCTION.
+ * A class is the type in which a pointwise op computes: f32, f64, i64 (every integer dtype), b8
+ * (bool). An expression says DJ_EXP(a); whoever compiles it defines DJ_PW_CLASS as f32, f64, i64 or
+ * b8 and thereby calls dj_exp_f32() and so on. Host and CUDA compile this same text, so it includes
+ * no system header and leaves the qualifiers to DJ_PW_FUNCTION.
  *
  * Semantics are PyTorch's: NaN wins in maximum, minimum and clamp; remainder takes the sign of the
- * divisor; integer division floors, and by zero gives 0 (no trap on a server). Integer overflow wraps:
- * compile with -fwrapv. */
+ * divisor; integer division floors, and by zero gives 0 (no trap on a server). Integer overflow
+ * wraps: compile with -fwrapv. */
 #ifndef DJ_GPU_POINTWISE_H
 #define DJ_GPU_POINTWISE_H
 
 #ifndef DJ_PW_FUNCTION
 #define DJ_PW_FUNCTION static inline __attribute__((always_inline, unused))
 #endif
-
 
 #define DJ_PW_PASTE2(name, class) dj_##name##_##class
 #define DJ_PW_PASTE(name, class) DJ_PW_PASTE2(name, class)
@@ -37,7 +36,7 @@
 #define DJ_REMAINDER(a, b) DJ_PW_CALL(remainder)(a, b)
 #define DJ_FLOOR_DIVIDE(a, b) DJ_PW_CALL(floor_divide)(a, b)
 #define DJ_BITNOT(a) DJ_PW_CALL(bitnot)(a)
-#define DJ_BITAND(a, b) DJ_PW_CALL(bitand)(a, b)
+#define DJ_BITAND(a, b) DJ_PW_CALL (bitand)(a, b)
 #define DJ_BITOR(a, b) DJ_PW_CALL(bitor)(a, b)
 #define DJ_BITXOR(a, b) DJ_PW_CALL(bitxor)(a, b)
 

@@ -1,13 +1,13 @@
 /* attention.c - scaled dot product attention, float32, forward.
  *
- * A unit of work is a run of query rows of one head. Its keys are turned once into [depth, length] in
- * the thread's workspace, so that both products (queries · keys, weights · values) are one small
- * product C = A · B with a broadcast A and dense rows of B: ROWS rows by two vectors stay in registers.
- * Between them each row is softmaxed in cache. The output is scaled by 1 / sum at the end, when it is
- * written with whatever strides it has.
+ * A unit of work is a run of query rows of one head. Its keys are turned once into [depth, length]
+ * in the thread's workspace, so that both products (queries * keys, weights * values) are one small
+ * product C = A * B with a broadcast A and dense rows of B: ROWS rows by two vectors stay in
+ * registers. Between them each row is softmaxed in cache. The output is scaled by 1 / sum at the
+ * end, when it is written with whatever strides it has.
  *
- * Few query rows (decoding) skip the turning: there the dot products read the keys where they lie, and
- * memory is the bound.
+ * Few query rows (decoding) skip the turning: there the dot products read the keys where they lie,
+ * and memory is the bound.
  *
  * A row that may attend to nothing gives zeros, as PyTorch's does. */
 #include "gpu/host/convert.h"
@@ -22,6 +22,7 @@
 #define BLOCK_ROWS 32 /* query rows that share one pass; a multiple of ROWS */
 #define FEW_ROWS 3    /* up to here the keys are not turned */
 #define PAD (2 * DJ_LANES)
+#define INLINE static inline __attribute__((always_inline))
 
 typedef struct matrix {
     uint32_t place;
@@ -58,10 +59,9 @@ static int64_t round_up(int64_t n, int64_t to)
 
 /* --- the small product --- */
 
-/* rows x (n_vectors · DJ_LANES) of C = A · B over k; inlined with constants for rows and n_vectors. */
-static inline __attribute__((always_inline)) void
-product_block(int rows, int n_vectors, int64_t k, const float *a, int64_t a_row, const float *b,
-              int64_t b_row, float *c, int64_t c_row)
+/* rows x (n_vectors * DJ_LANES) of C = A * B over k; rows and n_vectors are constants once inlined. */
+INLINE void product_block(int rows, int n_vectors, int64_t k, const float *a, int64_t a_row,
+                          const float *b, int64_t b_row, float *c, int64_t c_row)
 {
     dj_vector_t acc[ROWS][2];
     for (int r = 0; r < rows; r++)
@@ -80,7 +80,7 @@ product_block(int rows, int n_vectors, int64_t k, const float *a, int64_t a_row,
             *(dj_vector_t *)(c + r * c_row + v * DJ_LANES) = acc[r][v];
 }
 
-/* C[rows][n] = A[rows][k] · B[k][n]; n a multiple of DJ_LANES, rows <= ROWS. */
+/* C[rows][n] = A[rows][k] * B[k][n]; n a multiple of DJ_LANES, rows <= ROWS. */
 static void product_rows(int64_t rows, int64_t n, int64_t k, const float *a, int64_t a_row,
                          const float *b, int64_t b_row, float *c, int64_t c_row)
 {
@@ -121,15 +121,18 @@ static void product(int64_t rows, int64_t n, int64_t k, const float *a, int64_t 
 static inline void turn_quad(const float *from, int64_t from_row, float *to, int64_t to_row)
 {
     dj_quad_t a = *(const dj_quad_t *)from, b = *(const dj_quad_t *)(from + from_row);
-    dj_quad_t c = *(const dj_quad_t *)(from + 2 * from_row), d = *(const dj_quad_t *)(from + 3 * from_row);
+    dj_quad_t c = *(const dj_quad_t *)(from + 2 * from_row),
+              d = *(const dj_quad_t *)(from + 3 * from_row);
     dj_quad_t ab = __builtin_shuffle(a, b, (dj_quad_mask_t){0, 4, 1, 5});
     dj_quad_t ab_high = __builtin_shuffle(a, b, (dj_quad_mask_t){2, 6, 3, 7});
     dj_quad_t cd = __builtin_shuffle(c, d, (dj_quad_mask_t){0, 4, 1, 5});
     dj_quad_t cd_high = __builtin_shuffle(c, d, (dj_quad_mask_t){2, 6, 3, 7});
     *(dj_quad_t *)to = __builtin_shuffle(ab, cd, (dj_quad_mask_t){0, 1, 4, 5});
     *(dj_quad_t *)(to + to_row) = __builtin_shuffle(ab, cd, (dj_quad_mask_t){2, 3, 6, 7});
-    *(dj_quad_t *)(to + 2 * to_row) = __builtin_shuffle(ab_high, cd_high, (dj_quad_mask_t){0, 1, 4, 5});
-    *(dj_quad_t *)(to + 3 * to_row) = __builtin_shuffle(ab_high, cd_high, (dj_quad_mask_t){2, 3, 6, 7});
+    *(dj_quad_t *)(to + 2 * to_row) =
+        __builtin_shuffle(ab_high, cd_high, (dj_quad_mask_t){0, 1, 4, 5});
+    *(dj_quad_t *)(to + 3 * to_row) =
+        __builtin_shuffle(ab_high, cd_high, (dj_quad_mask_t){2, 3, 6, 7});
 }
 
 /* Keys [keys][depth] into [depth][keys_padded], the padding zero. */
@@ -177,7 +180,8 @@ static void queries_take(const attention_t *t, const float *query, int64_t rows,
 /* --- one row of scores --- */
 
 /* A row of the mask as numbers to add, minus infinity from n to padded. */
-static void mask_read(const attention_t *t, const char *mask, int64_t n, int64_t padded, float *added)
+static void mask_read(const attention_t *t, const char *mask, int64_t n, int64_t padded,
+                      float *added)
 {
     int64_t stride = t->mask.strides[3];
     const uint8_t *keep = (const uint8_t *)mask;
@@ -195,8 +199,8 @@ static void mask_read(const attention_t *t, const char *mask, int64_t n, int64_t
         added[s] = -INFINITY;
 }
 
-/* Scores, with the mask added where there is one, become exponentials, zero from n to padded (a multiple
- * of DJ_LANES); returns 1 / sum, 0 where nothing is attended. */
+/* Scores, with the mask added where there is one, become exponentials, zero from n to padded (a
+ * multiple of DJ_LANES); returns 1 / sum, 0 where nothing is attended. */
 static float row_weigh(float *row, const float *added, int64_t n, int64_t padded)
 {
     dj_vector_t largest = (dj_vector_t){0} - INFINITY, sums = (dj_vector_t){0};
@@ -417,8 +421,8 @@ static bool operands_take(attention_t *t, const dj_node_t *node)
     int64_t out[4] = {t->batch, t->heads, t->length, t->value_depth};
     t->has_mask = views[3] != NULL;
     t->mask_is_bool = t->has_mask && views[3]->dtype == DJ_BOOL;
-    if (t->has_mask && ((views[3]->dtype != DJ_F32 && !t->mask_is_bool) ||
-                        !matrix_take(views[3], mask, &t->mask)))
+    if (t->has_mask &&
+        ((views[3]->dtype != DJ_F32 && !t->mask_is_bool) || !matrix_take(views[3], mask, &t->mask)))
         return false;
     return t->group > 0 && node->outs[0].view.dtype == DJ_F32 &&
            matrix_take(views[0], query, &t->query) && matrix_take(views[1], key, &t->key) &&

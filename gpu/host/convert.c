@@ -1,5 +1,5 @@
-/* convert.c - see convert.h. One load and one store for each pair of dtype and class, generated; each
- * has a dense loop that vectorises, a fill, and a strided loop. */
+/* convert.c - see convert.h. One load and one store for each pair of dtype and class, generated;
+ * each has a dense loop that vectorises, a fill, and a strided loop. */
 #include "gpu/host/convert.h"
 
 /* X(dtype, stored type) */
@@ -63,7 +63,8 @@ static inline uint16_t bf16_write(float value)
 #define AS_B8(x) ((uint8_t)((x) != 0))
 
 #define LOAD(dtype, S, class, T)                                                                   \
-    static void load_##dtype##_##class(int64_t n, const void *source, int64_t stride, void *target) \
+    static void load_##dtype##_##class(int64_t n, const void *source, int64_t stride,              \
+                                       void *target)                                               \
     {                                                                                              \
         T *restrict to = target;                                                                   \
         const char *from = source;                                                                 \
@@ -81,7 +82,7 @@ static inline uint16_t bf16_write(float value)
         }                                                                                          \
     }
 #define STORE(dtype, S, class, T)                                                                  \
-    static void store_##dtype##_##class(int64_t n, const void *source, void *target,              \
+    static void store_##dtype##_##class(int64_t n, const void *source, void *target,               \
                                         int64_t stride)                                            \
     {                                                                                              \
         const T *restrict from = source;                                                           \

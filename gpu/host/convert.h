@@ -8,7 +8,8 @@
 
 #include "gpu/host/kernel.h"
 
-typedef void (*dj_host_load_fn_t)(int64_t n, const void *source, int64_t stride_bytes, void *target);
+typedef void (*dj_host_load_fn_t)(int64_t n, const void *source, int64_t stride_bytes,
+                                  void *target);
 typedef void (*dj_host_store_fn_t)(int64_t n, const void *source, void *target,
                                    int64_t stride_bytes);
 

@@ -149,7 +149,7 @@ dj_status_t dj_copy_make(dj_copy_t *copy, const dj_view_t *source, const dj_view
     int64_t item = copy->item_bytes = dj_dtype_bytes(target->dtype);
     if (source->dtype == target->dtype) {
         bool dense = loop->strides[0][inner] == item && loop->strides[1][inner] == item;
-        copy->mode = dense ? DJ_COPY_BYTES
+        copy->mode = dense                                           ? DJ_COPY_BYTES
                      : loop->count && transposition_find(loop, item) ? DJ_COPY_TRANSPOSE
                                                                      : DJ_COPY_ITEMS;
         return DJ_OK;

@@ -1,4 +1,4 @@
-/* gather.c - gather, scatter and isin: one element at a time, chosen by an index of the same shape. */
+/* gather.c - gather, scatter and isin: one element at a time, chosen by an index of its own. */
 #include "gpu/host/copy.h"
 #include "gpu/host/index.h"
 #include "gpu/host/prepare.h"
@@ -89,7 +89,7 @@ static dj_view_t at_least_one(const dj_view_t *view)
     return wide;
 }
 
-/* The walk has the index's shape; `other` may be larger and is cut to it, or NULL for one element. */
+/* The walk has the index's shape; `other` is cut to it, and NULL means one element. */
 static dj_status_t picked_make(dj_executable_t *exe, dj_host_kernel_t *kernel,
                                const dj_view_t *self_view, const dj_view_t *other,
                                picked_t **picked_p)
@@ -167,7 +167,7 @@ dj_status_t dj_host_scatter_prepare(dj_executable_t *exe, dj_host_kernel_t *kern
 #define TILE 256
 
 typedef struct isin {
-    dj_loop_t loop;  /* elements, output */
+    dj_loop_t loop; /* elements, output */
     dj_loop_t tests;
     bool invert, real;
     dj_host_load_fn_t load, load_test;

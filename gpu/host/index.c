@@ -1,19 +1,19 @@
-/* index.c - embedding, index_select, index.Tensor and, the other way round, index_copy and index_put.
+/* index.c - embedding, index_select, index.Tensor, and the other way round: index_copy, index_put.
  *
- * All five are one engine: index tensors, broadcast to a common shape, choose for each position of that
- * shape one slice of the indexed tensor; the slice is copied to (or from) the place of that position in
- * the other tensor. The copy is the engine of copy.h.
+ * All five are one engine: index tensors, broadcast to a common shape, choose for each position of
+ * that shape one slice of the indexed tensor; the slice is copied to (or from) the place of that
+ * position in the other tensor. The copy is the engine of copy.h.
  *
- * An index out of range is clamped to 0 and reported as a fault: it never moves an access outside. */
+ * An index out of range is clamped to 0 and reported as a fault; no access ever leaves the tensor. */
 #include "gpu/host/copy.h"
 #include "gpu/host/index.h"
 #include "gpu/host/prepare.h"
 
 typedef struct index {
     uint32_t place;
-    bool is_wide; /* int64, else int32 */
-    int64_t size, step_bytes;           /* of the indexed dimension */
-    int64_t strides[DJ_RANK_MAX];       /* of the common shape, bytes */
+    bool is_wide;                 /* int64, else int32 */
+    int64_t size, step_bytes;     /* of the indexed dimension */
+    int64_t strides[DJ_RANK_MAX]; /* of the common shape, bytes */
 } index_t;
 
 typedef struct indexed {
@@ -23,7 +23,7 @@ typedef struct indexed {
     index_t index[DJ_RANK_MAX];
     dj_copy_t slice;
     bool negative_allowed, is_put, accumulate;
-    uint32_t self, other; /* places; other may be the output's */
+    uint32_t self, other;   /* places; other may be the output's */
     dj_host_scalar_t value; /* a scalar in place of the other tensor */
     dj_view_t slice_self, slice_other;
     dj_host_load_fn_t load;
@@ -159,7 +159,8 @@ static dj_status_t index_add(indexed_t *x, const dj_view_t *self, uint32_t dim,
     index->place = place;
     index->is_wide = view->dtype == DJ_I64;
     index->size = self->rank ? self->sizes[dim] : 1;
-    index->step_bytes = (self->rank ? self->strides[dim] : 0) * (int64_t)dj_dtype_bytes(self->dtype);
+    index->step_bytes =
+        (self->rank ? self->strides[dim] : 0) * (int64_t)dj_dtype_bytes(self->dtype);
     return DJ_OK;
 }
 
@@ -256,7 +257,7 @@ static dj_status_t single_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel
     const dj_view_t *views[1] = {&index};
     bool is_indexed[DJ_RANK_MAX] = {false};
     indexed_t *x = kernel->state;
-    /* Selecting keeps the dimension, so a lone index counts as a list of one; embedding does not. */
+    /* Selecting keeps the dimension, so a lone index is a list of one; embedding does not. */
     if (index.rank == 0 && self->rank > 0 && node->call.op != DJ_OP_EMBEDDING) {
         index.rank = 1;
         index.sizes[0] = index.strides[0] = 1;
@@ -280,9 +281,8 @@ dj_status_t dj_host_embedding_prepare(dj_executable_t *exe, dj_host_kernel_t *ke
 {
     indexed_t *x = NULL;
     dj_status_t status = indexed_create(exe, kernel, &x);
-    return status != DJ_OK
-               ? status
-               : single_prepare(exe, kernel, 0, 0, 1, &kernel->node->outs[0].view);
+    return status != DJ_OK ? status
+                           : single_prepare(exe, kernel, 0, 0, 1, &kernel->node->outs[0].view);
 }
 
 dj_status_t dj_host_index_select_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
@@ -291,8 +291,7 @@ dj_status_t dj_host_index_select_prepare(dj_executable_t *exe, dj_host_kernel_t 
     const dj_node_t *node = kernel->node;
     uint32_t dim = dj_host_dim(node->call.args[1].integer, dj_host_operand(node, 0)->view.rank);
     dj_status_t status = indexed_create(exe, kernel, &x);
-    return status != DJ_OK ? status
-                           : single_prepare(exe, kernel, dim, 0, 2, &node->outs[0].view);
+    return status != DJ_OK ? status : single_prepare(exe, kernel, dim, 0, 2, &node->outs[0].view);
 }
 
 dj_status_t dj_host_index_copy_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)

@@ -1,8 +1,9 @@
-/* kernel.h - what every kernel family needs: arguments of a node, loops over views, shares of threads.
+/* kernel.h - what every kernel family needs: a node's arguments, loops over views, shares of threads.
  *
  * A loop is the joint walk of up to DJ_LOOP_MAX views of one shape: dimensions of size 1 dropped,
  * ordered by the strides of the last view (the output), and merged where all views allow it. A
- * contiguous job of any rank is thus one dimension, and every kernel is an inner function over a row.
+ * contiguous job of any rank is thus one dimension, and every kernel is an inner function over a
+ * row.
  *
  * Threads: pure. */
 #ifndef DJ_GPU_HOST_KERNEL_H

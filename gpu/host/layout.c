@@ -1,5 +1,6 @@
-/* layout.c - ops that move or make elements without arithmetic: copies and conversions, full, arange,
- * cat, repeat, flip, tril and triu. All of them are the copy engine (copy.h) with other pointers. */
+/* layout.c - ops that move or make elements without arithmetic: copies and conversions, full,
+ * arange, cat, repeat, flip, tril and triu. All of them are the copy engine (copy.h) with other
+ * pointers. */
 #include "gpu/host/copy.h"
 #include "gpu/host/prepare.h"
 
@@ -23,8 +24,7 @@ static void run_fill(const dj_host_kernel_t *kernel, const dj_host_run_t *run)
     uint64_t item = 0;
     double real = dj_host_scalar_real(run, f->value);
     int64_t integer = dj_host_scalar_integer(run, f->value);
-    f->store(1, f->value.dtype == DJ_F64 ? (void *)&real : (void *)&integer, &item,
-             f->item_bytes);
+    f->store(1, f->value.dtype == DJ_F64 ? (void *)&real : (void *)&integer, &item, f->item_bytes);
     dj_copy_fill(&f->loop, run->outs[0], &item, f->item_bytes);
 }
 
@@ -184,7 +184,7 @@ dj_status_t dj_host_cat_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
 /* --- repeat: one copy a repetition --- */
 
 typedef struct repeat {
-    dj_copy_t copy; /* onto the output's first block */
+    dj_copy_t copy;   /* onto the output's first block */
     dj_loop_t blocks; /* one element a block of the output, with its bytes as strides */
 } repeat_t;
 

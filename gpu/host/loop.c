@@ -1,8 +1,9 @@
-/* loop.c - joint walks over views (kernel.h): broadcast, order, merge. Compiled once: it runs when a
- * kernel is prepared, never in a replay. */
+/* loop.c - joint walks over views (kernel.h): broadcast, order, merge. Compiled once: it runs when
+ * a kernel is prepared, never in a replay. */
 #include "gpu/host/kernel.h"
 
-static int64_t broadcast_stride(const dj_view_t *view, const dj_view_t *shape, uint32_t d, bool *ok_p)
+static int64_t broadcast_stride(const dj_view_t *view, const dj_view_t *shape, uint32_t d,
+                                bool *ok_p)
 {
     if (!view)
         return 0;
@@ -33,7 +34,8 @@ static void order_dims(dj_loop_t *loop)
 {
     for (uint32_t i = 1; i < loop->rank; i++)
         for (uint32_t d = i; d > 0; d--) {
-            int64_t outer = loop->strides[loop->n - 1][d - 1], inner = loop->strides[loop->n - 1][d];
+            int64_t outer = loop->strides[loop->n - 1][d - 1],
+                    inner = loop->strides[loop->n - 1][d];
             if (inner == 0 || outer >= inner)
                 break;
             swap_dims(loop, d - 1, d);

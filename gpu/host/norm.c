@@ -1,8 +1,8 @@
 /* norm.c - layer_norm, softmax and log_softmax: a row at a time, the row in cache.
  *
- * A row is a dense run of floats: the input's own where it lies so, else gathered into the workspace
- * (one row a thread), which is also how a softmax along another dimension than the last works. Sums
- * are kept in LANES partial sums, which is pairwise in effect. */
+ * A row is a dense run of floats: the input's own where it lies so, else gathered into the
+ * workspace (one row a thread), which is also how a softmax along another dimension than the last
+ * works. Sums are kept in LANES partial sums, which is pairwise in effect. */
 #include "gpu/host/convert.h"
 #include "gpu/host/prepare.h"
 #include "gpu/host/vector.h"
@@ -105,7 +105,7 @@ static void row_log_softmax(const float *x, int64_t n, float *y)
 /* --- softmax --- */
 
 typedef struct softmax {
-    dj_loop_t rows; /* input, output: the first element of each row */
+    dj_loop_t rows;                      /* input, output: the first element of each row */
     int64_t size, in_stride, out_stride; /* of the row; strides in bytes */
     bool in_dense, out_dense, is_log;
     dj_host_load_fn_t load;
@@ -205,10 +205,10 @@ dj_status_t dj_host_softmax_prepare(dj_executable_t *exe, dj_host_kernel_t *kern
 
 typedef struct layer_norm {
     int64_t rows, size;
-    const dj_view_t *in, *out; /* in the node */
-    uint32_t n_dims;           /* normalised ones */
+    const dj_view_t *in, *out;       /* in the node */
+    uint32_t n_dims;                 /* normalised ones */
     bool in_dense, out_dense, plain; /* plain: row i begins at i * size in both */
-    uint32_t weight, bias; /* places; DJ_SLOT_NONE when absent */
+    uint32_t weight, bias;           /* places; DJ_SLOT_NONE when absent */
     dj_host_scalar_t eps;
     uint64_t thread_bytes;
 } layer_norm_t;
@@ -345,10 +345,11 @@ dj_status_t dj_host_layer_norm_prepare(dj_executable_t *exe, dj_host_kernel_t *k
         return status;
     bool statistics = l->in->dtype != DJ_F64 && l->n_dims > 0 && l->n_dims <= l->in->rank;
     for (uint32_t i = 1; i < 3; i++)
-        statistics &= node->outs[i].view.dtype == DJ_F32 &&
-                      dj_view_is_contiguous(&node->outs[i].view);
+        statistics &=
+            node->outs[i].view.dtype == DJ_F32 && dj_view_is_contiguous(&node->outs[i].view);
     if (!statistics)
-        return dj_fail(DJ_ERR_UNSUPPORTED, "layer_norm: only float32 statistics have a host kernel");
+        return dj_fail(DJ_ERR_UNSUPPORTED,
+                       "layer_norm: only float32 statistics have a host kernel");
     int64_t count = dj_view_count(l->in);
     l->size = 1;
     for (uint32_t d = l->in->rank - l->n_dims; d < l->in->rank; d++)

@@ -1,10 +1,11 @@
 /* pointwise.c - every pointwise op, generated from its expression in ops.def.
  *
- * An op has one inner loop a compute class, over dense rows; gcc vectorises it and calls libmvec for the
- * functions (vector.h). Around it is one walk: where an operand is dense in the row and already of the
- * class it is used in place; otherwise a tile of it is converted, gathered or filled into a buffer on
- * the stack first, and the result goes through one when the output is of another dtype or strided. So
- * a bias, a mask, a scalar, a transposed or a converted operand all meet the same inner loop. */
+ * An op has one inner loop a compute class, over dense rows; gcc vectorises it and calls libmvec
+ * for the functions (vector.h). Around it is one walk: where an operand is dense in the row and
+ * already of the class it is used in place; otherwise a tile of it is converted, gathered or filled
+ * into a buffer on the stack first, and the result goes through one when the output is of another
+ * dtype or strided. So a bias, a mask, a scalar, a transposed or a converted operand all meet the
+ * same inner loop. */
 #include "gpu/host/convert.h"
 #include "gpu/host/prepare.h"
 #include "gpu/host/rules.h"
@@ -25,7 +26,8 @@ typedef struct core_scalars {
 } core_scalars_t;
 
 typedef unsigned char test_t;
-typedef void (*core_fn_t)(int64_t n, const void *const *in, const core_scalars_t *scalars, void *out);
+typedef void (*core_fn_t)(int64_t n, const void *const *in, const core_scalars_t *scalars,
+                          void *out);
 
 #define DJ_PW_CLASS f32
 #define CORE_T float
@@ -53,7 +55,8 @@ typedef void (*core_fn_t)(int64_t n, const void *const *in, const core_scalars_t
 #define CORE_CAST(x) ((x) != 0)
 #include "gpu/host/pointwise_cores.h"
 
-#define ROW_VALUE(id) [DJ_OP_##id] = {core_##id##_f32, core_##id##_f64, core_##id##_i64, core_##id##_b8},
+#define ROW_VALUE(id)                                                                              \
+    [DJ_OP_##id] = {core_##id##_f32, core_##id##_f64, core_##id##_i64, core_##id##_b8},
 #define ROW_TEST(id) ROW_VALUE(id)
 #define ROW_REAL(id) [DJ_OP_##id] = {core_##id##_f32, core_##id##_f64, NULL, NULL},
 #define ROW_NONE(id)
@@ -95,7 +98,7 @@ typedef struct pointwise {
     core_fn_t core;
     dj_host_class_t class;
     source_t sources[OPERANDS];
-    uint32_t result_bytes; /* of one element of the core's result */
+    uint32_t result_bytes;    /* of one element of the core's result */
     dj_host_store_fn_t store; /* NULL: the core writes the output itself */
     int64_t chunk;            /* the most elements at once */
     dj_host_scalar_t scalars[2];

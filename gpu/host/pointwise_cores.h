@@ -1,8 +1,8 @@
 /* pointwise_cores.h - the inner loops of one compute class, made from the expressions of ops.def.
  *
  * Included by pointwise.c once a class, with DJ_PW_CLASS, its type CORE_T, and CORE_REAL when the
- * class is a float. Every loop reads dense rows of the class and writes a dense row of the class, or of
- * bools for a test; out may be one of the operands. */
+ * class is a float. Every loop reads dense rows of the class and writes a dense row of the class,
+ * or of bools for a test; out may be one of the operands. */
 #define CORE_NAME3(id, class) core_##id##_##class
 #define CORE_NAME2(id, class) CORE_NAME3(id, class)
 #define CORE_NAME(id) CORE_NAME2(id, DJ_PW_CLASS)
@@ -41,8 +41,8 @@
 
 /* What pow(x, s) is for the exponents that models use; the same choice as PyTorch's. */
 #ifdef CORE_REAL
-CORE(SQUARE, CORE_T, a * a)
-CORE(CUBE, CORE_T, a * a * a)
+CORE(SQUARE, CORE_T, a *a)
+CORE(CUBE, CORE_T, a *a *a)
 CORE(ROOT, CORE_T, DJ_SQRT(a))
 CORE(INVERSE_ROOT, CORE_T, 1 / DJ_SQRT(a))
 CORE(INVERSE, CORE_T, 1 / a)

@@ -1,9 +1,9 @@
 /* reduce.c - sum, mean, prod, amax, amin, any, all, vector norm, variance.
  *
  * One inner function: fold(n, acc, x) brings n elements into n accumulators. Where the output lies
- * along the input's dense dimension the accumulators are neighbouring outputs (columns); where it is
- * the dense dimension that is reduced they are LANES partial results of one output, joined at the end
- * in a tree (rows). Floats accumulate in double, integers in int64. */
+ * along the input's dense dimension the accumulators are neighbouring outputs (columns); where it
+ * is the dense dimension that is reduced they are LANES partial results of one output, joined at
+ * the end in a tree (rows). Floats accumulate in double, integers in int64. */
 #include "gpu/host/convert.h"
 #include "gpu/host/prepare.h"
 #include "gpu/host/vector.h"
@@ -40,11 +40,12 @@ typedef enum fold_kind {
 #define X(kind, ...) FOLD_##kind,
     FOLDS(X)
 #undef X
-    FOLD_COUNT
+        FOLD_COUNT
 } fold_kind_t;
 
 #define FOLD(kind, class, T, A, field, expression)                                                 \
-    static void fold_##kind##_##class(int64_t n, acc_t *acc, const void *source, const acc_t *aux) \
+    static void fold_##kind##_##class(int64_t n, acc_t * acc, const void *source,                  \
+                                      const acc_t *aux)                                            \
     {                                                                                              \
         const T *row = source;                                                                     \
         _Pragma("omp simd") for (int64_t i = 0; i < n; i++)                                        \
@@ -54,7 +55,7 @@ typedef enum fold_kind {
             acc[i].field = (A)(expression);                                                        \
         }                                                                                          \
     }
-#define X(kind, reals, integers, expression, join)                                                  \
+#define X(kind, reals, integers, expression, join)                                                 \
     FOLD(kind, F32, float, double, real, expression)                                               \
     FOLD(kind, F64, double, double, real, expression)                                              \
     FOLD(kind, I64, int64_t, int64_t, integer, expression)                                         \
@@ -310,9 +311,9 @@ dj_status_t dj_host_reduce_prepare(dj_executable_t *exe, dj_host_kernel_t *kerne
     if (!r)
         return dj_fail(DJ_ERR_MEMORY, "no memory for a kernel's state");
     static const uint8_t kinds[DJ_OP_COUNT] = {
-        [DJ_OP_SUM] = FOLD_SUM,   [DJ_OP_MEAN] = FOLD_SUM, [DJ_OP_PROD] = FOLD_PROD,
-        [DJ_OP_AMAX] = FOLD_MAX,  [DJ_OP_AMIN] = FOLD_MIN, [DJ_OP_ANY] = FOLD_ANY,
-        [DJ_OP_ALL] = FOLD_ALL,   [DJ_OP_VAR] = FOLD_DEVIATION_SUM,
+        [DJ_OP_SUM] = FOLD_SUM,  [DJ_OP_MEAN] = FOLD_SUM,          [DJ_OP_PROD] = FOLD_PROD,
+        [DJ_OP_AMAX] = FOLD_MAX, [DJ_OP_AMIN] = FOLD_MIN,          [DJ_OP_ANY] = FOLD_ANY,
+        [DJ_OP_ALL] = FOLD_ALL,  [DJ_OP_VAR] = FOLD_DEVIATION_SUM,
     };
     uint16_t op = r->op = node->call.op;
     r->kind = kinds[op];

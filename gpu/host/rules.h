@@ -1,7 +1,8 @@
 /* rules.h - tells pointwise rows of ops.def from the others while the preprocessor runs.
  *
- * DJ_RULE_OF(PREFIX_, rule) is PREFIX_VALUE (the result is of the compute class), PREFIX_REAL (the same,
- * floats only) or PREFIX_TEST (bool) for a pointwise shape rule, and PREFIX_NONE for any other. */
+ * DJ_RULE_OF(PREFIX_, rule) is PREFIX_VALUE (the result is of the compute class), PREFIX_REAL (the
+ * same, floats only) or PREFIX_TEST (bool) for a pointwise shape rule, and PREFIX_NONE for any
+ * other. */
 #ifndef DJ_GPU_HOST_RULES_H
 #define DJ_GPU_HOST_RULES_H
 

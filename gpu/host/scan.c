@@ -1,5 +1,6 @@
 /* scan.c - ops that look at elements one after another along a dimension: argmax and its like, the
- * values with their places, cumsum, topk. Order matters here, so the walk is always in logical order.
+ * values with their places, cumsum, topk. Order matters here, so the walk is always in logical
+ * order.
  *
  * Ties go to the first element and a NaN counts as larger than everything, as in PyTorch. */
 #include "gpu/host/convert.h"
@@ -14,12 +15,12 @@ typedef union scan_key {
 } scan_key_t;
 
 typedef struct scan {
-    dj_loop_t kept;    /* input, output 0, output 1 */
-    dj_loop_t along;   /* input: what one output sees, in logical order */
+    dj_loop_t kept;  /* input, output 0, output 1 */
+    dj_loop_t along; /* input: what one output sees, in logical order */
     dj_host_class_t class;
     bool smallest, dense, has_values;
-    int64_t k;                        /* topk */
-    int64_t out_strides[2];           /* of outputs 0 and 1 along the dimension, bytes */
+    int64_t k;              /* topk */
+    int64_t out_strides[2]; /* of outputs 0 and 1 along the dimension, bytes */
     dj_host_load_fn_t load;
     dj_host_store_fn_t store_value, store_index;
 } scan_t;

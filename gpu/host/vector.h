@@ -1,8 +1,8 @@
 /* vector.h - vector forms of the C mathematical functions and the widest vector of the build.
  *
- * glibc has them in libmvec but declares them only under -ffast-math, which `exact` numerics forbids.
- * Declared here with the simd attribute, a loop under `#pragma omp simd` calls 4, 8 or 16 lanes at
- * once; their error is below 4 units in the last place. */
+ * glibc has them in libmvec but declares them only under -ffast-math, which `exact` numerics
+ * forbids. Declared here with the simd attribute, a loop under `#pragma omp simd` calls 4, 8 or 16
+ * lanes at once; their error is below 4 units in the last place. */
 #ifndef DJ_GPU_HOST_VECTOR_H
 #define DJ_GPU_HOST_VECTOR_H
 
@@ -35,8 +35,7 @@ DJ_SIMD extern double pow(double, double);
 #define DJ_LANES (DJ_VECTOR_BYTES / 4)
 
 /* A vector of floats at any address. */
-typedef float dj_vector_t
-    __attribute__((vector_size(DJ_VECTOR_BYTES), aligned(4), may_alias));
+typedef float dj_vector_t __attribute__((vector_size(DJ_VECTOR_BYTES), aligned(4), may_alias));
 
 typedef int dj_vector_mask_t __attribute__((vector_size(DJ_VECTOR_BYTES)));
 
@@ -83,8 +82,8 @@ static inline float dj_vector_largest(dj_vector_t x)
     return max[0] > max[1] ? max[0] : max[1];
 }
 
-/* exp(x) for x <= 0, as softmax needs it: inline, without the slow path that libmvec takes for minus
- * infinity, and zero below exp(-87). A NaN stays one. Within 2 units in the last place. */
+/* exp(x) for x <= 0, as softmax needs it: inline, without the slow path that libmvec takes for
+ * minus infinity, and zero below exp(-87). A NaN stays one. Within 2 units in the last place. */
 static inline dj_vector_t dj_vector_exp(dj_vector_t x)
 {
     const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves the nearest integer */
@@ -128,8 +127,8 @@ static inline __attribute__((always_inline)) float dj_float_exp(float x)
     return tiny ? 0 : p * scale.value;
 }
 
-/* erf within 2 units in the last place: x + x P(x^2) below 1, 1 - exp(-Q(x)) above; both polynomials
- * are our own weighted least squares fits. libmvec's is more than twice as slow. */
+/* erf within 2 units in the last place: x + x P(x^2) below 1, 1 - exp(-Q(x)) above; both
+ * polynomials are our own weighted least squares fits. libmvec's is more than twice as slow. */
 static inline __attribute__((always_inline)) float dj_float_erf(float x)
 {
     float t = fabsf(x), s = x * x;
@@ -151,9 +150,9 @@ static inline __attribute__((always_inline)) float dj_float_erf(float x)
     return t < 1.0f ? near : copysignf(1.0f - dj_float_exp(-q), x);
 }
 
-/* x Phi(x): the tail of the normal distribution at |x| is exp(-Q(|x|)) / 2, Q our own fit with its weight
- * where the product is large. One polynomial where erf needs two, and no cancellation left of 0; within
- * 1e-7 of the exact value or 2 units in the last place. */
+/* x Phi(x): the tail of the normal distribution at |x| is exp(-Q(|x|)) / 2, Q our own fit with its
+ * weight where the product is large. One polynomial where erf needs two, and no cancellation left
+ * of 0; within 1e-7 of the exact value or 2 units in the last place. */
 static inline __attribute__((always_inline)) float dj_float_gelu(float x)
 {
     float t = fabsf(x), q = 1.719467946e-8f;

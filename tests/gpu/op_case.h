@@ -3,15 +3,12 @@
  * A row is CASE(ID, "arguments"), the arguments as the op's signature lists them, apart by spaces:
  *   f32[2,3]      a tensor; after ':' letters choose its layout and its values:
  *                 t last two dimensions exchanged in memory   s every second element
- *                 o begins at element 5                       e expanded: first dimension's stride 0
- *                 p positive values   q quarters, so that equal ones meet   n with NaN and infinities
- *                 m minus infinities at random (an additive mask)
- *   i64[3]<10     indices in 0..9; <-10 also counted from the end
- *   {f32[2] _}    a list of tensors or nones
- *   2, 0.5, true  a scalar, also in place of a tensor; or an integer, a flag
- *   (0,-1)        integers;  i64 a dtype;  _ none
- *   >0            output 0 goes into the tensor of argument 0
- *   >f64:s        output 0 goes into a view of this dtype and layout
+ *                 o begins at element 5                       e expanded: first dimension's stride
+ * 0 p positive values   q quarters, so that equal ones meet   n with NaN and infinities m minus
+ * infinities at random (an additive mask) i64[3]<10     indices in 0..9; <-10 also counted from the
+ * end {f32[2] _}    a list of tensors or nones 2, 0.5, true  a scalar, also in place of a tensor;
+ * or an integer, a flag (0,-1)        integers;  i64 a dtype;  _ none >0            output 0 goes
+ * into the tensor of argument 0 >f64:s        output 0 goes into a view of this dtype and layout
  * Data is the same in every run: a generator seeded by the row. */
 #ifndef DJ_TESTS_GPU_OP_CASE_H
 #define DJ_TESTS_GPU_OP_CASE_H
@@ -65,8 +62,8 @@ static inline uint8_t case_dtype(const char *text, size_t length)
     static const struct {
         const char *name;
         uint8_t dtype;
-    } names[] = {{"bool", DJ_BOOL}, {"u8", DJ_U8},   {"i8", DJ_I8},     {"i16", DJ_I16},
-                 {"i32", DJ_I32},   {"i64", DJ_I64}, {"f16", DJ_F16},   {"bf16", DJ_BF16},
+    } names[] = {{"bool", DJ_BOOL}, {"u8", DJ_U8},   {"i8", DJ_I8},   {"i16", DJ_I16},
+                 {"i32", DJ_I32},   {"i64", DJ_I64}, {"f16", DJ_F16}, {"bf16", DJ_BF16},
                  {"f32", DJ_F32},   {"f64", DJ_F64}};
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
         if (strlen(names[i].name) == length && strncmp(names[i].name, text, length) == 0)

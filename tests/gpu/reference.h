@@ -1,5 +1,5 @@
-/* reference.h - every op again, plainly: one element at a time, in double or int64, with no thought of
- * speed. Written from the meaning of the ops and sharing no code with the kernels.
+/* reference.h - every op again, plainly: one element at a time, in double or int64, with no thought
+ * of speed. Written from the meaning of the ops and sharing no code with the kernels.
  *
  * Values are logical: dense, row-major, both as a real and as an integer. */
 #ifndef DJ_TESTS_GPU_REFERENCE_H
@@ -117,9 +117,8 @@ typedef struct ref_call {
 static inline ref_t *ref_arg(const ref_call_t *call, uint32_t arg)
 {
     const dj_arg_t *a = &call->c->args[arg];
-    return a->kind == DJ_ARG_TENSORS && a->count
-               ? call->operands[a->operands - call->c->operands]
-               : NULL;
+    return a->kind == DJ_ARG_TENSORS && a->count ? call->operands[a->operands - call->c->operands]
+                                                 : NULL;
 }
 
 static inline double ref_real(const ref_call_t *call, uint32_t arg, double absent)

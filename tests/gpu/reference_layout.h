@@ -1,5 +1,5 @@
-/* reference_layout.h - the reference of ops that are not arithmetic on elements: products, attention,
- * norms, indexing, layout (see reference.h). */
+/* reference_layout.h - the reference of ops that are not arithmetic on elements: products,
+ * attention, norms, indexing, layout (see reference.h). */
 #ifndef DJ_TESTS_GPU_REFERENCE_LAYOUT_H
 #define DJ_TESTS_GPU_REFERENCE_LAYOUT_H
 
@@ -7,7 +7,7 @@
 
 /* --- products, attention, norms --- */
 
-/* out = beta * addend + alpha * a · b; b's last two dimensions exchanged when transposed. */
+/* out = beta * addend + alpha * a * b; b's last two dimensions exchanged when transposed. */
 static inline void ref_product(ref_t *out, const ref_t *a, const ref_t *b, bool transposed,
                                const ref_t *addend, double beta, double alpha)
 {
@@ -154,7 +154,8 @@ static inline void ref_scatter(const ref_call_t *call)
     }
 }
 
-/* Where element `at` of self[indices...] lies in self. `indices[d]`: NULL where dimension d is whole. */
+/* Where element `at` of self[indices...] lies in self. `indices[d]`: NULL where dimension d is
+ * whole. */
 static inline int64_t ref_indexed(const ref_t *self, ref_t *const *indices, const int64_t *at)
 {
     uint32_t first = DJ_RANK_MAX, last = 0, n = 0, common = 0, next = 0;
@@ -293,10 +294,9 @@ static inline void ref_made(const ref_call_t *call)
         ref_set(call->outs[0], i, first + (double)i * step, (int64_t)(first + (double)i * step));
 }
 
-/* Fills call->outs; false for an op that the reference does not know. */
-static inline bool reference(const ref_call_t *call, const dj_view_t *indexed_shape)
+/* Ops that choose and move elements; false for any other. */
+static inline bool ref_moving(const ref_call_t *call, const dj_view_t *indexed_shape)
 {
-    ref_t *out = call->outs[0];
     switch (call->c->op) {
     case DJ_OP_COPY:
     case DJ_OP_TO_COPY:
@@ -312,6 +312,68 @@ static inline bool reference(const ref_call_t *call, const dj_view_t *indexed_sh
     case DJ_OP_ARANGE:
         ref_made(call);
         return true;
+    case DJ_OP_EMBEDDING:
+    case DJ_OP_INDEX_SELECT:
+    case DJ_OP_INDEX:
+        ref_index(call);
+        return true;
+    case DJ_OP_INDEX_COPY:
+    case DJ_OP_INDEX_PUT:
+        ref_index_put(call, indexed_shape);
+        return true;
+    case DJ_OP_GATHER:
+        ref_gather(call);
+        return true;
+    case DJ_OP_SCATTER:
+    case DJ_OP_SCATTER_VALUE:
+        ref_scatter(call);
+        return true;
+    case DJ_OP_CAT:
+        ref_cat(call);
+        return true;
+    case DJ_OP_ISIN:
+        ref_isin(call);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Products, attention and norms; false for any other op. */
+static inline bool ref_multiplying(const ref_call_t *call)
+{
+    ref_t *out = call->outs[0], *a = ref_arg(call, 0), *b = ref_arg(call, 1);
+    switch (call->c->op) {
+    case DJ_OP_MM:
+    case DJ_OP_BMM:
+        ref_product(out, a, b, false, NULL, 0, 1);
+        return true;
+    case DJ_OP_ADDMM:
+    case DJ_OP_BADDBMM:
+        ref_product(out, b, ref_arg(call, 2), false, a, ref_real(call, 3, 1), ref_real(call, 4, 1));
+        return true;
+    case DJ_OP_LINEAR:
+        ref_product(out, a, b, true, ref_arg(call, 2), 1, 1);
+        return true;
+    case DJ_OP_SDPA:
+        ref_attention(call);
+        return true;
+    case DJ_OP_LAYER_NORM:
+        ref_layer_norm(call);
+        return true;
+    case DJ_OP_SOFTMAX:
+    case DJ_OP_LOG_SOFTMAX:
+        ref_softmax(call, call->c->op == DJ_OP_LOG_SOFTMAX);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Reductions and scans; false for any other op. */
+static inline bool ref_reducing(const ref_call_t *call)
+{
+    switch (call->c->op) {
     case DJ_OP_SUM:
     case DJ_OP_MEAN:
     case DJ_OP_AMAX:
@@ -337,53 +399,16 @@ static inline bool reference(const ref_call_t *call, const dj_view_t *indexed_sh
     case DJ_OP_TOPK:
         ref_topk(call);
         return true;
-    case DJ_OP_MM:
-    case DJ_OP_BMM:
-        ref_product(out, ref_arg(call, 0), ref_arg(call, 1), false, NULL, 0, 1);
-        return true;
-    case DJ_OP_ADDMM:
-    case DJ_OP_BADDBMM:
-        ref_product(out, ref_arg(call, 1), ref_arg(call, 2), false, ref_arg(call, 0),
-                    ref_real(call, 3, 1), ref_real(call, 4, 1));
-        return true;
-    case DJ_OP_LINEAR:
-        ref_product(out, ref_arg(call, 0), ref_arg(call, 1), true, ref_arg(call, 2), 1, 1);
-        return true;
-    case DJ_OP_SDPA:
-        ref_attention(call);
-        return true;
-    case DJ_OP_LAYER_NORM:
-        ref_layer_norm(call);
-        return true;
-    case DJ_OP_SOFTMAX:
-    case DJ_OP_LOG_SOFTMAX:
-        ref_softmax(call, call->c->op == DJ_OP_LOG_SOFTMAX);
-        return true;
-    case DJ_OP_EMBEDDING:
-    case DJ_OP_INDEX_SELECT:
-    case DJ_OP_INDEX:
-        ref_index(call);
-        return true;
-    case DJ_OP_INDEX_COPY:
-    case DJ_OP_INDEX_PUT:
-        ref_index_put(call, indexed_shape);
-        return true;
-    case DJ_OP_GATHER:
-        ref_gather(call);
-        return true;
-    case DJ_OP_SCATTER:
-    case DJ_OP_SCATTER_VALUE:
-        ref_scatter(call);
-        return true;
-    case DJ_OP_CAT:
-        ref_cat(call);
-        return true;
-    case DJ_OP_ISIN:
-        ref_isin(call);
-        return true;
     default:
-        return ref_pointwise(call);
+        return false;
     }
+}
+
+/* Fills call->outs; false for an op that the reference does not know. */
+static inline bool reference(const ref_call_t *call, const dj_view_t *indexed_shape)
+{
+    return ref_moving(call, indexed_shape) || ref_multiplying(call) || ref_reducing(call) ||
+           ref_pointwise(call);
 }
 
 #endif

@@ -1,7 +1,7 @@
 /* test_kernels.c - every row of op_cases.def on every instruction set this processor has: recorded,
- * decoded, compiled, planned and replayed by the host device into poisoned outputs, and compared with a
- * plain reference. Around every tensor lies a margin that must stay as it was, inputs must stay as they
- * were, and in a strided target the elements between must.
+ * decoded, compiled, planned and replayed by the host device into poisoned outputs, and compared
+ * with a plain reference. Around every tensor lies a margin that must stay as it was, inputs must
+ * stay as they were, and in a strided target the elements between must.
  *
  * Bad indices come first: they must be answered with a status and touch nothing outside. */
 #include "tests/gpu/program.h"
@@ -25,22 +25,18 @@ static const row_t rows[] = {
 
 static const row_t bad_rows[] = {
 #define BAD(id, text) {DJ_OP_##id, text, NULL, "", true},
-    BAD(EMBEDDING, "f32[3,24] i64[40]<11")
-    BAD(EMBEDDING, "f32[3,24] i64[40]<-3")
-    BAD(EMBEDDING, "f32[3,24] i64[40]<4")
-    BAD(EMBEDDING, "f32[0,24] i64[4]<2")
-    BAD(INDEX_SELECT, "f32[4,5,6] 1 i64[30]<9")
-    BAD(GATHER, "f32[4,5] 1 i64[4,5]<15 false")
-    BAD(GATHER, "f32[40,50] 1 i64[40,5]<-50 false")
-    BAD(GATHER, "f32[4,0] 1 i64[4,3]<3 false")
-    BAD(INDEX, "f32[4,5,6] {i64[30]<-9}")
-    BAD(INDEX, "f32[4,5,6] {i64[30]<4 i64[30]<50}")
-    BAD(INDEX_COPY, "f32[2,3,9,4] 2 i64[10]<90 f32[2,3,10,4]")
-    BAD(INDEX_PUT, "f32[4,5,6] {i64[9]<400} f32[9,5,6] false")
-    BAD(INDEX_PUT, "f32[4,5,6] {i64[9]<400} f32[6] true")
-    BAD(SCATTER, "f32[4,5] 1 i64[4,3]<50 f32[4,3]")
-    BAD(SCATTER_VALUE, "f32[0,5] 0 i64[3,5]<3 1.5")
-    BAD(SCATTER_VALUE, "f32[4,5] 0 i64[4,3]<50 1.5 >0")
+    BAD(EMBEDDING, "f32[3,24] i64[40]<11") BAD(EMBEDDING, "f32[3,24] i64[40]<-3")
+        BAD(EMBEDDING, "f32[3,24] i64[40]<4") BAD(EMBEDDING, "f32[0,24] i64[4]<2")
+            BAD(INDEX_SELECT, "f32[4,5,6] 1 i64[30]<9") BAD(GATHER, "f32[4,5] 1 i64[4,5]<15 false")
+                BAD(GATHER, "f32[40,50] 1 i64[40,5]<-50 false")
+                    BAD(GATHER, "f32[4,0] 1 i64[4,3]<3 false") BAD(INDEX, "f32[4,5,6] {i64[30]<-9}")
+                        BAD(INDEX, "f32[4,5,6] {i64[30]<4 i64[30]<50}")
+                            BAD(INDEX_COPY, "f32[2,3,9,4] 2 i64[10]<90 f32[2,3,10,4]")
+                                BAD(INDEX_PUT, "f32[4,5,6] {i64[9]<400} f32[9,5,6] false")
+                                    BAD(INDEX_PUT, "f32[4,5,6] {i64[9]<400} f32[6] true")
+                                        BAD(SCATTER, "f32[4,5] 1 i64[4,3]<50 f32[4,3]")
+                                            BAD(SCATTER_VALUE, "f32[0,5] 0 i64[3,5]<3 1.5")
+                                                BAD(SCATTER_VALUE, "f32[4,5] 0 i64[4,3]<50 1.5 >0")
 #undef BAD
 };
 
@@ -155,8 +151,8 @@ static void record(recorded_t *r, uint16_t op, const char *text)
         if (i == 0 && r->target >= 0)
             continue;
         r->results[i].view = r->inferred[i];
-        int64_t elements = (int64_t)(dj_view_extent_bytes(&r->inferred[i]) /
-                                     dj_dtype_bytes(r->inferred[i].dtype));
+        int64_t elements =
+            (int64_t)(dj_view_extent_bytes(&r->inferred[i]) / dj_dtype_bytes(r->inferred[i].dtype));
         case_allocate(&r->results[i], elements);
         listed[n_listed++] = storages[i];
     }
@@ -201,12 +197,14 @@ static void check_values(const recorded_t *r, ref_call_t *call)
 {
     dj_view_t shape = indexed_shape(&r->c);
     for (uint32_t i = 0; i < r->n_outs; i++) {
-        const case_tensor_t *t = i == 0 && r->target >= 0 ? &r->c.tensors[r->target] : &r->results[i];
+        const case_tensor_t *t =
+            i == 0 && r->target >= 0 ? &r->c.tensors[r->target] : &r->results[i];
         call->outs[i] = ref_create(&t->view);
     }
     assert_true(reference(call, &shape));
     for (uint32_t i = 0; i < r->n_outs; i++) {
-        const case_tensor_t *t = i == 0 && r->target >= 0 ? &r->c.tensors[r->target] : &r->results[i];
+        const case_tensor_t *t =
+            i == 0 && r->target >= 0 ? &r->c.tensors[r->target] : &r->results[i];
         ref_t *got = ref_read(t->data, &t->view);
         compare(&r->c, call->outs[i], got, i);
         ref_free(got);

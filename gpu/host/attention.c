@@ -59,7 +59,7 @@ static int64_t round_up(int64_t n, int64_t to)
 
 /* --- the small product --- */
 
-/* rows x (n_vectors * DJ_LANES) of C = A * B over k; rows and n_vectors are constants once inlined. */
+/* rows x (n_vectors * DJ_LANES) of C = A * B over k; constants for rows and n_vectors. */
 INLINE void product_block(int rows, int n_vectors, int64_t k, const float *a, int64_t a_row,
                           const float *b, int64_t b_row, float *c, int64_t c_row)
 {

@@ -4,7 +4,7 @@
  * that shape one slice of the indexed tensor; the slice is copied to (or from) the place of that
  * position in the other tensor. The copy is the engine of copy.h.
  *
- * An index out of range is clamped to 0 and reported as a fault; no access ever leaves the tensor. */
+ * An index out of range is clamped to 0 and reported as a fault; none leaves the tensor. */
 #include "gpu/host/copy.h"
 #include "gpu/host/index.h"
 #include "gpu/host/prepare.h"

@@ -1,4 +1,4 @@
-/* kernel.h - what every kernel family needs: a node's arguments, loops over views, shares of threads.
+/* kernel.h - what kernels share: a node's arguments, loops over views, threads' shares of work.
  *
  * A loop is the joint walk of up to DJ_LOOP_MAX views of one shape: dimensions of size 1 dropped,
  * ordered by the strides of the last view (the output), and merged where all views allow it. A

@@ -1,5 +1,6 @@
 """A session is a lease: what becomes of its memory when a client or its rank goes, stops or is cut off."""
 import os
+import random
 import signal
 import time
 
@@ -114,6 +115,29 @@ class Sessions(live.LiveTest):
         self.assertEqual(self.ranks()[0]["incarnation"], 1)
         peer.ask("add", 2)
         self.connected().ask("add", 2)
+
+    def killed_while_they_connect(self, **variables):
+        self.serve_one()
+        witness = self.connected(**variables)
+        pid = self.ranks()[0]["pid"]
+        rng = random.Random(7)
+        for _ in range(10):
+            peers = [self.peer(**variables) for _ in range(4)]
+            for peer in peers:
+                peer.tell("connect")
+                peer.tell("work", 1000)
+            for peer in peers:
+                time.sleep(rng.random() * 0.02)
+                peer.kill()
+            witness.ask("add", 2)
+        self.assertEqual((self.ranks()[0]["pid"], self.ranks()[0]["incarnation"]), (pid, 0))
+        self.becomes(0, sessions=1, detached=0)
+
+    def test_clients_killed_while_they_connect(self):
+        self.killed_while_they_connect()
+
+    def test_clients_killed_while_they_connect_over_tcp(self):
+        self.killed_while_they_connect(DJINN_EXECUTION_MODE="remote")
 
     def test_many_come_and_go(self):
         self.serve_one()

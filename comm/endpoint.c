@@ -226,29 +226,32 @@ static dj_endpoint_t *find_by_id(dj_comm_t *comm, uint64_t id)
     return NULL;
 }
 
-/* A passive endpoint of the caller, if one waits; a call that comes too early is remembered. */
-static void take_call(dj_comm_t *comm, dj_hash_t sender)
+/* A passive endpoint of the caller, if one waits; a call that comes too early is remembered. The
+ * echo goes out when the endpoint is made, so that nothing of the peer comes before. */
+static void take_call(dj_comm_t *comm, const dj_wire_t *wire)
 {
     for (dj_endpoint_t *at = comm->endpoints; at; at = at->next) {
-        if (!at->closed && !at->called && dj_hash_equal(at->peer, sender)) {
+        if (!at->closed && !at->called && dj_hash_equal(at->peer, wire->sender)) {
             at->called = true;
+            at->caller = wire->endpoint;
             comm->attention = true;
             return;
         }
     }
-    comm->early_callers[comm->early_at++ % DJ_EARLY_CALLERS] = sender;
+    comm->early_calls[comm->early_at++ % DJ_EARLY_CALLS] = *wire;
 }
 
-static bool called_early(dj_comm_t *comm, dj_hash_t peer)
+static void take_early_call(dj_endpoint_t *endpoint)
 {
-    static const dj_hash_t nobody;
-    for (int i = 0; i < DJ_EARLY_CALLERS; ++i) {
-        if (dj_hash_equal(comm->early_callers[i], peer)) {
-            comm->early_callers[i] = nobody;
-            return true;
-        }
+    dj_comm_t *comm = endpoint->comm;
+    for (int i = 0; i < DJ_EARLY_CALLS && !endpoint->called; ++i) {
+        if (!dj_hash_equal(comm->early_calls[i].sender, endpoint->peer))
+            continue;
+        endpoint->called = true;
+        endpoint->caller = comm->early_calls[i].endpoint;
+        comm->early_calls[i] = (dj_wire_t){0};
+        comm->attention = true;
     }
-    return false;
 }
 
 void dj_endpoint_wired(dj_comm_t *comm, const dj_header_t *header, const dj_wire_t *wire,
@@ -256,8 +259,8 @@ void dj_endpoint_wired(dj_comm_t *comm, const dj_header_t *header, const dj_wire
 {
     if (!wire->echo) {
         if (comm->options.passive)
-            take_call(comm, wire->sender);
-        if (reply_to)
+            take_call(comm, wire);
+        else if (reply_to)
             send_wire(comm, reply_to, wire->endpoint, true);
         return;
     }
@@ -333,6 +336,8 @@ static dj_status_t begin_wiring(dj_endpoint_t *endpoint)
         status = send_wire(endpoint->comm, endpoint->ucp, endpoint->id, false);
     if (status == DJ_OK)
         status = begin_flush(endpoint);
+    if (status == DJ_OK && endpoint->called)
+        status = send_wire(endpoint->comm, endpoint->ucp, endpoint->caller, true);
     return status;
 }
 
@@ -355,8 +360,7 @@ dj_status_t dj_endpoint_create(dj_comm_t *comm, const void *address, uint32_t ad
     endpoint->next = comm->endpoints;
     comm->endpoints = endpoint;
     if (comm->options.passive) {
-        endpoint->called = called_early(comm, endpoint->peer);
-        comm->attention = comm->attention || endpoint->called;
+        take_early_call(endpoint);
     } else {
         status = begin_wiring(endpoint);
     }

@@ -24,7 +24,7 @@
 /* Small payloads of several pieces are gathered here: one piece has UCX's fastest path. */
 #define DJ_GATHER_BYTES 1024
 
-#define DJ_EARLY_CALLERS 64
+#define DJ_EARLY_CALLS 64
 
 typedef enum dj_operation_kind {
     DJ_OPERATION_SEND,
@@ -71,6 +71,7 @@ struct dj_endpoint {
     uint64_t id;
     uint8_t state;
     bool called;          /* passive: the peer's WIRE has arrived */
+    uint64_t caller;      /* its name for its endpoint */
     bool flushed, echoed; /* the halves of wire-up */
     bool closed;          /* the owner has let go */
     void *closing;        /* UCX's request, or NULL */
@@ -89,7 +90,7 @@ struct dj_comm {
     uint8_t *address; /* as handed out: with our prefix */
     uint32_t address_bytes;
     dj_hash_t address_hash;
-    dj_hash_t early_callers[DJ_EARLY_CALLERS]; /* called before their endpoint was made: a ring */
+    dj_wire_t early_calls[DJ_EARLY_CALLS]; /* came before their endpoint was made: a ring */
     uint32_t early_at;
     bool host_memory_only;
     bool attention; /* an endpoint has changed: tend it after this progress */

@@ -106,6 +106,13 @@ static dj_status_t check_counts(const dj_exec_segment_t *segment, const dj_graph
 
 /* ---- bindings ---- */
 
+/* An empty source may be NULL. */
+static void copy_in(const dj_rank_t *rank, void *target, const void *source, uint64_t bytes)
+{
+    if (bytes)
+        rank->home.device->ops->memory.copy_in(rank->home.device, target, source, bytes);
+}
+
 typedef struct dj_resolution {
     dj_rank_t *rank;
     dj_runner_t *runner;
@@ -130,7 +137,7 @@ static dj_status_t private_copy(const dj_resolution_t *r, const void *data, uint
     if (status != DJ_OK)
         return status;
     runner->n_temporaries++;
-    r->rank->home.device->ops->memory.copy_in(r->rank->home.device, block->data, data, bytes);
+    copy_in(r->rank, block->data, data, bytes);
     *data_p = block->data;
     return DJ_OK;
 }
@@ -154,8 +161,7 @@ static dj_status_t bind_immediate(const dj_resolution_t *r, const dj_binding_t *
     if (status != DJ_OK)
         return status;
     *data_p = slot->block.data;
-    r->rank->home.device->ops->memory.copy_in(r->rank->home.device, *data_p, bytes,
-                                              binding->bytes);
+    copy_in(r->rank, *data_p, bytes, binding->bytes);
     return DJ_OK;
 }
 
@@ -489,8 +495,7 @@ static dj_status_t execute_upload(dj_rank_t *rank, dj_job_t *job)
     if (!job->draft) {
         status = dj_ref_create(job->session, job->upload.ref, job->upload.bytes, &slot);
         if (status == DJ_OK)
-            rank->home.device->ops->memory.copy_in(rank->home.device, slot->block.data,
-                                                   job->payload, job->upload.bytes);
+            copy_in(rank, slot->block.data, job->payload, job->upload.bytes);
         return status;
     }
     status = dj_text_publish(rank->home.text, job->draft, (uint32_t)getuid(), &text);

@@ -70,8 +70,10 @@ static void take_program(request_t *r, const dj_program_t *program)
     r->segment.sizes_bytes = r->sizes_packed = (uint32_t)program->sizes.size;
     r->segment.n_scalars = r->scalars_packed = (uint32_t)program->scalars.size / 8;
     memcpy(r->structure, program->structure.data, program->structure.size);
-    memcpy(r->sizes, program->sizes.data, program->sizes.size);
-    memcpy(r->scalars, program->scalars.data, program->scalars.size);
+    if (program->sizes.size)
+        memcpy(r->sizes, program->sizes.data, program->sizes.size);
+    if (program->scalars.size)
+        memcpy(r->scalars, program->scalars.data, program->scalars.size);
 }
 
 /* Keys that belong to the bytes as they now are. */

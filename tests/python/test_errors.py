@@ -145,6 +145,36 @@ def test_good_file(mode, tmp_path):
         assert got[name].dtype == tensor.dtype and torch.equal(got[name].cpu(), tensor)
 
 
+def test_connects_at_first_use():
+    out = run_client("print(torch.ones(2, device='djinn').sum().item(), djinn.mode())")
+    assert "2.0 local_remote" in out
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None])
+def test_no_private_server_outlives_its_owner(how):
+    code = ("import djinn._state\ndjinn.connect(mode='local_remote')\n"
+            "print(djinn._state.server.process.pid, flush=True)\nsys.stdin.readline()")
+    prefix = f"import sys; sys.path.insert(0, {os.path.join(conftest.BUILD, 'python')!r})\nimport torch, djinn\n"
+    owner = subprocess.Popen([sys.executable, "-c", prefix + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             text=True)
+    server_pid = int(owner.stdout.readline())
+    assert is_running(server_pid)
+    owner.send_signal(how) if how else owner.communicate("\n", timeout=20)
+    owner.wait(20)
+    end = time.monotonic() + 10
+    while is_running(server_pid) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not is_running(server_pid)
+
+
 DEATH = """
 djinn.connect({address!r}, mode="remote", token={token!r})
 x = torch.ones(4, device="djinn")

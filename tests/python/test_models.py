@@ -136,3 +136,39 @@ def test_no_weight_byte_passes_the_client(server, gpt2_path):
     before, after, peak = map(float, ran.stdout.split()[-3:])
     assert peak - before < 100, ran.stdout
     assert after - before < 100, ran.stdout
+
+
+SECOND = """
+import sys
+sys.path[:0] = [{python!r}, {examples!r}]
+import djinn, semantic_search
+from transformers import AutoModel, AutoTokenizer
+djinn.connect({address!r}, mode="remote", token={token!r})
+model = djinn.from_pretrained(AutoModel, {path!r})
+tokenizer = AutoTokenizer.from_pretrained({path!r})
+batch = semantic_search.tokenise(tokenizer, ["One sentence.", "And another, somewhat longer one."], "djinn")
+semantic_search.embed(model, batch).cpu()
+text = [(rank["text_entries"], rank["text_bytes"]) for rank in djinn.info()["ranks"] if rank["sessions"]]
+print("counted", djinn.stats()["plan_misses"], djinn.stats()["plan_hits"], text)
+"""
+
+
+def test_second_client_shares_weights_and_plans(minilm_path):
+    """One worker: the second client's weights are the first one's, and its first batch hits plans."""
+    import conftest
+    from djinn import _server
+
+    own = _server.PrivateServer(ranks=1)
+    try:
+        code = SECOND.format(python=os.path.join(conftest.BUILD, "python"), address=own.address, token=own.token,
+                             examples=os.path.join(conftest.ROOT, "examples"), path=minilm_path)
+        lines = []
+        for _ in range(2):
+            ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+            assert ran.returncode == 0, ran.stderr
+            lines.append(ran.stdout.split("counted ")[1].split(maxsplit=2))
+    finally:
+        own.stop()
+    first, second = lines
+    assert int(first[0]) > 0 and int(second[0]) == 0 and int(second[1]) > 0
+    assert first[2] == second[2]  # as many weights and bytes of Text with the second client as with the first

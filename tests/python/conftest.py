@@ -1,6 +1,6 @@
 """The same tests in every execution mode: local (PyTorch replays the recorded graph), local_remote (a
-private server), remote (a server of three ranks over tcp). TEST_BUILD names the build tree to test;
-TEST_MODES narrows the modes."""
+private server), remote (a server of three ranks over tcp). TEST_BUILD names the build tree to test, else
+it is the one whose package is on the path, else build/release; TEST_MODES narrows the modes."""
 
 import importlib.util
 import os
@@ -9,7 +9,15 @@ import sys
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.environ.get("TEST_BUILD", os.path.join(ROOT, "build", "release"))
+
+
+def find_build():
+    spec = importlib.util.find_spec("djinn")
+    installed = spec and os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(spec.origin))))
+    return os.environ.get("TEST_BUILD") or installed or os.path.join(ROOT, "build", "release")
+
+
+BUILD = find_build()
 sys.path.insert(0, os.path.join(BUILD, "python"))
 sys.path.insert(0, os.path.join(ROOT, "examples"))
 os.environ.setdefault("DJINN_POISON", "1")  # every replay proves its predicted peak

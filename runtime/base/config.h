@@ -29,7 +29,6 @@
     X(auth, TEXT, "token", "token|none", "who may connect; none must be typed")                    \
     X(execution_mode, TEXT, "", "local|local_remote|remote|zero_copy",                             \
       "where programs run; empty: chosen at connect")                                              \
-    X(fallback, TEXT, "error", "error|local", "what a client does when nothing can serve")         \
     X(connect_ms, TIME, "5s", "1ms:1h", "deadline of connecting, hello included")
 
 #define DJ_CONFIG_SERVER_LIST(X)                                                                   \
@@ -39,7 +38,6 @@
     X(device, TEXT, "host", "host|cuda", "device of a rank")                                       \
     X(threads, COUNT, "0", "0:4096",                                                               \
       "kernel threads of a host device; 0: its share of the machine's cores")                      \
-    X(numerics, TEXT, "exact", "exact|fast", "fast allows reassociation and TF32")                 \
     X(transports, TEXT, "auto", "auto|shm|tcp", "what carries tensors")                            \
     X(model_roots, TEXT, "/", "",                                                                  \
       "colon-separated folders under which clients may name weight files")                         \

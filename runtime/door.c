@@ -601,6 +601,8 @@ void dj_door_close(dj_rank_t *rank)
         end_connection(rank, door->connections[0]);
     while ((entry = dj_queue_try_pop(&rank->outbox)))
         free(entry);
+    while ((entry = dj_queue_try_pop(&rank->commands))) /* nobody is left to obey them */
+        free(entry);
     if (door->link)
         dj_control_close(door->link);
     dj_coordinator_fini(&door->coordinator);

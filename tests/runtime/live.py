@@ -14,6 +14,7 @@ from harness import until  # noqa: E402
 BIN = os.environ["LIVE_BIN"]
 PRELOAD = os.environ.get("LIVE_PRELOAD", "")
 POISON = os.environ.get("LIVE_POISON") == "1"
+SUPPRESSED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "leaks.supp")
 LIMIT_S = 20
 
 
@@ -89,11 +90,13 @@ class LiveTest(harness.LaunchTest):
     def setUp(self):
         super().setUp()
         self.server = None
+        self.env["LSAN_OPTIONS"] = f"print_suppressions=0:suppressions={SUPPRESSED}"
         if POISON:
             self.env.update(DJINN_POISON="1", LD_PRELOAD=PRELOAD)
 
     def serve(self, count, *words, launcher=None, **variables):
         """A server of `count` ranks; waits until all workers serve."""
+        self.addCleanup(self.sanitizers_are_silent)  # runs after the server's end
         argv = list(launcher or [os.path.join(BIN, "djinn-run"), "-n", str(count)])
         self.server = self.start(*argv, *words, env=dict(self.env, **variables))
         self.addCleanup(self.peaks_agree)
@@ -109,6 +112,12 @@ class LiveTest(harness.LaunchTest):
         if POISON and self.server.process.poll() is None:
             self.assertEqual([rank["peak_mismatches"] for rank in self.ranks().values()],
                              [0] * len(self.ranks()))
+
+    def sanitizers_are_silent(self):
+        with open(self.server.err.name) as file:
+            text = file.read()
+        for word in ("Sanitizer", "runtime error"):
+            self.assertNotIn(word, text)
 
     def peer(self, **variables):
         peer = Peer(self.address, self.token, self.home, **variables)

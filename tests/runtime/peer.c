@@ -25,6 +25,14 @@
 #include "client/client.h"
 
 static djinn_t *djinn;
+static djinn_storage_t *held[64];
+static int n_held;
+
+static void keep(djinn_storage_t *storage)
+{
+    if (n_held < 64)
+        held[n_held++] = storage;
+}
 
 static uint64_t now_ms(void)
 {
@@ -100,31 +108,40 @@ static void hold(int64_t bytes)
     djinn_tensor_t kept;
     void *zeros = calloc(1, (size_t)bytes);
     if (!failed(djinn_upload(djinn, DJINN_UINT8, 1, &bytes, zeros, 0, &kept)) &&
-        !failed(djinn_synchronize(djinn)))
+        !failed(djinn_synchronize(djinn))) {
+        keep(kept.storage);
         printf("ok\n");
+    }
     free(zeros);
 }
 
 static void load(const char *path, const char *name)
 {
     djinn_tensor_t weight;
-    if (!failed(djinn_load(djinn, path, name, &weight)))
+    if (!failed(djinn_load(djinn, path, name, &weight))) {
+        keep(weight.storage);
         printf("ok %llu\n", (unsigned long long)djinn_storage_bytes(weight.storage));
+    }
 }
 
 static void busy(int products)
 {
     enum { SIDE = 1024 };
-    djinn_tensor_t m, out;
+    djinn_tensor_t m = {0}, out = {0};
     djinn_arg_t full[] = {
         {.kind = DJINN_ARG_INTS, .count = 2, .value.integers = (int64_t[]){SIDE, SIDE}},
         {.kind = DJINN_ARG_REAL_SCALAR, .value.real = 1.0 / SIDE},
         {.kind = DJINN_ARG_INT, .value.integer = DJINN_FLOAT32}};
     int status = djinn_record(djinn, djinn_op("djinn::full"), full, 3, &m);
     for (int i = 0; i < products && status == DJINN_OK; i++) {
-        djinn_arg_t mm[] = {of(i ? &out : &m), of(&m)};
+        djinn_tensor_t before = i ? out : m;
+        djinn_arg_t mm[] = {of(&before), of(&m)};
         status = djinn_record(djinn, djinn_op("aten::mm"), mm, 2, &out);
+        if (i)
+            djinn_release(before.storage);
     }
+    keep(m.storage);
+    keep(out.storage);
     if (!failed(status) && !failed(djinn_flush(djinn)))
         printf("ok\n");
 }
@@ -162,6 +179,15 @@ static void connect_now(void)
                (unsigned long long)djinn->session, djinn->generation);
 }
 
+/* Storages are let go after the connection, so that closing alone must free them on the rank. */
+static void close_now(void)
+{
+    djinn_close(djinn);
+    djinn = NULL;
+    while (n_held)
+        djinn_release(held[--n_held]);
+}
+
 static void obey(char *line)
 {
     char word[16] = "", text[4096] = "", more[512] = "";
@@ -187,7 +213,7 @@ static void obey(char *line)
     else if (strcmp(word, "cut") == 0)
         cut();
     else if (strcmp(word, "close") == 0)
-        djinn_close(djinn), djinn = NULL, printf("ok\n");
+        close_now(), printf("ok\n");
 }
 
 int main(void)
@@ -196,6 +222,6 @@ int main(void)
     setvbuf(stdout, NULL, _IOLBF, 0);
     while (fgets(line, sizeof(line), stdin))
         obey(line);
-    djinn_close(djinn);
+    close_now();
     return 0;
 }

@@ -14,6 +14,7 @@ MPIRUN = ("mpirun", "--allow-run-as-root", "--oversubscribe")
 
 class Mpirun(live.LiveTest):
     """Eight workers and a coordinator, started as a cluster starts them."""
+    foreign = True
 
     def setUp(self):
         super().setUp()

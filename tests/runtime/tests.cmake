@@ -2,7 +2,8 @@
 pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
 add_library(test_server STATIC ${CMAKE_CURRENT_SOURCE_DIR}/runtime/server.c)
 target_compile_definitions(test_server PRIVATE DJINN_BIN="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}"
-                           ALLOC_COUNT="$<TARGET_FILE:alloc_count>")
+                           ALLOC_COUNT="$<TARGET_FILE:alloc_count>"
+                           SUPPRESSED="${CMAKE_CURRENT_SOURCE_DIR}/runtime/leaks.supp")
 target_link_libraries(test_server PUBLIC PkgConfig::JANSSON)
 
 # The client library's inside, for peers that are not what they should be.

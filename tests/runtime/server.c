@@ -34,7 +34,7 @@ static void run(const server_t *server, int out, const char *const *words)
 {
     char home[80], preload[512], errors[96], count[16];
     const char *argv[WORDS_MAX + 4] = {DJINN_BIN "/djinn-run", "-n", count};
-    char *env[] = {home, "PATH=/usr/bin:/bin", "LC_ALL=C", 
+    char *env[] = {home, "PATH=/usr/bin:/bin", "LC_ALL=C",
                    "LSAN_OPTIONS=print_suppressions=0:suppressions=" SUPPRESSED,
                    server->poison ? preload : NULL, "DJINN_POISON=1", NULL};
     int n = 3;

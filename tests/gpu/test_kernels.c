@@ -9,6 +9,8 @@
 
 #include "gpu/host/executable.h"
 
+#define FILE_ROWS_MAX 4096
+
 typedef struct row {
     uint16_t op;
     const char *text;
@@ -38,6 +40,12 @@ static const row_t bad_rows[] = {
                                             BAD(SCATTER_VALUE, "f32[0,5] 0 i64[3,5]<3 1.5")
                                                 BAD(SCATTER_VALUE, "f32[4,5] 0 i64[4,3]<50 1.5 >0")
 #undef BAD
+};
+
+static const char *const op_ids[] = {
+#define OP(id, ...) #id,
+#include "planner/ops.def"
+#undef OP
 };
 
 static dj_device_t *device;
@@ -249,103 +257,7 @@ static void run_row(void **state)
     case_free(&r.c);
 }
 
-/* --- "--dump": what went in and came out, a JSON object a row, for kernel_cases.py --- */
-
-static void dump_tensor(const uint8_t *data, const dj_view_t *view)
-{
-    ref_t *r = ref_read(data, view);
-    printf("{\"dtype\": \"%s\", \"sizes\": [", dj_dtype_name(view->dtype));
-    for (uint32_t d = 0; d < view->rank; d++)
-        printf("%s%lld", d ? ", " : "", (long long)view->sizes[d]);
-    printf("], \"data\": [");
-    for (int64_t i = 0; i < r->count; i++) {
-        double x = r->real[i];
-        const char *comma = i ? ", " : "";
-        if (!r->is_real)
-            printf("%s%lld", comma, (long long)r->integer[i]);
-        else if (isfinite(x))
-            printf("%s%.17g", comma, x);
-        else
-            printf("%s%s", comma, isnan(x) ? "NaN" : x > 0 ? "Infinity" : "-Infinity");
-    }
-    printf("]}");
-    ref_free(r);
-}
-
-static void dump_scalar(dj_scalar_t scalar)
-{
-    if (scalar.dtype == DJ_BOOL)
-        printf("%s", scalar.integer ? "true" : "false");
-    else if (scalar.dtype == DJ_I64)
-        printf("%lld", (long long)scalar.integer);
-    else if (isfinite(scalar.real))
-        printf("%.17e", scalar.real);
-    else
-        printf("%sInfinity", scalar.real < 0 ? "-" : "");
-}
-
-static void dump_operand(const op_case_t *c, uint32_t operand)
-{
-    int tensor = c->tensor_of[operand];
-    if (tensor >= 0)
-        dump_tensor(c->tensors[tensor].data, &c->tensors[tensor].view);
-    else if (c->operands[operand].storage == DJ_STORAGE_SCALAR)
-        dump_scalar(c->operands[operand].scalar);
-    else
-        printf("null");
-}
-
-static void dump_argument(const op_case_t *c, uint32_t arg)
-{
-    const dj_arg_t *a = &c->args[arg];
-    char letter = dj_op_info(c->op)->signature[arg];
-    bool is_list = letter == 'l' || letter == 'L' || a->kind == DJ_ARG_INTEGERS;
-    printf("%s%s", arg ? ", " : "", is_list ? "[" : "");
-    if (a->kind == DJ_ARG_TENSORS) {
-        for (uint32_t i = 0; i < a->count; i++) {
-            printf("%s", i ? ", " : "");
-            dump_operand(c, (uint32_t)(a->operands - c->operands) + i);
-        }
-    } else if (a->kind == DJ_ARG_INTEGERS) {
-        for (uint32_t i = 0; i < a->count; i++)
-            printf("%s%lld", i ? ", " : "", (long long)a->integers[i]);
-    } else if (a->kind == DJ_ARG_SCALAR) {
-        dump_scalar(a->scalar);
-    } else if (a->kind == DJ_ARG_INTEGER && letter == 'y') {
-        printf("\"%s\"", dj_dtype_name((uint8_t)a->integer));
-    } else if (a->kind == DJ_ARG_INTEGER && letter == 'b') {
-        printf("%s", a->integer ? "true" : "false");
-    } else if (a->kind == DJ_ARG_INTEGER) {
-        printf("%lld", (long long)a->integer);
-    } else {
-        printf("null");
-    }
-    printf("%s", is_list ? "]" : "");
-}
-
-static void dump_row(const row_t *row)
-{
-    recorded_t r;
-    record(&r, row->op, row->text);
-    printf("{\"op\": \"%s\", \"text\": \"%s\", \"signature\": \"%s\", \"args\": [",
-           dj_op_info(row->op)->name, row->text, dj_op_info(row->op)->signature);
-    for (uint32_t arg = 0; arg < r.c.n_args; arg++)
-        dump_argument(&r.c, arg);
-    printf("], \"outs\": [");
-    expect_ok(case_replay(&r.program));
-    for (uint32_t i = 0; i < r.n_outs; i++) {
-        const case_tensor_t *t = i == 0 && r.target >= 0 ? &r.c.tensors[r.target] : &r.results[i];
-        printf("%s", i ? ", " : "");
-        dump_tensor(t->data, &t->view);
-    }
-    printf("]}\n");
-    for (uint32_t i = 0; i < r.c.n_tensors; i++)
-        free(r.before[i]);
-    for (uint32_t i = 0; i < r.n_outs; i++)
-        free(r.results[i].memory);
-    case_close(&r.program);
-    case_free(&r.c);
-}
+#include "tests/gpu/dump.h"
 
 static void every_op_has_a_case_and_a_slot(void **state)
 {
@@ -386,32 +298,66 @@ static void rows_take(const row_t *from, size_t n, const dj_host_kernels_t *kern
     }
 }
 
-int main(int argc, char **argv)
+/* "--rows FILE": lines of "ID arguments", as random_cases.py writes them. */
+static size_t file_rows(const char *path, row_t *read)
 {
-    size_t n_rows = sizeof(rows) / sizeof(*rows), n_bad = sizeof(bad_rows) / sizeof(*bad_rows);
-    const dj_host_kernels_t *sets[3];
-    device = fixture_open(2);
-    device->ops->thread_start(device);
-    if (argc > 1 && strcmp(argv[1], "--dump") == 0) {
-        for (size_t i = 0; i < n_rows; i++)
-            dump_row(&rows[i]);
-        return 0;
+    static char lines[FILE_ROWS_MAX][256];
+    size_t n = 0;
+    FILE *file = fopen(path, "r");
+    while (file && n < FILE_ROWS_MAX && fgets(lines[n], sizeof(lines[n]), file)) {
+        char *text = strchr(lines[n], ' ');
+        lines[n][strcspn(lines[n], "\n")] = 0;
+        if (!text)
+            continue;
+        *text++ = 0;
+        for (uint16_t op = 0; op < DJ_OP_COUNT; op++)
+            if (strcmp(op_ids[op], lines[n]) == 0)
+                read[n++] = (row_t){.op = op, .text = text};
     }
+    if (file)
+        fclose(file);
+    return n;
+}
+
+static int run_rows(const row_t *good, size_t n_good, const row_t *bad, size_t n_bad)
+{
+    const dj_host_kernels_t *sets[3];
     uint32_t n_sets = sets_find(sets);
-    size_t each = n_bad + n_rows, n = 0;
-    row_t *states = calloc(n_sets * each, sizeof(*states));
+    size_t each = n_bad + n_good, n = 0;
+    row_t *states = calloc(n_sets * each + 1, sizeof(*states));
     struct CMUnitTest *tests = calloc(n_sets * each + 1, sizeof(*tests));
-    if (!states || !tests)
-        return 1;
-    for (uint32_t s = 0; s < n_sets; s++) {
-        rows_take(bad_rows, n_bad, sets[s], states + n, tests + n);
-        rows_take(rows, n_rows, sets[s], states + n + n_bad, tests + n + n_bad);
+    int failed = 1;
+    for (uint32_t s = 0; states && tests && s < n_sets; s++) {
+        rows_take(bad, n_bad, sets[s], states + n, tests + n);
+        rows_take(good, n_good, sets[s], states + n + n_bad, tests + n + n_bad);
         n += each;
     }
-    tests[n++] = (struct CMUnitTest)cmocka_unit_test(every_op_has_a_case_and_a_slot);
-    int failed = _cmocka_run_group_tests("kernels", tests, n, NULL, NULL);
-    dj_device_close(device);
+    if (states && tests) {
+        if (n_bad)
+            tests[n++] = (struct CMUnitTest)cmocka_unit_test(every_op_has_a_case_and_a_slot);
+        failed = _cmocka_run_group_tests("kernels", tests, n, NULL, NULL);
+    }
     free(states);
     free(tests);
+    return failed;
+}
+
+int main(int argc, char **argv)
+{
+    static row_t from_file[FILE_ROWS_MAX];
+    size_t n_rows = sizeof(rows) / sizeof(*rows), n_bad = sizeof(bad_rows) / sizeof(*bad_rows);
+    int failed = 0;
+    device = fixture_open(2);
+    device->ops->thread_start(device);
+    if (argc == 3 && strcmp(argv[1], "--rows") == 0) {
+        size_t n = file_rows(argv[2], from_file);
+        failed = n == 0 || run_rows(from_file, n, NULL, 0) != 0;
+    } else if (argc == 2 && strcmp(argv[1], "--dump") == 0) {
+        for (size_t i = 0; i < n_rows; i++)
+            dump_row(&rows[i]);
+    } else {
+        failed = run_rows(rows, n_rows, bad_rows, n_bad);
+    }
+    dj_device_close(device);
     return failed;
 }

@@ -9,3 +9,9 @@ if(EXISTS ${CMAKE_SOURCE_DIR}/build/venv/bin/python)
                    ${CMAKE_CURRENT_SOURCE_DIR}/gpu/kernel_cases.py $<TARGET_FILE:gpu_test_kernels>)
   set_tests_properties(gpu_kernel_cases PROPERTIES LABELS unit TIMEOUT 120)
 endif()
+
+# And rows made at random, against the reference.
+add_test(NAME gpu_random_cases
+         COMMAND python3 ${CMAKE_CURRENT_SOURCE_DIR}/gpu/random_cases.py
+                 $<TARGET_FILE:gpu_test_kernels> 1)
+set_tests_properties(gpu_random_cases PROPERTIES LABELS unit TIMEOUT 300)

@@ -29,30 +29,38 @@ static dj_status_t on_message(void *context, const dj_incoming_t *incoming, void
     return DJ_OK;
 }
 
-dj_status_t raw_open(raw_t *raw, const server_t *server)
+static dj_status_t open_comm(raw_t *raw, const void **address_p, uint32_t *bytes_p)
+{
+    dj_comm_options_t options = {.shared_memory = true, .loopback_only = true,
+                                 .on_message = on_message, .context = raw};
+    dj_status_t status = dj_comm_create(&options, &raw->comm);
+    return status == DJ_OK ? dj_comm_address(raw->comm, address_p, bytes_p) : status;
+}
+
+dj_status_t raw_open_with(raw_t *raw, const server_t *server, const dj_hello_t *wanted,
+                          const void *address, uint32_t address_bytes)
 {
     uint8_t token[32];
     dj_frame_t frame;
-    const void *body, *address;
+    const void *body, *own;
     uint32_t bytes;
-    dj_comm_options_t options = {.shared_memory = true, .loopback_only = true,
-                                 .on_message = on_message, .context = raw};
-    dj_hello_t hello = {.role = DJ_ROLE_CLIENT, .uid = (uint32_t)getuid(),
-                        .pid = (uint32_t)getpid(), .host = dj_host_identity(),
-                        .op_table = dj_op_table_hash()};
+    dj_hello_t hello = *wanted;
     uint64_t deadline_ns = dj_clock_ns() + 5 * DJ_NS_PER_S;
     memset(raw, 0, sizeof(*raw));
+    hello.role = DJ_ROLE_CLIENT;
+    hello.uid = (uint32_t)getuid();
+    hello.pid = (uint32_t)getpid();
+    hello.host = dj_host_identity();
+    hello.op_table = dj_op_table_hash();
     dj_status_t status = dj_token_parse(server->token, token);
     if (status == DJ_OK)
-        status = dj_comm_create(&options, &raw->comm);
+        status = open_comm(raw, &own, &bytes);
     if (status == DJ_OK)
-        status = dj_comm_address(raw->comm, &address, &bytes);
-    if (status != DJ_OK)
-        return status;
-    hello.address_bytes = bytes;
-    status = dj_control_connect(server->address, deadline_ns, &raw->control);
+        status = dj_control_connect(server->address, deadline_ns, &raw->control);
+    hello.address_bytes = address ? address_bytes : bytes;
     if (status == DJ_OK)
-        status = dj_control_greet(raw->control, token, &hello, address, deadline_ns, &frame, &body);
+        status = dj_control_greet(raw->control, token, &hello, address ? address : own,
+                                  deadline_ns, &frame, &body);
     if (status != DJ_OK)
         return status;
     const dj_welcome_t *welcome = body;
@@ -62,6 +70,11 @@ dj_status_t raw_open(raw_t *raw, const server_t *server)
     while (status == DJ_OK && !dj_endpoint_ready(raw->endpoint) && dj_clock_ns() < deadline_ns)
         raw_pump(raw);
     return status;
+}
+
+dj_status_t raw_open(raw_t *raw, const server_t *server)
+{
+    return raw_open_with(raw, server, &(dj_hello_t){0}, NULL, 0);
 }
 
 void raw_pump(raw_t *raw)

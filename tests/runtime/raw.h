@@ -33,6 +33,10 @@ typedef struct raw {
 
 /* Statuses as the library's; the raw client is in `raw` either way and wants raw_close(). */
 dj_status_t raw_open(raw_t *raw, const server_t *server);
+/* The same with a hello of the caller's making (role, uid and the like are filled in); `address` NULL:
+ * the raw client's own, else these bytes stand for its worker address. */
+dj_status_t raw_open_with(raw_t *raw, const server_t *server, const dj_hello_t *wanted,
+                          const void *address, uint32_t address_bytes);
 /* Says CLOSE and waits until the rank ends the connection. False: it did not within two seconds. */
 bool raw_close(raw_t *raw);
 /* Drops everything without a word. */

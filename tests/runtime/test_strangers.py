@@ -160,7 +160,7 @@ class Strangers(live.LiveTest):
 
     def test_a_client_with_an_address_that_is_none(self):
         # The op table's hash is another protocol's secret: a client's hello as the library makes it is
-        # tried in test_hostile.c. Here the refusal must come before the address is looked at.
+        # tried in test_attach.c. Here the refusal must come before the address is looked at.
         with wire.Control(self.address) as control:
             control.send(wire.frame(wire.HELLO, wire.hello(self.key, control.nonce,
                                                            role=wire.CLIENT,

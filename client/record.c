@@ -488,8 +488,8 @@ dj_status_t dj_recorder_close_segment(dj_recorder_t *recorder)
     uint32_t input = 0, n_listed = 0;
     if (!segment)
         return DJ_OK;
-    uint32_t *listed = malloc((segment->n_storages + 1) * sizeof(*listed));
-    if (!listed)
+    uint32_t few[64] = {0}, *listed = few;
+    if (segment->n_storages > 64 && !(listed = malloc(segment->n_storages * sizeof(*listed))))
         return dj_fail(DJ_ERR_MEMORY, "no memory for the outputs of a segment");
     for (uint32_t i = 0; i < segment->n_storages && status == DJ_OK; i++) {
         dj_segment_storage_t *slot = &segment->storages[i];
@@ -507,7 +507,8 @@ dj_status_t dj_recorder_close_segment(dj_recorder_t *recorder)
     }
     if (status == DJ_OK)
         status = dj_program_finish(&segment->program, listed, n_listed, NULL, NULL);
-    free(listed);
+    if (listed != few)
+        free(listed);
     if (status != DJ_OK)
         return status;
     dj_keys_find(recorder->djinn, &segment->program, &segment->program_key, &segment->exact_key);

@@ -578,32 +578,51 @@ djinn_status_t djinn_wait(djinn_request_t *request)
     return (djinn_status_t)status;
 }
 
+/* Under the lock, once nobody waits for it any more. */
+static void release_request(djinn_request_t *request)
+{
+    dj_request_await(request);
+    if (request->sending)
+        request->detached = true; /* recycled by sent() */
+    else
+        dj_request_recycle(request);
+}
+
 void djinn_request_free(djinn_request_t *request)
 {
     if (!request)
         return;
     djinn_t *djinn = request->djinn;
     dj_djinn_lock(djinn);
-    dj_request_await(request);
-    if (request->sending)
-        request->detached = true; /* recycled by sent() */
-    else
-        dj_request_recycle(request);
+    release_request(request);
     dj_djinn_unlock(djinn);
     dj_djinn_put_unlocked(djinn);
+}
+
+/* submit, wait and free under one lock: this is the path of a loop that looks at every result. */
+static dj_status_t submit_and_await(djinn_t *djinn, const djinn_fetch_t *fetches, int count)
+{
+    djinn_request_t *request;
+    dj_djinn_lock(djinn);
+    dj_recorder_t *recorder = dj_recorder_mine(djinn);
+    dj_status_t status = recorder ? dj_recorder_submit(recorder, fetches, count, &request)
+                                  : dj_fail(DJ_ERR_MEMORY, "no memory for a recorder");
+    bool submitted = status == DJ_OK;
+    if (submitted) {
+        status = dj_request_await(request);
+        release_request(request);
+    }
+    dj_djinn_unlock(djinn);
+    if (submitted)
+        dj_djinn_put_unlocked(djinn); /* the reference that the request held */
+    return status;
 }
 
 djinn_status_t djinn_fetch(djinn_t *djinn, const djinn_tensor_t *tensor, void *target,
                            uint64_t bytes)
 {
     djinn_fetch_t fetch = {*tensor, target, bytes};
-    djinn_request_t *request;
-    djinn_status_t status = djinn_submit(djinn, &fetch, 1, &request);
-    if (status != DJINN_OK)
-        return status;
-    status = djinn_wait(request);
-    djinn_request_free(request);
-    return status;
+    return (djinn_status_t)submit_and_await(djinn, &fetch, 1);
 }
 
 djinn_status_t djinn_flush(djinn_t *djinn)
@@ -613,13 +632,7 @@ djinn_status_t djinn_flush(djinn_t *djinn)
 
 djinn_status_t djinn_synchronize(djinn_t *djinn)
 {
-    djinn_request_t *request;
-    djinn_status_t status = djinn_submit(djinn, NULL, 0, &request);
-    if (status != DJINN_OK)
-        return status;
-    status = djinn_wait(request);
-    djinn_request_free(request);
-    return status;
+    return (djinn_status_t)submit_and_await(djinn, NULL, 0);
 }
 
 int djinn_fd(djinn_t *djinn)

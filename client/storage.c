@@ -91,6 +91,10 @@ void djinn_release(djinn_storage_t *storage)
 {
     if (!storage)
         return;
+    unsigned held = atomic_load(&storage->references);
+    while (held > 1) /* not the last: nothing to lock for */
+        if (atomic_compare_exchange_weak(&storage->references, &held, held - 1))
+            return;
     djinn_t *djinn = storage->djinn;
     atomic_fetch_add(&djinn->references, 1);
     dj_djinn_lock(djinn);

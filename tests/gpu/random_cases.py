@@ -100,13 +100,12 @@ def along(r):
 def copy(r):
     a = r.sizes(r.int(0, 5), 9, 0)
     for place in (-1, -2):
-        if len(a) >= -place and r.chance(0.3):
+        if len(a) >= -place and r.chance(0.4):
             a[place] = r.int(20, 90)
     dtype = r.pick("f32", "i64", "u8", "bool", "f16", "f64")
     target = ""
     if r.chance(0.7):
-        # A negative real has no meaning as an unsigned byte.
-        wide = r.pick("f32", "i64", "f64", "u8" if dtype in ("u8", "bool") else "i64")
+        wide = r.pick("f32", "i64", "f64", dtype, dtype, dtype)
         target = f">{wide}{r.pick('', ':t', ':s')}"
     r.add("COPY", r.tensor(dtype, a), target)
 

@@ -254,9 +254,9 @@ static void threads_see_each_other_in_order(void **state)
     djinn_release(counting.shared.storage);
 }
 
-static void a_thousand_requests_in_flight(void **state)
+static void more_requests_in_flight_than_there_are_credits(void **state)
 {
-    enum { COUNT = 1000 };
+    enum { COUNT = 2500 };
     float zero[8] = {0}, *seen = calloc(COUNT, sizeof(zero));
     djinn_request_t **requests = calloc(COUNT, sizeof(*requests));
     djinn_tensor_t t = upload_vector(*state, zero, 8);
@@ -274,6 +274,34 @@ static void a_thousand_requests_in_flight(void **state)
     djinn_release(t.storage);
     free(requests);
     free(seen);
+}
+
+/* Requests above 32 KiB go by rendezvous and arrive in two steps; what is sent behind them must wait. With
+ * c = c + 1 and c = 2c by turns, any other order gives another number. */
+static void small_requests_do_not_overtake_large_ones(void **state)
+{
+    enum { SIDE = 12000, TURNS_HERE = 20 };
+    float *ones = malloc(SIDE * 4), *end = malloc(SIDE * 4), want = 0;
+    for (int i = 0; i < SIDE; i++)
+        ones[i] = 1;
+    memset(end, 0, SIDE * 4);
+    djinn_tensor_t c = upload_vector(*state, end, SIDE);
+    for (int turn = 0; turn < TURNS_HERE; turn++) {
+        djinn_tensor_t big = upload_vector(*state, ones, SIDE); /* travels with its request */
+        djinn_arg_t add[] = {arg_tensor(&c), arg_tensor(&big), arg_int(1)};
+        assert_ok(djinn_record_into(*state, djinn_op("aten::add.Tensor"), add, 3, &c));
+        assert_ok(djinn_flush(*state));
+        djinn_release(big.storage);
+        djinn_arg_t twice[] = {arg_tensor(&c), arg_int(2)};
+        assert_ok(djinn_record_into(*state, djinn_op("aten::mul.Tensor"), twice, 2, &c));
+        assert_ok(djinn_flush(*state));
+        want = 2 * (want + 1);
+    }
+    assert_ok(djinn_fetch(*state, &c, end, SIDE * 4));
+    assert_true(end[0] == want && end[SIDE - 1] == want);
+    djinn_release(c.storage);
+    free(ones);
+    free(end);
 }
 
 /* ---- waiting ---- */
@@ -383,7 +411,8 @@ int main(void)
         CASE(views_arrive_dense),
         CASE(nothing_is_a_tensor_too),
         CASE(threads_see_each_other_in_order),
-        CASE(a_thousand_requests_in_flight),
+        CASE(more_requests_in_flight_than_there_are_credits),
+        CASE(small_requests_do_not_overtake_large_ones),
         CASE(a_descriptor_tells_of_answers),
         CASE(a_deadline_passes_while_the_rank_works),
         CASE(a_request_that_waited_too_long_is_not_run),

@@ -6,6 +6,7 @@
  *   add COUNT           COUNT checked requests of one small sum: ok MISSES RESIZES HITS
  *   add COUNT SIZE      the same with SIZE elements
  *   work MS             small checked requests for MS milliseconds: ok COUNT
+ *   pump MS             4 MiB up and down again for MS milliseconds, then closed: ok COUNT
  *   hold BYTES          a tensor of zeros that stays
  *   load PATH NAME      a weight that stays: ok BYTES
  *   busy PRODUCTS       a long request is sent and not waited for
@@ -32,6 +33,15 @@ static void keep(djinn_storage_t *storage)
 {
     if (n_held < 64)
         held[n_held++] = storage;
+}
+
+/* Storages are let go after the connection, so that closing alone must free them on the rank. */
+static void close_now(void)
+{
+    djinn_close(djinn);
+    djinn = NULL;
+    while (n_held)
+        djinn_release(held[--n_held]);
 }
 
 static uint64_t now_ms(void)
@@ -101,6 +111,38 @@ static void work(int ms)
         if (failed(add(16 + count % 3)))
             return;
     printf("ok %d\n", count);
+}
+
+static int pump_once(uint32_t *up, uint32_t *down, int64_t n, uint32_t turn)
+{
+    djinn_tensor_t t;
+    for (int64_t i = 0; i < n; i++)
+        up[i] = (uint32_t)i * 2654435761u + turn;
+    int status = djinn_upload(djinn, DJINN_INT32, 1, &n, up, 0, &t);
+    if (status != DJINN_OK)
+        return status;
+    status = djinn_fetch(djinn, &t, down, (uint64_t)n * 4);
+    if (status == DJINN_OK && memcmp(up, down, (size_t)n * 4) != 0) {
+        printf("error WRONG bytes came back\n");
+        exit(3);
+    }
+    djinn_release(t.storage);
+    return status;
+}
+
+static void pump(int ms)
+{
+    int64_t n = 1 << 20;
+    uint64_t end_ms = now_ms() + (uint64_t)ms;
+    uint32_t *up = malloc((size_t)n * 4), *down = malloc((size_t)n * 4), count = 0;
+    int status = DJINN_OK;
+    for (; now_ms() < end_ms && status == DJINN_OK; count++)
+        status = pump_once(up, down, n, count);
+    if (!failed(status))
+        printf("ok %u\n", count);
+    close_now(); /* the buffers were lent to the connection */
+    free(up);
+    free(down);
 }
 
 static void hold(int64_t bytes)
@@ -179,15 +221,6 @@ static void connect_now(void)
                (unsigned long long)djinn->session, djinn->generation);
 }
 
-/* Storages are let go after the connection, so that closing alone must free them on the rank. */
-static void close_now(void)
-{
-    djinn_close(djinn);
-    djinn = NULL;
-    while (n_held)
-        djinn_release(held[--n_held]);
-}
-
 static void obey(char *line)
 {
     char word[16] = "", text[4096] = "", more[512] = "";
@@ -200,6 +233,8 @@ static void obey(char *line)
         adds(atoi(text), more[0] ? atoi(more) : 16);
     else if (strcmp(word, "work") == 0)
         work(atoi(text));
+    else if (strcmp(word, "pump") == 0)
+        pump(atoi(text));
     else if (strcmp(word, "hold") == 0)
         hold(atoll(text));
     else if (strcmp(word, "load") == 0)

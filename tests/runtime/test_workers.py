@@ -36,7 +36,13 @@ class Mpirun(live.LiveTest):
             self.is_empty(rank)
 
     def test_a_worker_dies(self):
-        peers = [self.connected() for _ in range(8)]
+        self.worker_dies()
+
+    def test_a_worker_dies_over_tcp(self):
+        self.worker_dies(DJINN_EXECUTION_MODE="remote")
+
+    def worker_dies(self, **variables):
+        peers = [self.connected(**variables) for _ in range(8)]
         self.assertEqual(sorted(peer.rank for peer in peers), list(range(1, 9)))
         peers[0].ask("add", 1)
         victim, others = peers[0], peers[1:]
@@ -58,9 +64,61 @@ class Mpirun(live.LiveTest):
             peer.ask("alive")
         until(lambda: self.ranks()[victim.rank]["state"] == "serving" and
               self.ranks()[victim.rank]["incarnation"] == 1, "the rank's return", 5)
-        again = self.connected()
+        again = self.connected(**variables)
         self.assertEqual((again.rank, again.incarnation), (victim.rank, 1))
         again.ask("add", 3)
+
+
+class Transfers(live.LiveTest):
+    """Deaths in the middle of large transfers, over shared memory and tcp: only the dead are lost."""
+
+    def setUp(self):
+        super().setUp()
+        self.serve(2, "--threads", "1")
+
+    def worker_dies(self, rounds, **variables):
+        for incarnation in range(rounds):
+            peer = self.connected(**variables)
+            self.assertEqual(peer.incarnation, incarnation)
+            pid = self.ranks()[1]["pid"]
+            peer.tell("pump", 20000)
+            time.sleep(0.1 + 0.013 * incarnation)
+            began = time.monotonic()
+            os.kill(pid, signal.SIGKILL)
+            with self.assertRaises(PeerError) as told:
+                peer.answer()
+            self.assertEqual(told.exception.status, "ERR_PEER_DIED")
+            self.assertLess(time.monotonic() - began, 2)
+            until(lambda: self.ranks()[1]["incarnation"] == incarnation + 1 and
+                  self.ranks()[1]["state"] == "serving", "the rank's return", 5)
+
+    def test_a_worker_dies_amid_transfers(self):
+        self.worker_dies(6)
+
+    def test_a_worker_dies_amid_transfers_over_tcp(self):
+        self.worker_dies(6, DJINN_EXECUTION_MODE="remote")
+
+    def clients_die(self, **variables):
+        witness = self.connected(**variables)
+        pid = self.ranks()[1]["pid"]
+        for i in range(10):
+            peers = [self.connected(**variables) for _ in range(2)]
+            for peer in peers:
+                peer.tell("pump", 20000)
+            time.sleep(0.05 + 0.007 * i)
+            for peer in peers:
+                peer.kill()
+            witness.ask("add", 2)
+        self.assertEqual((self.ranks()[1]["pid"], self.ranks()[1]["incarnation"]), (pid, 0))
+        self.becomes(1, sessions=1, detached=0, ingress_bytes=0)
+        witness.ask("close")
+        self.is_empty(1)
+
+    def test_clients_die_amid_transfers(self):
+        self.clients_die()
+
+    def test_clients_die_amid_transfers_over_tcp(self):
+        self.clients_die(DJINN_EXECUTION_MODE="remote")
 
 
 class Plans(live.LiveTest):

@@ -74,11 +74,7 @@ static dj_status_t read_address(dj_comm_t *comm)
     if (status != UCS_OK)
         return dj_fail(DJ_ERR_UNSUPPORTED, "ucx has no address for its worker: %s",
                        ucs_status_string(status));
-    dj_status_t wrapped =
-        dj_address_wrap(comm->ucp_address, bytes, &comm->address, &comm->address_bytes);
-    if (wrapped == DJ_OK)
-        comm->address_hash = dj_hash_of(comm->address, comm->address_bytes);
-    return wrapped;
+    return dj_address_wrap(comm->ucp_address, bytes, &comm->address, &comm->address_bytes);
 }
 
 static dj_status_t create_worker(dj_comm_t *comm)
@@ -142,7 +138,7 @@ static void close_endpoints(dj_comm_t *comm)
         dj_endpoint_t *endpoint = comm->endpoints;
         comm->endpoints = endpoint->next;
         dj_endpoint_abandon(endpoint);
-        dj_endpoint_free(endpoint);
+        free(endpoint);
     }
 }
 
@@ -190,7 +186,7 @@ static void tend(dj_comm_t *comm)
         dj_endpoint_t *endpoint = *at_p;
         if (dj_endpoint_tend(endpoint, now_ns)) {
             *at_p = endpoint->next;
-            dj_endpoint_free(endpoint);
+            free(endpoint);
             continue;
         }
         restless = restless || dj_endpoint_restless(endpoint);

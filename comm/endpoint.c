@@ -3,10 +3,9 @@
  * Wiring: the first thing on a new endpoint is a WIRE message and a flush; the peer's comm echoes
  * it. Until flush and echo are both here, what the owner sends is queued, because UCX 1.13 aborts
  * on a rendezvous that meets an unfinished wire-up. The echo goes back on the reply endpoint, so it
- * comes even if the peer's owner has not made its own endpoint yet.
- *
- * What cannot be cured here: over tcp, UCX 1.13 also aborts a server whose client is killed within
- * the round trip in which the server's wireup reply waits for the connection's acknowledgement.
+ * comes even if the peer's owner has not made its own endpoint yet. Both sides dial: with UCX 1.13
+ * over tcp a side that only answers is aborted when the other is killed before it has acknowledged
+ * the answer. For the same reason a close lets a wire-up under way come to its end.
  *
  * Failing: UCX's error callback, or dj_endpoint_close(), only changes the state.
  * dj_endpoint_tend(), outside of UCX, closes by force, lets UCX run for a while so that it lets go
@@ -193,7 +192,7 @@ static void fill_wire(dj_operation_t *operation, uint64_t id, bool echo)
         dj_wire_t wire;
     } message = {
         {.magic = DJ_HEADER_MAGIC, .version = DJ_PROTOCOL_VERSION, .type = DJ_MESSAGE_WIRE},
-        {.endpoint = id, .sender = operation->comm->address_hash, .echo = echo}};
+        {.endpoint = id, .echo = echo}};
     memcpy(operation->header, &message, sizeof(message));
     operation->header_bytes = sizeof(message);
     operation->payload_bytes = 0;
@@ -226,41 +225,11 @@ static dj_endpoint_t *find_by_id(dj_comm_t *comm, uint64_t id)
     return NULL;
 }
 
-/* A passive endpoint of the caller, if one waits; a call that comes too early is remembered. The
- * echo goes out when the endpoint is made, so that nothing of the peer comes before. */
-static void take_call(dj_comm_t *comm, const dj_wire_t *wire)
-{
-    for (dj_endpoint_t *at = comm->endpoints; at; at = at->next) {
-        if (!at->closed && !at->called && dj_hash_equal(at->peer, wire->sender)) {
-            at->called = true;
-            at->caller = wire->endpoint;
-            comm->attention = true;
-            return;
-        }
-    }
-    comm->early_calls[comm->early_at++ % DJ_EARLY_CALLS] = *wire;
-}
-
-static void take_early_call(dj_endpoint_t *endpoint)
-{
-    dj_comm_t *comm = endpoint->comm;
-    for (int i = 0; i < DJ_EARLY_CALLS && !endpoint->called; ++i) {
-        if (!dj_hash_equal(comm->early_calls[i].sender, endpoint->peer))
-            continue;
-        endpoint->called = true;
-        endpoint->caller = comm->early_calls[i].endpoint;
-        comm->early_calls[i] = (dj_wire_t){0};
-        comm->attention = true;
-    }
-}
-
 void dj_endpoint_wired(dj_comm_t *comm, const dj_header_t *header, const dj_wire_t *wire,
                        ucp_ep_h reply_to)
 {
     if (!wire->echo) {
-        if (comm->options.passive)
-            take_call(comm, wire);
-        else if (reply_to)
+        if (reply_to)
             send_wire(comm, reply_to, wire->endpoint, true);
         return;
     }
@@ -308,22 +277,26 @@ static dj_status_t begin_flush(dj_endpoint_t *endpoint)
     return dj_ucx_status(UCS_PTR_STATUS(result));
 }
 
-static dj_status_t connect_ucp(dj_endpoint_t *endpoint)
+static dj_status_t connect_ucp(dj_endpoint_t *endpoint, const void *address, uint32_t address_bytes)
 {
+    void *ucp_address;
+    dj_status_t status = dj_address_unwrap(address, address_bytes, &ucp_address);
+    if (status != DJ_OK)
+        return status;
     const ucp_ep_params_t parameters = {
         .field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
                       UCP_EP_PARAM_FIELD_ERR_HANDLER,
-        .address = endpoint->ucp_address,
+        .address = ucp_address,
         .err_mode = UCP_ERR_HANDLING_MODE_PEER,
         .err_handler = {.cb = on_error, .arg = endpoint},
     };
     ucs_status_t result = ucp_ep_create(endpoint->comm->worker, &parameters, &endpoint->ucp);
+    free(ucp_address);
     if (result == UCS_OK)
-        return dj_table_put(&endpoint->comm->by_ucp, dj_key_u64((uintptr_t)endpoint->ucp),
-                            endpoint);
+        return DJ_OK;
     endpoint->ucp = NULL;
     return dj_fail(DJ_ERR_CONNECT,
-                   "ucx finds no transport to the peer: %s; compare ucx_info -d on "
+                   "ucx finds no transport to the peer: %s; is it alive? compare ucx_info -d on "
                    "both sides",
                    ucs_status_string(result));
 }
@@ -331,13 +304,13 @@ static dj_status_t connect_ucp(dj_endpoint_t *endpoint)
 /* The first message and the flush behind it. */
 static dj_status_t begin_wiring(dj_endpoint_t *endpoint)
 {
-    dj_status_t status = connect_ucp(endpoint);
+    dj_comm_t *comm = endpoint->comm;
+    dj_status_t status =
+        dj_table_put(&comm->by_ucp, dj_key_u64((uintptr_t)endpoint->ucp), endpoint);
     if (status == DJ_OK)
-        status = send_wire(endpoint->comm, endpoint->ucp, endpoint->id, false);
+        status = send_wire(comm, endpoint->ucp, endpoint->id, false);
     if (status == DJ_OK)
         status = begin_flush(endpoint);
-    if (status == DJ_OK && endpoint->called)
-        status = send_wire(endpoint->comm, endpoint->ucp, endpoint->caller, true);
     return status;
 }
 
@@ -347,23 +320,18 @@ dj_status_t dj_endpoint_create(dj_comm_t *comm, const void *address, uint32_t ad
     dj_endpoint_t *endpoint = calloc(1, sizeof(*endpoint));
     if (!endpoint)
         return dj_fail(DJ_ERR_MEMORY, "no memory for an endpoint");
-    dj_status_t status = dj_address_unwrap(address, address_bytes, &endpoint->ucp_address);
+    endpoint->comm = comm;
+    endpoint->id = ++comm->next_id;
+    endpoint->outstanding.next = endpoint->outstanding.previous = &endpoint->outstanding;
+    endpoint->queue_last_p = &endpoint->queue;
+    dj_status_t status = connect_ucp(endpoint, address, address_bytes);
     if (status != DJ_OK) {
         free(endpoint);
         return status;
     }
-    endpoint->comm = comm;
-    endpoint->id = ++comm->next_id;
-    endpoint->peer = dj_hash_of(address, address_bytes);
-    endpoint->outstanding.next = endpoint->outstanding.previous = &endpoint->outstanding;
-    endpoint->queue_last_p = &endpoint->queue;
     endpoint->next = comm->endpoints;
     comm->endpoints = endpoint;
-    if (comm->options.passive) {
-        take_early_call(endpoint);
-    } else {
-        status = begin_wiring(endpoint);
-    }
+    status = begin_wiring(endpoint);
     if (status != DJ_OK) {
         dj_endpoint_close(endpoint);
         return status;
@@ -374,11 +342,6 @@ dj_status_t dj_endpoint_create(dj_comm_t *comm, const void *address, uint32_t ad
 
 /* ---- ends ---- */
 
-static bool wiring_under_way(const dj_endpoint_t *endpoint)
-{
-    return endpoint->state == DJ_ENDPOINT_WIRING && endpoint->ucp;
-}
-
 void dj_endpoint_close(dj_endpoint_t *endpoint)
 {
     if (!endpoint || endpoint->closed)
@@ -386,7 +349,7 @@ void dj_endpoint_close(dj_endpoint_t *endpoint)
     endpoint->closed = true;
     endpoint->comm->attention = true;
     endpoint->close_ns = dj_clock_ns();
-    if (!wiring_under_way(endpoint))
+    if (endpoint->state != DJ_ENDPOINT_WIRING)
         fail(endpoint);
 }
 
@@ -454,8 +417,6 @@ static void force_down(dj_endpoint_t *endpoint)
     };
     endpoint->state = DJ_ENDPOINT_DRAINING;
     endpoint->drain_from_ns = dj_clock_ns();
-    if (!endpoint->ucp)
-        return;
     dj_table_remove(&endpoint->comm->by_ucp, dj_key_u64((uintptr_t)endpoint->ucp));
     ucs_status_ptr_t result = ucp_ep_close_nbx(endpoint->ucp, &parameters);
     endpoint->ucp = NULL;
@@ -485,19 +446,10 @@ static void end_wiring(dj_endpoint_t *endpoint, uint64_t now_ns)
         fail(endpoint);
 }
 
-void dj_endpoint_free(dj_endpoint_t *endpoint)
-{
-    free(endpoint->ucp_address);
-    free(endpoint);
-}
-
 bool dj_endpoint_tend(dj_endpoint_t *endpoint, uint64_t now_ns)
 {
     if (endpoint->closed && endpoint->state == DJ_ENDPOINT_WIRING)
         end_wiring(endpoint, now_ns);
-    if (endpoint->state == DJ_ENDPOINT_WIRING && endpoint->called && !endpoint->ucp &&
-        begin_wiring(endpoint) != DJ_OK)
-        fail(endpoint);
     if (endpoint->state == DJ_ENDPOINT_WIRING && !endpoint->closed && endpoint->flushed &&
         endpoint->echoed)
         post_queue(endpoint);

@@ -54,10 +54,6 @@ typedef void (*dj_sent_fn_t)(void *argument, dj_status_t status);
 typedef struct dj_comm_options {
     bool shared_memory; /* offer shm lanes */
     bool loopback_only; /* tcp on the loopback interface alone: for servers that listen there */
-    /* Endpoints wait for the peer's first message instead of dialling: for servers. UCX 1.13 aborts a
-     * process whose peer dies while it dials, and a client behind NAT cannot be dialled. Of two peers
-     * one at least must not be passive. */
-    bool passive;
     dj_message_fn_t on_message;
     void *context;
 } dj_comm_options_t;

@@ -304,8 +304,7 @@ typedef struct dj_result {
  * is sent before the echo arrived, because UCX 1.13 aborts on a rendezvous during wire-up. */
 typedef struct dj_wire {
     uint64_t endpoint;
-    dj_hash_t sender; /* hash of its worker address as handed out: who is calling */
-    uint32_t echo;    /* 0: asks, 1: answers */
+    uint32_t echo; /* 0: asks, 1: answers */
     uint32_t reserved;
 } dj_wire_t;
 

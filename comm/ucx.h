@@ -24,8 +24,6 @@
 /* Small payloads of several pieces are gathered here: one piece has UCX's fastest path. */
 #define DJ_GATHER_BYTES 1024
 
-#define DJ_EARLY_CALLS 64
-
 typedef enum dj_operation_kind {
     DJ_OPERATION_SEND,
     DJ_OPERATION_RECEIVE,
@@ -65,13 +63,9 @@ typedef enum dj_endpoint_state {
 struct dj_endpoint {
     struct dj_comm *comm;
     struct dj_endpoint *next; /* of the comm's list */
-    ucp_ep_h ucp;             /* NULL: passive and not called yet, or down */
-    void *ucp_address;
-    dj_hash_t peer; /* hash of its worker address */
+    ucp_ep_h ucp;             /* NULL when down */
     uint64_t id;
     uint8_t state;
-    bool called;          /* passive: the peer's WIRE has arrived */
-    uint64_t caller;      /* its name for its endpoint */
     bool flushed, echoed; /* the halves of wire-up */
     bool closed;          /* the owner has let go */
     void *closing;        /* UCX's request, or NULL */
@@ -89,9 +83,6 @@ struct dj_comm {
     ucp_address_t *ucp_address;
     uint8_t *address; /* as handed out: with our prefix */
     uint32_t address_bytes;
-    dj_hash_t address_hash;
-    dj_wire_t early_calls[DJ_EARLY_CALLS]; /* came before their endpoint was made: a ring */
-    uint32_t early_at;
     bool host_memory_only;
     bool attention; /* an endpoint has changed: tend it after this progress */
     uint64_t next_id;
@@ -139,10 +130,8 @@ static inline void dj_operation_unlink(dj_operation_t *operation)
 
 /* ---- endpoint.c ---- */
 
-/* One step of wiring, failing or draining; true when `endpoint` is dead and closed: free it with
- * dj_endpoint_free(), out of the list. */
+/* One step of wiring, failing or draining; true when `endpoint` is dead and closed: free it. */
 bool dj_endpoint_tend(dj_endpoint_t *endpoint, uint64_t now_ns);
-void dj_endpoint_free(dj_endpoint_t *endpoint);
 bool dj_endpoint_restless(const dj_endpoint_t *endpoint); /* needs tending without an event */
 /* Reports everything outstanding as lost; UCX is done with it or will find orphans. */
 void dj_endpoint_abandon(dj_endpoint_t *endpoint);

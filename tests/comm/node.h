@@ -40,7 +40,6 @@ static int node_number = -1;
 
 typedef struct node {
     int number, count;
-    bool passive; /* set it before node_open() */
     transport_t transport;
     int links[NODES_MAX]; /* a socket to each other node; its EOF tells of a death */
     dj_comm_t *comm;
@@ -69,14 +68,13 @@ static inline void node_open(node_t *node, dj_message_fn_t handler)
 {
     const dj_comm_options_t options = {.shared_memory = node->transport == TRANSPORT_SHM,
                                        .loopback_only = node->transport == TRANSPORT_LOOPBACK,
-                                       .passive = node->passive,
                                        .on_message = handler,
                                        .context = node};
     CHECK(dj_comm_create(&options, &node->comm) == DJ_OK);
 }
 
 /* Swaps worker addresses with one other node and makes the endpoint. */
-static inline void node_join(node_t *node, int other)
+static inline dj_status_t node_try_join(node_t *node, int other)
 {
     const void *address;
     uint32_t bytes, their_bytes = 0;
@@ -87,7 +85,12 @@ static inline void node_join(node_t *node, int other)
     CHECK(recv(node->links[other], &their_bytes, sizeof(bytes), MSG_WAITALL) == sizeof(bytes));
     CHECK(their_bytes <= sizeof(theirs));
     CHECK(recv(node->links[other], theirs, their_bytes, MSG_WAITALL) == (ssize_t)their_bytes);
-    CHECK(dj_endpoint_create(node->comm, theirs, their_bytes, &node->endpoints[other]) == DJ_OK);
+    return dj_endpoint_create(node->comm, theirs, their_bytes, &node->endpoints[other]);
+}
+
+static inline void node_join(node_t *node, int other)
+{
+    CHECK(node_try_join(node, other) == DJ_OK);
 }
 
 static inline void node_tell(node_t *node, int other, char word)

@@ -221,7 +221,6 @@ static void main_worker(node_t *node)
     uint64_t answered[CLIENTS] = {0};
     char *data = calloc(1, LARGE);
     node->state = &tally;
-    node->passive = true;
     node_open(node, count_message);
     join_all(node);
     while (tally.sent < (uint64_t)CLIENTS * ROUNDS) {
@@ -310,7 +309,6 @@ static void main_hears_noise(node_t *node)
     tally_t tally = {0};
     struct sockaddr_in ports[8];
     node->state = &tally;
-    node->passive = true;
     node_open(node, count_message);
     int count = listening_ports(ports, 8);
     CHECK(count > 0);

@@ -291,7 +291,7 @@ static void test_send_to_one_who_does_not_read(void **state)
 
 typedef struct script {
     int listening;
-    dj_frame_t frames[2]; /* sent at once after accept */
+    dj_frame_t frames[2];                /* sent at once after accept */
     _Alignas(8) uint8_t bodies[2][1024]; /* structs lie in them */
     int count;
 } script_t;

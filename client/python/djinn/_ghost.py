@@ -58,7 +58,7 @@ class GhostFile:
     """Stands where safetensors.safe_open() stands, for one file."""
 
     def __init__(self, path):
-        self.path = os.path.abspath(path)
+        self.path = os.path.realpath(path)  # a hub cache is made of links
         header = read_header(self.path)
         self._metadata = header.pop("__metadata__", None)
         self._header = header

@@ -21,6 +21,9 @@ BUILD = find_build()
 sys.path.insert(0, os.path.join(BUILD, "python"))
 sys.path.insert(0, os.path.join(ROOT, "examples"))
 os.environ.setdefault("DJINN_POISON", "1")  # every replay proves its predicted peak
+COUNTER = os.path.join(BUILD, "lib", "liballoc_count.so")
+if os.path.exists(COUNTER):  # loaded by the servers started from here, not by this process
+    os.environ.setdefault("LD_PRELOAD", COUNTER)
 for name in ("DJINN_ADDRESS", "DJINN_TOKEN", "DJINN_EXECUTION_MODE"):
     os.environ.pop(name, None)
 

@@ -177,6 +177,7 @@ static void detach(dj_rank_t *rank, uint64_t connection)
     close_endpoint(session);
     if (client_is_dead(session)) {
         dj_session_end(rank, session);
+        dj_probe_start(rank);
         return;
     }
     session->state = DJ_SESSION_DETACHED;
@@ -201,10 +202,15 @@ void dj_leases_check(dj_rank_t *rank, uint64_t now_ns)
     dj_session_t *session;
     dj_hash_t key;
     size_t at = 0;
-    while ((session = dj_table_next(&rank->sessions, &at, &key)))
-        if (session->state == DJ_SESSION_DETACHED &&
-            (now_ns > session->lease_ends_ns || client_is_dead(session)))
+    while ((session = dj_table_next(&rank->sessions, &at, &key))) {
+        if (session->state != DJ_SESSION_DETACHED)
+            continue;
+        bool dead = client_is_dead(session);
+        if (dead)
+            dj_probe_start(rank);
+        if (dead || now_ns > session->lease_ends_ns)
             dj_session_end(rank, session);
+    }
     update_counts(rank);
 }
 

@@ -124,6 +124,7 @@ static void close_rank(dj_rank_t *rank)
         dj_queue_close(&rank->jobs);
         pthread_join(rank->device_thread, NULL);
     }
+    dj_probe_end(rank);
     if (rank->comm)
         dj_worker_end(rank);
     dj_door_close(rank);
@@ -150,7 +151,8 @@ static void count_traffic(dj_rank_t *rank)
     atomic_store_explicit(&rank->counters.bytes_out, traffic.bytes_out, memory_order_relaxed);
 }
 
-static void serve(dj_rank_t *rank)
+/* Until told to stop: DJ_OK; or until it cannot go on. */
+static dj_status_t serve(dj_rank_t *rank)
 {
     uint64_t spin_ns = rank->config->spin_us * 1000;
     while (!told_to_stop) {
@@ -162,7 +164,10 @@ static void serve(dj_rank_t *rank)
         rank->swept_ns = now_ns;
         dj_leases_check(rank, now_ns);
         count_traffic(rank);
+        if (!dj_probe_check(rank))
+            return DJ_ERR_SYSTEM;
     }
+    return DJ_OK;
 }
 
 int dj_rank_run(const dj_config_t *config)
@@ -181,8 +186,8 @@ int dj_rank_run(const dj_config_t *config)
     if (status == DJ_OK) {
         dj_log(INFO, "rank %u of %u at %s", rank->rank, rank->n_ranks, rank->endpoint);
         if (rank->serves)
-            serve(rank);
-        while (!told_to_stop)
+            status = serve(rank);
+        while (status == DJ_OK && !told_to_stop)
             pause();
     } else {
         dj_log(ERROR, "rank %u cannot start: %s", rank->rank, dj_error_text());

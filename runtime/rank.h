@@ -145,6 +145,9 @@ typedef struct dj_rank {
     int outbox_fd; /* eventfd: the control thread sleeps in poll() */
     pthread_t device_thread, control_thread;
     bool device_runs, control_runs;
+    pthread_t probe_thread; /* probe.c */
+    atomic_int probe;
+    bool probe_wanted;
     dj_door_t *door;
     atomic_bool stop;
     dj_rank_counters_t counters;
@@ -183,6 +186,11 @@ dj_status_t dj_outbox_put(dj_rank_t *rank, uint64_t connection, uint16_t type, c
                           uint32_t body_bytes, const void *tail, uint32_t tail_bytes, bool end);
 dj_status_t dj_outbox_welcome(dj_rank_t *rank, uint64_t connection, const dj_welcome_t *welcome,
                               const void *address);
+
+/* probe.c: a client was killed; look in the background whether shared memory is still good. */
+void dj_probe_start(dj_rank_t *rank);
+bool dj_probe_check(dj_rank_t *rank); /* false: it is not, this rank cannot go on */
+void dj_probe_end(dj_rank_t *rank);   /* waits for a probe under way */
 
 /* report.c */
 void dj_rank_report(dj_rank_t *rank, dj_report_t *report);

@@ -237,8 +237,8 @@ static void *count_up(void *argument)
     return NULL;
 }
 
-/* What one thread recorded and another uses goes first, so increments are never lost. */
-static void threads_see_each_other_in_order(void **state)
+/* Increments commute, so this one is about none getting lost. */
+static void threads_lose_nothing(void **state)
 {
     float start_at[N] = {0}, end[N];
     pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
@@ -274,6 +274,46 @@ static void more_requests_in_flight_than_there_are_credits(void **state)
     djinn_release(t.storage);
     free(requests);
     free(seen);
+}
+
+typedef struct alternating {
+    counting_t counting;
+    pthread_barrier_t barrier;
+} alternating_t;
+
+/* Doubles at every odd beat; the other thread adds 1 at every even one. Neither sends anything. */
+static void *double_by_turns(void *argument)
+{
+    alternating_t *a = argument;
+    djinn_arg_t twice[] = {arg_tensor(&a->counting.shared), arg_int(2)};
+    for (int i = 0; i < 10; i++) {
+        pthread_barrier_wait(&a->barrier);
+        assert_ok(djinn_record_into(a->counting.djinn, djinn_op("aten::mul.Tensor"), twice, 2,
+                                    &a->counting.shared));
+        pthread_barrier_wait(&a->barrier);
+    }
+    return NULL;
+}
+
+/* What one thread has recorded and another uses goes first. */
+static void turns_of_two_threads_stay_in_order(void **state)
+{
+    float values[4] = {0}, want = 0;
+    alternating_t a = {.counting = {*state, upload_vector(*state, values, 4), NULL}};
+    pthread_t thread;
+    pthread_barrier_init(&a.barrier, NULL, 2);
+    assert_int_equal(pthread_create(&thread, NULL, double_by_turns, &a), 0);
+    for (int i = 0; i < 10; i++) {
+        record_add_into(*state, a.counting.shared, 1);
+        pthread_barrier_wait(&a.barrier);
+        pthread_barrier_wait(&a.barrier);
+        want = 2 * (want + 1);
+    }
+    pthread_join(thread, NULL);
+    assert_ok(djinn_fetch(*state, &a.counting.shared, values, sizeof(values)));
+    assert_true(values[0] == want && values[3] == want);
+    pthread_barrier_destroy(&a.barrier);
+    djinn_release(a.counting.shared.storage);
 }
 
 /* Requests above 32 KiB go by rendezvous and arrive in two steps; what is sent behind them must wait. With
@@ -410,7 +450,8 @@ int main(void)
         CASE(several_large_fetches_in_one_request),
         CASE(views_arrive_dense),
         CASE(nothing_is_a_tensor_too),
-        CASE(threads_see_each_other_in_order),
+        CASE(threads_lose_nothing),
+        CASE(turns_of_two_threads_stay_in_order),
         CASE(more_requests_in_flight_than_there_are_credits),
         CASE(small_requests_do_not_overtake_large_ones),
         CASE(a_descriptor_tells_of_answers),

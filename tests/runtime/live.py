@@ -129,6 +129,28 @@ class LiveTest(harness.LaunchTest):
         peer.rank, peer.incarnation = peer.connect()
         return peer
 
+    def gave_up(self):
+        """Whether a rank found its shared memory spoilt by a killed client (runtime/probe.c)."""
+        return "takes no more messages" in self.server.errors()
+
+    def still_served(self, witness, rank, **variables):
+        """The witness, after it added; or a new one, when the rank gave up and said so in time."""
+        began = time.monotonic()
+        try:
+            witness.ask("add", 2)
+            return witness
+        except PeerError as error:
+            self.assertEqual(error.status, "ERR_PEER_DIED")
+            self.assertTrue(self.gave_up() and not variables, error.text)  # not over tcp
+            self.assertLess(time.monotonic() - began, 3)
+        until(lambda: self.ranks()[rank]["state"] == "serving", "the rank's return", 5)
+        return self.connected(**variables)
+
+    def same_process(self, rank, pid):
+        described = self.ranks()[rank]
+        if not self.gave_up():
+            self.assertEqual((described["pid"], described["incarnation"]), (pid, 0))
+
     def ranks(self, state=None):
         """Rank → its description, those in the state alone."""
         env = harness.scrubbed(self.home, DJINN_ADDRESS=self.address, DJINN_TOKEN=self.token)

@@ -129,8 +129,8 @@ class Sessions(live.LiveTest):
             for peer in peers:
                 time.sleep(rng.random() * 0.02)
                 peer.kill()
-            witness.ask("add", 2)
-        self.assertEqual((self.ranks()[0]["pid"], self.ranks()[0]["incarnation"]), (pid, 0))
+            witness = self.still_served(witness, 0, **variables)
+        self.same_process(0, pid)
         self.becomes(0, sessions=1, detached=0)
 
     def test_clients_killed_while_they_connect(self):

@@ -108,8 +108,8 @@ class Transfers(live.LiveTest):
             time.sleep(0.05 + 0.007 * i)
             for peer in peers:
                 peer.kill()
-            witness.ask("add", 2)
-        self.assertEqual((self.ranks()[1]["pid"], self.ranks()[1]["incarnation"]), (pid, 0))
+            witness = self.still_served(witness, 1, **variables)
+        self.same_process(1, pid)
         self.becomes(1, sessions=1, detached=0, ingress_bytes=0)
         witness.ask("close")
         self.is_empty(1)

@@ -46,7 +46,7 @@ def possible():
 
 
 class Cluster:
-    """`folder`: an empty one, not under /tmp, which the nodes do not share."""
+    """`folder`: an empty one beside the programs: <build>/bin/<folder>."""
 
     def __init__(self, folder, count, processors=4):
         self.folder, self.count = folder, count
@@ -75,9 +75,13 @@ class Cluster:
                     f"--log-file={self.folder}/munged.log", f"--seed-file={self.folder}/munge.seed")
         self.wait_for(lambda: os.path.exists(f"{self.folder}/munge.socket"), "munged")
         self.daemon(*self.inside(self.count, "djctl", f"exec slurmctld -D -c -f {self.configuration}"))
+        build = os.path.dirname(os.path.dirname(self.folder))
         for i in range(self.count):
-            self.daemon(*self.inside(i, f"dn{i}", "mount -t tmpfs tmpfs /tmp; "
-                                     "mount -t tmpfs tmpfs /dev/shm; "
+            # A build tree under /tmp is put back where the node's own /tmp hides it.
+            self.daemon(*self.inside(i, f"dn{i}", f"exec 9<{build}; mount -t tmpfs tmpfs /tmp; "
+                                     f"mkdir -p {build}; "
+                                     f"mount --no-canonicalize --bind /proc/self/fd/9 {build}; "
+                                     "exec 9<&-; mount -t tmpfs tmpfs /dev/shm; "
                                      f"exec slurmd -D -f {self.configuration} -N dn{i}"))
         self.wait_for(lambda: self.run("sinfo", "-h", "-o", "%D %t").strip() == f"{self.count} idle",
                       "the nodes idle")

@@ -116,7 +116,7 @@ class LiveTest(harness.LaunchTest):
     def sanitizers_are_silent(self):
         with open(self.server.err.name) as file:
             text = file.read()
-        for word in ("Sanitizer", "runtime error"):
+        for word in ("Sanitizer", ": runtime error: "):
             self.assertNotIn(word, text)
 
     def peer(self, **variables):

@@ -230,7 +230,7 @@ static void remove_home(const server_t *server)
 static bool sanitizers_are_silent(const server_t *server)
 {
     char *text = server_errors(server);
-    bool silent = text && !strstr(text, "Sanitizer") && !strstr(text, "runtime error");
+    bool silent = text && !strstr(text, "Sanitizer") && !strstr(text, ": runtime error: ");
     free(text);
     return silent;
 }

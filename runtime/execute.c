@@ -267,6 +267,8 @@ static dj_status_t replay_and_measure(dj_rank_t *rank, dj_executable_t *exe,
 {
     uint64_t predicted = exe->plan->peak_bytes, measured = 0, slack = 0;
     dj_status_t status = replay_poisoned(exe, launch, DJ_POISON_BYTE, &measured);
+    if (status != DJ_OK && status != DJ_ERR_INTERNAL)
+        return status; /* an index out of range, say: it stopped half-way */
     atomic_fetch_add(&rank->counters.peak_checks, 1);
     if (status == DJ_OK && measured < predicted) {
         if (writes_inputs(exe->graph))

@@ -49,6 +49,7 @@ static void *probe_main(void *argument)
     dj_comm_options_t options = {.shared_memory = true,
                                  .loopback_only = strncmp(rank->endpoint, "127.", 4) == 0,
                                  .on_message = ignore};
+    pthread_setname_np(pthread_self(), "dj-probe");
     dj_status_t status = dj_comm_create(&options, &comm);
     if (status == DJ_OK) {
         dj_comm_address(rank->comm, &address, &bytes);

@@ -290,5 +290,5 @@ int main(void)
         CASE(a_close_with_requests_under_way),
         CASE(two_connections_of_one_thread_take_turns),
     };
-    return cmocka_run_group_tests(tests, start, stop);
+    return server_verdict(cmocka_run_group_tests(tests, start, stop));
 }

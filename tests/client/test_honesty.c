@@ -117,5 +117,5 @@ int main(void)
         cmocka_unit_test(a_sum_of_kept_tensors_needs_no_bytes_up),
         cmocka_unit_test(released_tensors_are_gone_while_the_session_lives),
     };
-    return cmocka_run_group_tests(tests, start, stop);
+    return server_verdict(cmocka_run_group_tests(tests, start, stop));
 }

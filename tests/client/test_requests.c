@@ -460,5 +460,5 @@ int main(void)
         CASE(a_deadline_passes_while_the_rank_works),
         CASE(a_request_that_waited_too_long_is_not_run),
     };
-    return cmocka_run_group_tests(tests, start, stop);
+    return server_verdict(cmocka_run_group_tests(tests, start, stop));
 }

@@ -354,5 +354,5 @@ int main(void)
         CASE(a_written_weight_is_private),
         CASE(weights_go_with_their_last_user),
     };
-    return cmocka_run_group_tests(tests, start, stop);
+    return server_verdict(cmocka_run_group_tests(tests, start, stop));
 }

@@ -16,6 +16,8 @@
 
 enum { WORDS_MAX = 32 };
 
+static bool all_ended_well = true;
+
 uint64_t now_ms(void)
 {
     struct timespec now;
@@ -255,5 +257,11 @@ bool server_stop(server_t *server)
     }
     remove_home(server);
     server->pid = 0;
+    all_ended_well = all_ended_well && good;
     return good;
+}
+
+int server_verdict(int cmocka_failures)
+{
+    return cmocka_failures || !all_ended_well;
 }

@@ -28,6 +28,8 @@ typedef struct server {
 bool server_start(server_t *server, int ranks, const char *const *words);
 /* Ends it and its folder. False: it ended badly, or peaks differed. */
 bool server_stop(server_t *server);
+/* What main() returns: CMocka does not count a group's teardown, where servers are stopped. */
+int server_verdict(int cmocka_failures);
 
 /* For djinn_connect() and djinn_info(). */
 djinn_options_t server_options(const server_t *server);

@@ -193,5 +193,5 @@ int main(void)
         CASE(worker_addresses_that_are_none),
         CASE(no_more_sessions_than_allowed),
     };
-    return dj_hash_setup() ? cmocka_run_group_tests(tests, start, stop) : 1;
+    return dj_hash_setup() ? server_verdict(cmocka_run_group_tests(tests, start, stop)) : 1;
 }

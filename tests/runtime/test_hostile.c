@@ -601,5 +601,5 @@ int main(void)
         CASE(a_request_beyond_the_stack_limit),
         CASE(a_request_that_would_take_for_ever),
     };
-    return dj_hash_setup() ? cmocka_run_group_tests(tests, start, stop) : 1;
+    return dj_hash_setup() ? server_verdict(cmocka_run_group_tests(tests, start, stop)) : 1;
 }

@@ -305,5 +305,5 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(every_spoilt_request_is_answered, open_raw, close_raw),
     };
-    return dj_hash_setup() ? cmocka_run_group_tests(tests, start, stop) : 1;
+    return dj_hash_setup() ? server_verdict(cmocka_run_group_tests(tests, start, stop)) : 1;
 }

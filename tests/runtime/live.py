@@ -16,6 +16,7 @@ PRELOAD = os.environ.get("LIVE_PRELOAD", "")
 POISON = os.environ.get("LIVE_POISON") == "1"
 SUPPRESSED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "leaks.supp")
 LIMIT_S = 20
+PATIENT = "5s"  # a crowded machine may not run a thread for a second; deaths are seen without a clock
 
 
 class PeerError(Exception):
@@ -30,7 +31,8 @@ class Peer:
     """A client process (peer.c)."""
 
     def __init__(self, address, token, home, **variables):
-        env = harness.scrubbed(home, DJINN_ADDRESS=address, DJINN_TOKEN=token, **variables)
+        env = harness.scrubbed(home, DJINN_ADDRESS=address, DJINN_TOKEN=token,
+                               **{"DJINN_SUSPECT_MS": PATIENT, **variables})
         self.process = subprocess.Popen([os.path.join(BIN, "test_peer")], env=env,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.pid = self.process.pid
@@ -90,6 +92,7 @@ class LiveTest(harness.LaunchTest):
     def setUp(self):
         super().setUp()
         self.server = None
+        self.env["DJINN_SUSPECT_MS"] = PATIENT
         self.env["LSAN_OPTIONS"] = f"print_suppressions=0:suppressions={SUPPRESSED}"
         if POISON:
             self.env.update(DJINN_POISON="1", LD_PRELOAD=PRELOAD)

@@ -73,7 +73,7 @@ class Sessions(live.LiveTest):
         self.is_empty(0, limit_s=3)
 
     def test_a_stopped_client_is_cut_off_and_keeps_its_lease(self):
-        self.serve_one()
+        self.serve_one(DJINN_SUSPECT_MS="1s")
         peer, other = self.holding(), self.connected()
         os.kill(peer.pid, signal.SIGSTOP)
         try:
@@ -84,7 +84,7 @@ class Sessions(live.LiveTest):
 
     def test_a_stopped_rank_is_told_within_two_seconds(self):
         self.serve(3)
-        first, second = self.connected(), self.connected()
+        first, second = self.connected(DJINN_SUSPECT_MS="1s"), self.connected()
         pid = self.ranks()[first.rank]["pid"]
         first.ask("add", 1)
         os.kill(pid, signal.SIGSTOP)

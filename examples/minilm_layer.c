@@ -1,9 +1,10 @@
-/* minilm_layer.c - one layer of all-MiniLM-L6-v2, driven from C: attention and feed-forward with their norms.
+/* minilm_layer.c - one layer of all-MiniLM-L6-v2, driven from C: attention and feed-forward with
+ * their norms.
  *
  * The rank reads the weights itself from the checkpoint (djinn_load_many): none passes through this
- * program. The layer is recorded once a batch and leaves as one request when its result is fetched; the
- * second batch finds its plan. To check the result, the same layer is computed here in plain C from the
- * same file.
+ * program. The layer is recorded once a batch and leaves as one request when its result is fetched;
+ * the second batch finds its plan. To check the result, the same layer is computed here in plain C
+ * from the same file.
  *
  *     djinn-run -n 1 -- build/release/bin/minilm_layer PATH/model.safetensors
  *
@@ -21,18 +22,35 @@ enum { ROWS = BATCH * LENGTH };
 #define EPSILON 1e-12
 
 /* The layer's parameters; weights and biases stand in pairs. */
-enum { QUERY, KEY = 2, VALUE = 4, ATTENDED = 6, NORM_1 = 8, UP = 10, DOWN = 12, NORM_2 = 14, PARTS = 16 };
+enum {
+    QUERY,
+    KEY = 2,
+    VALUE = 4,
+    ATTENDED = 6,
+    NORM_1 = 8,
+    UP = 10,
+    DOWN = 12,
+    NORM_2 = 14,
+    PARTS = 16
+};
 
 #define LAYER "encoder.layer.0."
-static const char *const names[PARTS] = {
-    LAYER "attention.self.query.weight", LAYER "attention.self.query.bias",
-    LAYER "attention.self.key.weight", LAYER "attention.self.key.bias",
-    LAYER "attention.self.value.weight", LAYER "attention.self.value.bias",
-    LAYER "attention.output.dense.weight", LAYER "attention.output.dense.bias",
-    LAYER "attention.output.LayerNorm.weight", LAYER "attention.output.LayerNorm.bias",
-    LAYER "intermediate.dense.weight", LAYER "intermediate.dense.bias",
-    LAYER "output.dense.weight", LAYER "output.dense.bias",
-    LAYER "output.LayerNorm.weight", LAYER "output.LayerNorm.bias"};
+static const char *const names[PARTS] = {LAYER "attention.self.query.weight",
+                                         LAYER "attention.self.query.bias",
+                                         LAYER "attention.self.key.weight",
+                                         LAYER "attention.self.key.bias",
+                                         LAYER "attention.self.value.weight",
+                                         LAYER "attention.self.value.bias",
+                                         LAYER "attention.output.dense.weight",
+                                         LAYER "attention.output.dense.bias",
+                                         LAYER "attention.output.LayerNorm.weight",
+                                         LAYER "attention.output.LayerNorm.bias",
+                                         LAYER "intermediate.dense.weight",
+                                         LAYER "intermediate.dense.bias",
+                                         LAYER "output.dense.weight",
+                                         LAYER "output.dense.bias",
+                                         LAYER "output.LayerNorm.weight",
+                                         LAYER "output.LayerNorm.bias"};
 
 static float input[ROWS * WIDTH], result[ROWS * WIDTH];
 
@@ -88,7 +106,9 @@ static djinn_tensor_t add_norm(djinn_tensor_t x, djinn_tensor_t y, int part)
     check(djinn_record(djinn, djinn_op("aten::add.Tensor"), add, 3, &sum), "add");
     djinn_arg_t norm[] = {of(&sum),
                           {.kind = DJINN_ARG_INTS, .count = 1, .value.integers = width},
-                          of(&parts[part]), of(&parts[part + 1]), real(EPSILON)};
+                          of(&parts[part]),
+                          of(&parts[part + 1]),
+                          real(EPSILON)};
     check(djinn_record(djinn, djinn_op("aten::native_layer_norm"), norm, 5, outs), "norm");
     djinn_release(x.storage);
     djinn_release(y.storage);
@@ -123,8 +143,14 @@ static djinn_tensor_t attention(djinn_tensor_t x)
 {
     djinn_tensor_t q = linear(x, QUERY), k = linear(x, KEY), v = linear(x, VALUE), out;
     djinn_tensor_t qh = by_heads(q), kh = by_heads(k), vh = by_heads(v);
-    djinn_arg_t args[] = {of(&qh), of(&kh), of(&vh), {.kind = DJINN_ARG_NONE}, real(0),
-                          integer(0), {.kind = DJINN_ARG_NONE}, integer(0)};
+    djinn_arg_t args[] = {of(&qh),
+                          of(&kh),
+                          of(&vh),
+                          {.kind = DJINN_ARG_NONE},
+                          real(0),
+                          integer(0),
+                          {.kind = DJINN_ARG_NONE},
+                          integer(0)};
     check(djinn_record(djinn, djinn_op("djinn::attention"), args, 8, &out), "attention");
     djinn_release(q.storage);
     djinn_release(k.storage);
@@ -310,10 +336,11 @@ int main(int argc, char **argv)
     double error = worst_error(path);
     printf("MiniLM layer, %d x %d x %d: worst error %.2g\n", BATCH, LENGTH, WIDTH, error);
     printf("weights loaded by the rank in %.1f ms; first batch %.2f ms, then %.2f ms each "
-           "(the rank ran %.2f)\n", loaded_ms, first_ms, warm_ms,
-           (double)(stats.run_ns - first.run_ns) / 1e6 / TURNS);
+           "(the rank ran %.2f)\n",
+           loaded_ms, first_ms, warm_ms, (double)(stats.run_ns - first.run_ns) / 1e6 / TURNS);
     printf("plans: %llu made in %.2f ms, %llu hit; stack peak %llu bytes; %llu bytes up, %llu "
-           "down\n", (unsigned long long)stats.plan_misses, (double)stats.planning_ns / 1e6,
+           "down\n",
+           (unsigned long long)stats.plan_misses, (double)stats.planning_ns / 1e6,
            (unsigned long long)stats.plan_hits, (unsigned long long)stats.stack_peak_bytes,
            (unsigned long long)stats.bytes_up, (unsigned long long)stats.bytes_down);
     for (int i = 0; i < PARTS; i++)

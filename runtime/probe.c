@@ -1,14 +1,14 @@
 /* probe.c - after a client was killed: does this rank's shared memory still take messages?
  *
- * Over shared memory all clients of a rank write into one queue of UCX: reserve a place, fill it, mark it
- * full. A client killed in between leaves a hole behind which the messages of everybody wait for ever; UCX
- * 1.13 neither notices nor can mend it. So after each such death a thread plays a new client: it makes a
- * comm of its own and wires up with the rank, which goes through the same queue. When that does not come to
- * an end, the rank must: its supervisor starts it anew, and its clients are told within two seconds that their
- * rank died instead of waiting for their deadlines.
+ * Over shared memory all clients of a rank write into one queue of UCX: reserve a place, fill it,
+ * mark it full. A client killed in between leaves a hole behind which the messages of everybody
+ * wait for ever; UCX 1.13 neither notices nor can mend it. So after each such death a thread plays
+ * a new client: it makes a comm of its own and wires up with the rank, which goes through the same
+ * queue. When that does not come to an end, the rank must: its supervisor starts it anew, and its
+ * clients are told within two seconds that their rank died instead of waiting for their deadlines.
  *
- * Called by the progress thread. Waits are counted, not the clock asked, so that a rank that was stopped for
- * a while does not condemn itself. */
+ * Called by the progress thread. Waits are counted, not the clock asked, so that a rank that was
+ * stopped for a while does not condemn itself. */
 #include <errno.h>
 #include <string.h>
 
@@ -75,8 +75,9 @@ bool dj_probe_check(dj_rank_t *rank)
     if (probe == PROBE_PASSED || probe == PROBE_FAILED)
         dj_probe_end(rank);
     if (probe == PROBE_FAILED) {
-        dj_log(ERROR, "a client was killed while it wrote to this rank's shared memory, which takes "
-                      "no more messages: the rank starts anew");
+        dj_log(ERROR,
+               "a client was killed while it wrote to this rank's shared memory, which takes "
+               "no more messages: the rank starts anew");
         return false;
     }
     if (!rank->probe_wanted || probe == PROBE_RUNNING)

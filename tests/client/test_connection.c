@@ -1,7 +1,8 @@
-/* test_connection.c - the public face used wrongly: options, calls, tensors, orders of calls that cannot be.
+/* test_connection.c - the public face used wrongly: options, calls, tensors, orders of calls that
+ * cannot be.
  *
- * Each mistake is a status and a sentence; none costs the connection, and a closed one leaves handles that
- * are inert but must still be released. */
+ * Each mistake is a status and a sentence; none costs the connection, and a closed one leaves
+ * handles that are inert but must still be released. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -104,7 +105,8 @@ static void shapes_and_dtypes_that_do_not_fit(void **state)
     assert_ok(djinn_upload(*state, DJINN_FLOAT32, 2, matrix, values, 0, &m));
     assert_ok(djinn_upload(*state, DJINN_FLOAT32, 1, &one, values, 0, &v));
     djinn_arg_t add[] = {arg_tensor(&m), arg_tensor(&v), arg_int(1)};
-    assert_status(DJINN_ERR_SHAPE, djinn_record(*state, djinn_op("aten::add.Tensor"), add, 3, &out));
+    assert_status(DJINN_ERR_SHAPE,
+                  djinn_record(*state, djinn_op("aten::add.Tensor"), add, 3, &out));
     assert_told("add");
     djinn_arg_t mm[] = {arg_tensor(&m), arg_tensor(&m)};
     assert_status(DJINN_ERR_SHAPE, djinn_record(*state, djinn_op("aten::mm"), mm, 2, &out));
@@ -149,7 +151,8 @@ static void tensors_of_another_connection(void **state)
 {
     float values[3] = {1, 2, 3};
     djinn_t *other = connect_now();
-    djinn_tensor_t mine = upload_vector(*state, values, 3), theirs = upload_vector(other, values, 3);
+    djinn_tensor_t mine = upload_vector(*state, values, 3),
+                   theirs = upload_vector(other, values, 3);
     djinn_tensor_t out;
     djinn_arg_t args[] = {arg_tensor(&mine), arg_tensor(&theirs), arg_int(1)};
     assert_status(DJINN_ERR_INVALID,
@@ -172,9 +175,8 @@ static djinn_tensor_t record_bad_index(djinn_t *djinn, djinn_tensor_t *table, dj
     djinn_tensor_t out;
     assert_ok(djinn_upload(djinn, DJINN_FLOAT32, 2, sizes, values, 0, table));
     assert_ok(djinn_upload(djinn, DJINN_INT64, 1, &one, &far, 0, index));
-    djinn_arg_t args[] = {arg_tensor(table),
-                          {.kind = DJINN_ARG_INT, .value.integer = 0},
-                          arg_tensor(index)};
+    djinn_arg_t args[] = {
+        arg_tensor(table), {.kind = DJINN_ARG_INT, .value.integer = 0}, arg_tensor(index)};
     assert_ok(djinn_record(djinn, djinn_op("aten::index_select"), args, 3, &out));
     return out;
 }

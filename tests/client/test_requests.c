@@ -1,4 +1,5 @@
-/* test_requests.c - one client, one rank: plans that are hit, bytes both ways, order, deadlines, waiting.
+/* test_requests.c - one client, one rank: plans that are hit, bytes both ways, order, deadlines,
+ * waiting.
  *
  * Each test has a connection of its own on one server; afterwards the rank must hold nothing. Run a
  * second time with DJINN_EXECUTION_MODE=remote semantics (tcp) and a third under --poison. */
@@ -186,7 +187,8 @@ static void views_arrive_dense(void **state)
         for (int j = 0; j < 6; j++)
             assert_true(t[i * 6 + j] == m[j * 8 + i]);
     view = whole; /* every other row and column from (1, 2) on */
-    view.offset = 10, view.sizes[0] = 2, view.sizes[1] = 3, view.strides[0] = 16, view.strides[1] = 2;
+    view.offset = 10, view.sizes[0] = 2, view.sizes[1] = 3, view.strides[0] = 16,
+    view.strides[1] = 2;
     assert_ok(djinn_fetch(*state, &view, part, sizeof(part)));
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 3; j++)
@@ -316,8 +318,8 @@ static void turns_of_two_threads_stay_in_order(void **state)
     djinn_release(a.counting.shared.storage);
 }
 
-/* Requests above 32 KiB go by rendezvous and arrive in two steps; what is sent behind them must wait. With
- * c = c + 1 and c = 2c by turns, any other order gives another number. */
+/* Requests above 32 KiB go by rendezvous and arrive in two steps; what is sent behind them must
+ * wait. With c = c + 1 and c = 2c by turns, any other order gives another number. */
 static void small_requests_do_not_overtake_large_ones(void **state)
 {
     enum { SIDE = 12000, TURNS_HERE = 20 };
@@ -361,13 +363,15 @@ static djinn_tensor_t record_long(djinn_t *djinn, djinn_tensor_t m, int products
     return out;
 }
 
-/* SIDE x SIDE, each element 1/SIDE: a projection, so that powers stay in range. Nothing is uploaded. */
+/* SIDE x SIDE, each element 1/SIDE: a projection, so that powers stay in range. Nothing is
+ * uploaded. */
 static djinn_tensor_t record_square(djinn_t *djinn)
 {
     djinn_tensor_t m;
-    djinn_arg_t args[] = {{.kind = DJINN_ARG_INTS, .count = 2, .value.integers = (int64_t[]){SIDE, SIDE}},
-                          {.kind = DJINN_ARG_REAL_SCALAR, .value.real = 1.0 / SIDE},
-                          {.kind = DJINN_ARG_INT, .value.integer = DJINN_FLOAT32}};
+    djinn_arg_t args[] = {
+        {.kind = DJINN_ARG_INTS, .count = 2, .value.integers = (int64_t[]){SIDE, SIDE}},
+        {.kind = DJINN_ARG_REAL_SCALAR, .value.real = 1.0 / SIDE},
+        {.kind = DJINN_ARG_INT, .value.integer = DJINN_FLOAT32}};
     assert_ok(djinn_record(djinn, djinn_op("djinn::full"), args, 3, &m));
     return m;
 }

@@ -1,7 +1,8 @@
-/* test_weights.c - weights that the rank reads itself: files that lie, files that are none, and sharing.
+/* test_weights.c - weights that the rank reads itself: files that lie, files that are none, and
+ * sharing.
  *
- * The files lie in a folder of the test's own, the server's only model root. A refused load names the file
- * and leaves nothing behind; afterwards the same session loads a good one. */
+ * The files lie in a folder of the test's own, the server's only model root. A refused load names
+ * the file and leaves nothing behind; afterwards the same session loads a good one. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -156,12 +157,14 @@ static void entries_that_lie(void **state)
         refused(*state, file_with("entry", header), cases[i].word);
     }
     refused(*state, file_with("entry", "{\"a\":7}"), "no tensor a");
-    refused_as(*state, DJINN_ERR_DTYPE,
-               file_with("entry", "{\"a\":{\"dtype\":\"F8\",\"shape\":[24],\"data_offsets\":[0,24]}}"),
-               "a", "dtype");
+    refused_as(
+        *state, DJINN_ERR_DTYPE,
+        file_with("entry", "{\"a\":{\"dtype\":\"F8\",\"shape\":[24],\"data_offsets\":[0,24]}}"),
+        "a", "dtype");
     refused_as(*state, DJINN_ERR_LIMIT,
-               file_with("entry", "{\"a\":{\"dtype\":\"F32\",\"shape\":[1099511627776,1099511627776],"
-                                  "\"data_offsets\":[0,24]}}"),
+               file_with("entry",
+                         "{\"a\":{\"dtype\":\"F32\",\"shape\":[1099511627776,1099511627776],"
+                         "\"data_offsets\":[0,24]}}"),
                "a", "tensor a");
 }
 
@@ -182,10 +185,10 @@ static void overlapping_entries_are_fine(void **state)
 {
     djinn_tensor_t tensor;
     float back[4];
-    const char *path = file_with("overlap",
-                                 "{\"__metadata__\":{\"format\":\"pt\"},"
-                                 "\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},"
-                                 "\"b\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[8,24]}}");
+    const char *path =
+        file_with("overlap", "{\"__metadata__\":{\"format\":\"pt\"},"
+                             "\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},"
+                             "\"b\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[8,24]}}");
     assert_ok(djinn_load(*state, path, "b", &tensor));
     assert_ok(djinn_fetch(*state, &tensor, back, sizeof(back)));
     assert_memory_equal(back, values + 2, sizeof(back));
@@ -277,7 +280,7 @@ static void a_written_weight_is_private(void **state)
     assert_memory_equal(back, values, sizeof(back));
     assert_int_equal(server_number(&server, 0, "text_bytes"), text);
     assert_true(server_becomes(&server, 0, "data_bytes", 48, 2000)); /* mine and before */
-    record_add_into(*state, mine, 1); /* and once more */
+    record_add_into(*state, mine, 1);                                /* and once more */
     assert_ok(djinn_fetch(*state, &mine, back, sizeof(back)));
     assert_true(back[5] == values[5] + 101);
     djinn_release(before.storage);
@@ -314,8 +317,8 @@ static int start(void **state)
 
 static int stop(void **state)
 {
-    static const char *const names[] = {"good", "length", "cut", "json", "entry", "overlap",
-                                        "folder", "fifo", "way-out", "link"};
+    static const char *const names[] = {"good",    "length", "cut",  "json",    "entry",
+                                        "overlap", "folder", "fifo", "way-out", "link"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         remove(path_of(names[i]));
     rmdir(root);
@@ -342,16 +345,11 @@ static int close_client(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(headers_that_lie_about_their_length),
-        CASE(a_truncated_file),
-        CASE(headers_that_are_no_headers),
-        CASE(entries_that_lie),
-        CASE(a_tensor_that_is_not_there),
-        CASE(overlapping_entries_are_fine),
-        CASE(paths_that_are_no_weights),
-        CASE(a_link_inside_the_root),
-        CASE(two_clients_share_one_copy),
-        CASE(a_written_weight_is_private),
+        CASE(headers_that_lie_about_their_length), CASE(a_truncated_file),
+        CASE(headers_that_are_no_headers),         CASE(entries_that_lie),
+        CASE(a_tensor_that_is_not_there),          CASE(overlapping_entries_are_fine),
+        CASE(paths_that_are_no_weights),           CASE(a_link_inside_the_root),
+        CASE(two_clients_share_one_copy),          CASE(a_written_weight_is_private),
         CASE(weights_go_with_their_last_user),
     };
     return server_verdict(cmocka_run_group_tests(tests, start, stop));

@@ -1,20 +1,17 @@
-/* peer.c - a client in a process of its own, told what to do line by line; for tests that kill, stop or cut.
+/* peer.c - a client in a process of its own, told what to do line by line; for tests that kill,
+ * stop or cut.
  *
- * Each line on standard input gets one line back: "ok ..." or "error STATUS sentence". DJINN_ADDRESS and
- * DJINN_TOKEN name the server. Commands:
- *   connect             ok RANK INCARNATION SESSION GENERATION
- *   add COUNT           COUNT checked requests of one small sum: ok MISSES RESIZES HITS
- *   add COUNT SIZE      the same with SIZE elements
- *   work MS             small checked requests for MS milliseconds: ok COUNT
- *   pump MS             4 MiB up and down again for MS milliseconds, then closed: ok COUNT
- *   hold BYTES          a tensor of zeros that stays
- *   load PATH NAME      a weight that stays: ok BYTES
- *   busy PRODUCTS       a long request is sent and not waited for
- *   await MS            until the connection is known to be dead: ok ELAPSED_MS, and then the error
- *   alive               what djinn_alive() says
- *   cut                 shuts the control connection down, stays
- *   close               closes the connection
- * Linked with the library's inside for rank, incarnation and session; all else is public. */
+ * Each line on standard input gets one line back: "ok ..." or "error STATUS sentence".
+ * DJINN_ADDRESS and DJINN_TOKEN name the server. Commands: connect             ok RANK INCARNATION
+ * SESSION GENERATION add COUNT           COUNT checked requests of one small sum: ok MISSES RESIZES
+ * HITS add COUNT SIZE      the same with SIZE elements work MS             small checked requests
+ * for MS milliseconds: ok COUNT pump MS             4 MiB up and down again for MS milliseconds,
+ * then closed: ok COUNT hold BYTES          a tensor of zeros that stays load PATH NAME      a
+ * weight that stays: ok BYTES busy PRODUCTS       a long request is sent and not waited for await
+ * MS            until the connection is known to be dead: ok ELAPSED_MS, and then the error alive
+ * what djinn_alive() says cut                 shuts the control connection down, stays close closes
+ * the connection Linked with the library's inside for rank, incarnation and session; all else is
+ * public. */
 #include <arpa/inet.h>
 #include <poll.h>
 #include <stdio.h>
@@ -194,8 +191,8 @@ static void await_death(int ms)
     int status;
     while ((status = djinn_alive(djinn)) == DJINN_OK && now_ms() < began_ms + (uint64_t)ms)
         poll(NULL, 0, 1);
-    printf("ok %llu %s %s\n", (unsigned long long)(now_ms() - began_ms),
-           djinn_status_name(status), djinn_error());
+    printf("ok %llu %s %s\n", (unsigned long long)(now_ms() - began_ms), djinn_status_name(status),
+           djinn_error());
 }
 
 /* The socket whose other end is the rank's control port. */

@@ -31,8 +31,8 @@ static dj_status_t on_message(void *context, const dj_incoming_t *incoming, void
 
 static dj_status_t open_comm(raw_t *raw, const void **address_p, uint32_t *bytes_p)
 {
-    dj_comm_options_t options = {.shared_memory = true, .loopback_only = true,
-                                 .on_message = on_message, .context = raw};
+    dj_comm_options_t options = {
+        .shared_memory = true, .loopback_only = true, .on_message = on_message, .context = raw};
     dj_status_t status = dj_comm_create(&options, &raw->comm);
     return status == DJ_OK ? dj_comm_address(raw->comm, address_p, bytes_p) : status;
 }
@@ -59,8 +59,8 @@ dj_status_t raw_open_with(raw_t *raw, const server_t *server, const dj_hello_t *
         status = dj_control_connect(server->address, deadline_ns, &raw->control);
     hello.address_bytes = address ? address_bytes : bytes;
     if (status == DJ_OK)
-        status = dj_control_greet(raw->control, token, &hello, address ? address : own,
-                                  deadline_ns, &frame, &body);
+        status = dj_control_greet(raw->control, token, &hello, address ? address : own, deadline_ns,
+                                  &frame, &body);
     if (status != DJ_OK)
         return status;
     const dj_welcome_t *welcome = body;
@@ -103,9 +103,12 @@ static void sent(void *argument, dj_status_t status)
 
 dj_header_t raw_header(raw_t *raw, dj_message_t type)
 {
-    return (dj_header_t){.magic = DJ_HEADER_MAGIC, .version = DJ_PROTOCOL_VERSION,
-                         .type = (uint16_t)type, .session = raw->session,
-                         .generation = raw->generation, .sequence = raw->sequence++,
+    return (dj_header_t){.magic = DJ_HEADER_MAGIC,
+                         .version = DJ_PROTOCOL_VERSION,
+                         .type = (uint16_t)type,
+                         .session = raw->session,
+                         .generation = raw->generation,
+                         .sequence = raw->sequence++,
                          .request = ++raw->request};
 }
 
@@ -117,9 +120,9 @@ dj_status_t raw_say(raw_t *raw, const dj_header_t *header, const void *body, uin
     raw->message.header = *header;
     memcpy(raw->message.body, body, struct_bytes);
     raw->sending = true;
-    dj_status_t status = dj_endpoint_send(raw->endpoint, &raw->message,
-                                          (uint32_t)sizeof(*header) + struct_bytes, &piece,
-                                          payload_bytes ? 1 : 0, sent, raw);
+    dj_status_t status =
+        dj_endpoint_send(raw->endpoint, &raw->message, (uint32_t)sizeof(*header) + struct_bytes,
+                         &piece, payload_bytes ? 1 : 0, sent, raw);
     if (status != DJ_IN_PROGRESS)
         return status;
     while (raw->sending && now_ms() < end_ms)

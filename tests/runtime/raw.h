@@ -1,7 +1,7 @@
 /* raw.h - a client that proves its token properly and then says whatever a test wants it to say.
  *
- * Built on comm alone: control socket, endpoint, messages by hand. One message at a time: raw_say() sends
- * it and raw_hear() pumps until its answer is here, keeping the heartbeats going. */
+ * Built on comm alone: control socket, endpoint, messages by hand. One message at a time: raw_say()
+ * sends it and raw_hear() pumps until its answer is here, keeping the heartbeats going. */
 #ifndef TESTS_RUNTIME_RAW_H
 #define TESTS_RUNTIME_RAW_H
 
@@ -24,7 +24,7 @@ typedef struct raw {
         dj_header_t header;
         uint8_t body[DJ_ENDPOINT_HEADER_MAX];
     } message;
-    uint64_t answers; /* RESULTs received, whatever their id */
+    uint64_t answers;  /* RESULTs received, whatever their id */
     uint64_t answered; /* the id of the last one */
     dj_result_t result;
     uint8_t payload[1 << 16];
@@ -33,8 +33,8 @@ typedef struct raw {
 
 /* Statuses as the library's; the raw client is in `raw` either way and wants raw_close(). */
 dj_status_t raw_open(raw_t *raw, const server_t *server);
-/* The same with a hello of the caller's making (role, uid and the like are filled in); `address` NULL:
- * the raw client's own, else these bytes stand for its worker address. */
+/* The same with a hello of the caller's making (role, uid and the like are filled in); `address`
+ * NULL: the raw client's own, else these bytes stand for its worker address. */
 dj_status_t raw_open_with(raw_t *raw, const server_t *server, const dj_hello_t *wanted,
                           const void *address, uint32_t address_bytes);
 /* Says CLOSE and waits until the rank ends the connection. False: it did not within two seconds. */

@@ -36,9 +36,13 @@ static void run(const server_t *server, int out, const char *const *words)
 {
     char home[80], preload[512], errors[96], count[16];
     const char *argv[WORDS_MAX + 4] = {DJINN_BIN "/djinn-run", "-n", count};
-    char *env[] = {home, "PATH=/usr/bin:/bin", "LC_ALL=C",
+    char *env[] = {home,
+                   "PATH=/usr/bin:/bin",
+                   "LC_ALL=C",
                    "LSAN_OPTIONS=print_suppressions=0:suppressions=" SUPPRESSED,
-                   server->poison ? preload : NULL, "DJINN_POISON=1", NULL};
+                   server->poison ? preload : NULL,
+                   "DJINN_POISON=1",
+                   NULL};
     int n = 3;
     snprintf(count, sizeof(count), "%d", server->ranks);
     snprintf(home, sizeof(home), "HOME=%s", server->home);
@@ -117,8 +121,8 @@ bool server_start(server_t *server, int ranks, const char *const *words)
     if (server->pid == 0)
         run(server, out[1], words);
     close(out[1]);
-    bool ready = server->pid > 0 && read_line(out[0], line, sizeof(line),
-                                              now_ms() + SERVER_LIMIT_MS);
+    bool ready =
+        server->pid > 0 && read_line(out[0], line, sizeof(line), now_ms() + SERVER_LIMIT_MS);
     close(out[0]);
     if (ready && sscanf(line, "DJINN_ADDRESS=%63s", server->address) == 1 && read_token(server))
         return true;
@@ -132,8 +136,8 @@ bool server_start(server_t *server, int ranks, const char *const *words)
 
 djinn_options_t server_options(const server_t *server)
 {
-    return (djinn_options_t){.abi_version = DJINN_ABI_VERSION, .address = server->address,
-                             .token = server->token};
+    return (djinn_options_t){
+        .abi_version = DJINN_ABI_VERSION, .address = server->address, .token = server->token};
 }
 
 static json_t *describe(const server_t *server)
@@ -153,9 +157,9 @@ static uint64_t number_of(json_t *root, int rank, const char *name)
 {
     json_t *one, *found = NULL;
     size_t i;
-    json_array_foreach(json_object_get(root, "ranks"), i, one)
-        if (json_integer_value(json_object_get(one, "rank")) == rank)
-            found = json_object_get(one, name);
+    json_array_foreach(json_object_get(root, "ranks"), i,
+                       one) if (json_integer_value(json_object_get(one, "rank")) == rank) found =
+        json_object_get(one, name);
     return found ? (uint64_t)json_integer_value(found) : UINT64_MAX;
 }
 
@@ -181,8 +185,8 @@ bool server_becomes(const server_t *server, int rank, const char *name, uint64_t
 
 bool server_is_empty(const server_t *server, int rank)
 {
-    static const char *const names[] = {"sessions", "detached", "refs", "data_bytes",
-                                        "data_backed_bytes", "ingress_bytes"};
+    static const char *const names[] = {"sessions",   "detached",          "refs",
+                                        "data_bytes", "data_backed_bytes", "ingress_bytes"};
     bool empty = true;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         empty = server_becomes(server, rank, names[i], 0, 2000) && empty;
@@ -248,8 +252,8 @@ bool server_stop(server_t *server)
             wait_end(server->pid, 5000, &status);
             good = false;
         }
-        good = good && WIFEXITED(status) && WEXITSTATUS(status) == 0 &&
-               sanitizers_are_silent(server);
+        good =
+            good && WIFEXITED(status) && WEXITSTATUS(status) == 0 && sanitizers_are_silent(server);
     }
     if (!good) {
         fprintf(stderr, "the server ended with %#x\n", status);

@@ -1,4 +1,5 @@
-/* server.h - a real server for tests: djinn-run in a home of its own, ended by its pid, asked by djinn_info().
+/* server.h - a real server for tests: djinn-run in a home of its own, ended by its pid, asked by
+ * djinn_info().
  *
  * The server's environment is made here and inherits nothing. With TEST_POISON in the test's own
  * environment every rank runs with --poison and counts allocations, and server_stop() fails when a
@@ -24,7 +25,8 @@ typedef struct server {
     char address[64], token[65];
 } server_t;
 
-/* djinn-run -n RANKS with further words (NULL-terminated; may be NULL), until all ranks are ready. */
+/* djinn-run -n RANKS with further words (NULL-terminated; may be NULL), until all ranks are ready.
+ */
 bool server_start(server_t *server, int ranks, const char *const *words);
 /* Ends it and its folder. False: it ended badly, or peaks differed. */
 bool server_stop(server_t *server);

@@ -1,7 +1,8 @@
-/* test_attach.c - hellos with a good token: sessions taken up again, addresses that are none, too many at once.
+/* test_attach.c - hellos with a good token: sessions taken up again, addresses that are none, too
+ * many at once.
  *
- * A session is a capability: its id and generation. Whoever brings both gets it back with what it held, under
- * the next generation; the old one's messages are dropped. */
+ * A session is a capability: its id and generation. Whoever brings both gets it back with what it
+ * held, under the next generation; the old one's messages are dropped. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,8 +21,8 @@ static raw_t raw, other;
 
 static int start(void **state)
 {
-    static const char *const words[] = {"--threads", "1", "--sessions", "4", "--lease-grace-ms",
-                                        "30s", NULL};
+    static const char *const words[] = {"--threads",        "1",   "--sessions", "4",
+                                        "--lease-grace-ms", "30s", NULL};
     return server_start(&server, 1, words) ? 0 : -1;
 }
 
@@ -75,8 +76,8 @@ static int fetch(raw_t *client, uint64_t ref)
 /* The client's end of everything goes, without a word; the session waits for it. */
 static dj_hello_t leave(raw_t *client)
 {
-    dj_hello_t hello = {.session = client->session, .generation = client->generation,
-                        .flags = DJ_HELLO_REATTACH};
+    dj_hello_t hello = {
+        .session = client->session, .generation = client->generation, .flags = DJ_HELLO_REATTACH};
     raw_drop(client);
     assert_true(server_becomes(&server, 0, "detached", 1, 3000));
     return hello;
@@ -113,12 +114,12 @@ static void a_session_whose_client_is_still_here(void **state)
 {
     assert_open(raw_open(&raw, &server));
     upload(&raw, REF(1));
-    dj_hello_t hello = {.session = raw.session, .generation = raw.generation,
-                        .flags = DJ_HELLO_REATTACH};
+    dj_hello_t hello = {
+        .session = raw.session, .generation = raw.generation, .flags = DJ_HELLO_REATTACH};
     assert_open(raw_open_with(&other, &server, &hello, NULL, 0));
     other.request = raw.request;
     assert_int_equal(fetch(&other, REF(1)), DJ_OK); /* it came back before its loss was noticed */
-    raw_drop(&raw); /* the first one's end is not the session's */
+    raw_drop(&raw);                                 /* the first one's end is not the session's */
     for (int i = 0; i < 20; i++) {
         sleep_ms(10);
         assert_int_equal(fetch(&other, REF(1)), DJ_OK);
@@ -187,10 +188,8 @@ static void no_more_sessions_than_allowed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(a_session_is_taken_up_again),
-        CASE(a_session_whose_client_is_still_here),
-        CASE(claims_that_are_not_true),
-        CASE(worker_addresses_that_are_none),
+        CASE(a_session_is_taken_up_again),   CASE(a_session_whose_client_is_still_here),
+        CASE(claims_that_are_not_true),      CASE(worker_addresses_that_are_none),
         CASE(no_more_sessions_than_allowed),
     };
     return dj_hash_setup() ? server_verdict(cmocka_run_group_tests(tests, start, stop)) : 1;

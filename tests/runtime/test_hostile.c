@@ -1,8 +1,9 @@
-/* test_hostile.c - a client with a good token that lies in every message: each lie gets its status, and what
- * is left of the session goes back to the byte.
+/* test_hostile.c - a client with a good token that lies in every message: each lie gets its status,
+ * and what is left of the session goes back to the byte.
  *
- * The honest request is the sum of two immediate vectors, one of which stays under a ref, with the sum kept
- * and fetched. Each case spoils one thing in it. After a case the same session must still add. */
+ * The honest request is the sum of two immediate vectors, one of which stays under a ref, with the
+ * sum kept and fetched. Each case spoils one thing in it. After a case the same session must still
+ * add. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -59,8 +60,8 @@ static void record_sum(dj_program_t *program, dj_operand_class_t second, bool of
     dj_call_t call = {DJ_OP_ADD, 3, args};
     assert_int_equal(dj_op_infer(&call, &view), DJ_OK);
     assert_int_equal(dj_program_add(program, &call, NULL, &sum), DJ_OK);
-    assert_int_equal(dj_program_finish(program, &sum, 1, &segment->program_key,
-                                       &segment->exact_key), DJ_OK);
+    assert_int_equal(
+        dj_program_finish(program, &sum, 1, &segment->program_key, &segment->exact_key), DJ_OK);
 }
 
 static void take_program(request_t *r, const dj_program_t *program)
@@ -201,8 +202,7 @@ static void counts_that_lie(void **state)
     SPOIL(DJ_ERR_LIMIT, r.segment.sizes_bytes = UINT32_MAX);
     SPOIL(DJ_ERR_PROTOCOL, r.n_packed = 0);
     SPOIL(DJ_ERR_PROTOCOL, r.inputs_packed = r.segment.n_inputs = 1);
-    SPOIL(DJ_ERR_PROTOCOL, r.inputs_packed = r.segment.n_inputs = 3;
-          r.inputs[2] = r.inputs[0]);
+    SPOIL(DJ_ERR_PROTOCOL, r.inputs_packed = r.segment.n_inputs = 3; r.inputs[2] = r.inputs[0]);
     SPOIL(DJ_ERR_PROTOCOL, r.outputs_packed = r.segment.n_outputs = 0);
     SPOIL(DJ_ERR_PROTOCOL, r.outputs_packed = r.segment.n_outputs = 2; r.outputs[1] = REF(7));
     SPOIL(DJ_ERR_PROTOCOL, r.scalars_packed = r.segment.n_scalars = 3);
@@ -308,8 +308,7 @@ static void programs_that_are_not_what_they_are_called(void **state)
     SPOIL(DJ_ERR_CORRUPT, r.structure[r.structure_packed - 1] ^= 1); /* under a key that is known */
     SPOIL(DJ_ERR_CORRUPT, r.sizes[0] ^= 1);
     SPOIL(DJ_ERR_NO_PLAN, r.segment.flags = 0; r.structure_packed = r.sizes_packed = 0;
-          r.segment.structure_bytes = r.segment.sizes_bytes = 0;
-          r.segment.exact_key.word[0] ^= 5);
+          r.segment.structure_bytes = r.segment.sizes_bytes = 0; r.segment.exact_key.word[0] ^= 5);
 }
 
 /* The op's varint stands behind its item byte; found by its neighbours. */
@@ -329,7 +328,7 @@ static void programs_that_are_none(void **state)
     SPOIL(DJ_ERR_VERSION, r.structure[3] = 99; sign(&r));
     SPOIL(DJ_ERR_PROTOCOL, r.segment.structure_bytes = --r.structure_packed; sign(&r));
     SPOIL(DJ_ERR_PROTOCOL, r.segment.sizes_bytes = --r.sizes_packed; sign(&r));
-    SPOIL(DJ_ERR_SHAPE, r.sizes[r.sizes_packed - 1] = N - 1; sign(&r)); /* 16 + 15 */
+    SPOIL(DJ_ERR_SHAPE, r.sizes[r.sizes_packed - 1] = N - 1; sign(&r));   /* 16 + 15 */
     SPOIL(DJ_ERR_SHAPE, r.sizes[0] = 4; r.inputs[0].bytes = 4; sign(&r)); /* 16 of a storage of 1 */
 }
 
@@ -389,8 +388,9 @@ static void uploads_that_lie(void **state)
         release(REF(1));
     }
     assert_int_equal(upload((dj_upload_t){REF(1), BYTES, 0x40, 0}, data, BYTES), DJ_ERR_PROTOCOL);
-    assert_int_equal(upload((dj_upload_t){REF(1), QUOTA + (1 << 20), 0, 0}, data,
-                            QUOTA + (1 << 20)), DJ_ERR_RESOURCE);
+    assert_int_equal(
+        upload((dj_upload_t){REF(1), QUOTA + (1 << 20), 0, 0}, data, QUOTA + (1 << 20)),
+        DJ_ERR_RESOURCE);
     free(data);
     still_adds();
 }
@@ -512,8 +512,8 @@ static void a_request_beyond_the_stack_limit(void **state)
     dj_call_t reduce = {DJ_OP_SUM, 4, of};
     assert_int_equal(dj_op_infer(&reduce, &view), DJ_OK);
     assert_int_equal(dj_program_add(&program, &reduce, NULL, &sum), DJ_OK);
-    assert_int_equal(dj_program_finish(&program, &sum, 1, &r.segment.program_key,
-                                       &r.segment.exact_key), DJ_OK);
+    assert_int_equal(
+        dj_program_finish(&program, &sum, 1, &r.segment.program_key, &r.segment.exact_key), DJ_OK);
     take_program(&r, &program);
     dj_program_fini(&program);
     r.segment.n_inputs = r.inputs_packed = 0;
@@ -540,8 +540,8 @@ static void a_request_that_would_take_for_ever(void **state)
     dj_call_t reduce = {DJ_OP_SUM, 4, of};
     assert_int_equal(dj_op_infer(&reduce, &view), DJ_OK);
     assert_int_equal(dj_program_add(&program, &reduce, NULL, &sum), DJ_OK);
-    assert_int_equal(dj_program_finish(&program, &sum, 1, &r.segment.program_key,
-                                       &r.segment.exact_key), DJ_OK);
+    assert_int_equal(
+        dj_program_finish(&program, &sum, 1, &r.segment.program_key, &r.segment.exact_key), DJ_OK);
     take_program(&r, &program);
     dj_program_fini(&program);
     r.segment.n_inputs = r.inputs_packed = 1;
@@ -555,8 +555,9 @@ static void a_request_that_would_take_for_ever(void **state)
 
 static int start(void **state)
 {
-    static const char *const words[] = {"--threads", "1", "--data-quota-bytes", "16M",
-                                        "--ingress-bytes", "4M", "--stack-bytes", "64M", NULL};
+    static const char *const words[] = {
+        "--threads", "1", "--data-quota-bytes", "16M", "--ingress-bytes", "4M", "--stack-bytes",
+        "64M",       NULL};
     return server_start(&server, 1, words) ? 0 : -1;
 }
 

@@ -1,9 +1,10 @@
-/* test_hostile_random.c - ten thousand requests that chance has spoilt; each is answered, none is remembered.
+/* test_hostile_random.c - ten thousand requests that chance has spoilt; each is answered, none is
+ * remembered.
  *
- * Half are spoilt in their program and signed anew, so that decoder, shapes, planner, kernels and bounds on
- * data see them; the others anywhere in the message. The base is the planner's random programs (views of
- * views, in-place ops, aliased windows) and programs that index by data from the request. Every request
- * releases what it makes. TEST_SEED and TEST_ROUNDS change the run. */
+ * Half are spoilt in their program and signed anew, so that decoder, shapes, planner, kernels and
+ * bounds on data see them; the others anywhere in the message. The base is the planner's random
+ * programs (views of views, in-place ops, aliased windows) and programs that index by data from the
+ * request. Every request releases what it makes. TEST_SEED and TEST_ROUNDS change the run. */
 #include "tests/planner/random_program.h"
 #include "tests/runtime/raw.h"
 
@@ -50,12 +51,24 @@ static void indexing_program(dj_program_t *program, uint32_t kind)
     uint32_t made;
     dj_call_t call;
     switch (kind % 8) {
-    case 0: out = add_op(program, "embedding", embedding); break;
-    case 1: out = add_op(program, "index_select", select); break;
-    case 2: out = add_op(program, "gather", gather); break;
-    case 3: out = add_op(program, "index.Tensor", at); break;
-    case 4: out = add_op(program, "index.Tensor", row); break;
-    case 5: out = add_op(program, "scatter.src", scatter); break;
+    case 0:
+        out = add_op(program, "embedding", embedding);
+        break;
+    case 1:
+        out = add_op(program, "index_select", select);
+        break;
+    case 2:
+        out = add_op(program, "gather", gather);
+        break;
+    case 3:
+        out = add_op(program, "index.Tensor", at);
+        break;
+    case 4:
+        out = add_op(program, "index.Tensor", row);
+        break;
+    case 5:
+        out = add_op(program, "scatter.src", scatter);
+        break;
     case 6:
         call = call_of("index_put_", put);
         assert_ok(dj_program_add(program, &call, NULL, &made));
@@ -153,14 +166,15 @@ static void pack(spoilt_t *s, const dj_graph_t *graph)
     uint64_t data_bytes = 0, first = 100 + raw.request % 10000 * BINDINGS_MAX;
     dj_bytes_clear(&s->payload);
     s->exec = (dj_exec_t){.n_segments = 1, .n_releases = n_outputs, .deadline_ms = 2000};
-    s->segment = (dj_segment_header_t){
-        .structure_bytes = (uint32_t)s->structure.size, .sizes_bytes = (uint32_t)s->sizes.size,
-        .n_inputs = graph->n_inputs, .n_outputs = n_outputs,
-        .n_scalars = (uint32_t)s->scalars.size / 8,
-        .flags = DJ_SEGMENT_STRUCTURE | DJ_SEGMENT_SIZES};
+    s->segment = (dj_segment_header_t){.structure_bytes = (uint32_t)s->structure.size,
+                                       .sizes_bytes = (uint32_t)s->sizes.size,
+                                       .n_inputs = graph->n_inputs,
+                                       .n_outputs = n_outputs,
+                                       .n_scalars = (uint32_t)s->scalars.size / 8,
+                                       .flags = DJ_SEGMENT_STRUCTURE | DJ_SEGMENT_SIZES};
     s->segment.program_key = dj_program_key(s->structure.data, s->structure.size);
-    s->segment.exact_key = dj_program_exact_key(s->segment.program_key, s->sizes.data,
-                                                s->sizes.size);
+    s->segment.exact_key =
+        dj_program_exact_key(s->segment.program_key, s->sizes.data, s->sizes.size);
     for (uint32_t i = 0; i < n_outputs; i++)
         dj_bytes_put_u64(&s->payload, REF(first + i));
     dj_bytes_put(&s->payload, &s->segment, sizeof(s->segment));
@@ -274,9 +288,17 @@ static void every_spoilt_request_is_answered(void **state)
 
 static int start(void **state)
 {
-    static const char *const words[] = {"--threads", "1", "--data-quota-bytes", "16M",
-                                        "--ingress-bytes", "4M", "--stack-bytes", "16M",
-                                        "--plans", "256", NULL};
+    static const char *const words[] = {"--threads",
+                                        "1",
+                                        "--data-quota-bytes",
+                                        "16M",
+                                        "--ingress-bytes",
+                                        "4M",
+                                        "--stack-bytes",
+                                        "16M",
+                                        "--plans",
+                                        "256",
+                                        NULL};
     make_bases();
     return server_start(&server, 1, words) ? 0 : -1;
 }

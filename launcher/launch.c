@@ -194,9 +194,9 @@ static void print_address(void *context)
     launch_t *self = context;
     if (self->place.rank != 0 || self->arguments.command)
         return;
-    dprintf(STDOUT_FILENO, "DJINN_ADDRESS=%s\n", self->meeting.endpoint);
     if (self->announces && dj_address_announce(self->meeting.endpoint) != DJ_OK)
         dj_log(WARN, "clients must be given the address: %s", dj_error_text());
+    dprintf(STDOUT_FILENO, "DJINN_ADDRESS=%s\n", self->meeting.endpoint);
 }
 
 static int run(launch_t *self)

@@ -266,7 +266,7 @@ static dj_status_t open_session(djinn_t *djinn, bool tcp_only, uint64_t deadline
     const void *body, *address;
     uint32_t bytes;
     dj_hello_t hello = {.flags = tcp_only ? DJ_HELLO_TCP_ONLY : 0,
-                        .deadline_ms = (uint32_t)djinn->deadline_ms};
+                        .deadline_ms = (uint32_t)djinn->deadline_ms, .rank = DJ_RANK_ANY};
     dj_status_t status = open_comm(djinn, !tcp_only);
     if (status == DJ_OK)
         status = dj_comm_address(djinn->comm, &address, &bytes);

@@ -98,8 +98,13 @@ typedef struct djinn_options {
     const char *token;        /* 64 hexadecimal digits; NULL: DJINN_TOKEN, else the token file */
     const char *mode;         /* "remote", "local_remote", "zero_copy"; NULL: DJINN_EXECUTION_MODE */
     uint32_t deadline_ms;     /* of every request; 0: the configured one */
-    uint32_t flags;           /* 0 */
+    uint32_t flags;           /* DJINN_CONNECT_* */
+    int rank;                 /* of the worker to use, with DJINN_CONNECT_RANK */
 } djinn_options_t;
+
+#define DJINN_CONNECT_RANK 1u     /* this rank and no other */
+#define DJINN_CONNECT_RELAY 2u    /* all bytes through the one port of rank 0 (ssh tunnels, NAT) */
+#define DJINN_CONNECT_CHECKSUM 4u /* every message carries a checksum */
 
 /* Connects, authenticates and opens a session. `options` may be NULL. DJINN_ERR_CONNECT,
  * DJINN_ERR_AUTH, DJINN_ERR_VERSION, DJINN_ERR_DEADLINE. */
@@ -205,6 +210,46 @@ djinn_status_t djinn_fetch(djinn_t *djinn, const djinn_tensor_t *tensor, void *t
 djinn_status_t djinn_flush(djinn_t *djinn);
 /* Sends what is recorded and waits until the rank has run it. */
 djinn_status_t djinn_synchronize(djinn_t *djinn);
+
+/* ---- transfers ---- */
+
+/* Writes `bytes` bytes of host memory over a dense tensor that exists (its window, row-major; bytes must be
+ * its size). Ordered with everything else of the connection: what was recorded before runs before, what
+ * comes later sees the new bytes.
+ *
+ * With `request_p` the call returns at once and `data` must stay until the request is done; large ones go
+ * out in parts, so that djinn_progress() moves and djinn_cancel() is quick. Without it the bytes are the
+ * caller's again on return: small ones are copied and may travel together with their neighbours, large ones
+ * are waited for; a failure that comes later is told by the next call that waits (djinn_synchronize()). */
+djinn_status_t djinn_put(djinn_t *djinn, const djinn_tensor_t *target, const void *data,
+                         uint64_t bytes, djinn_request_t **request_p);
+
+/* How far a put, an upload or a fetch has come. Any thread; does not wait. Bytes that have arrived (a put:
+ * at the rank, a fetch: here) of all that were asked for. */
+typedef struct djinn_transfer {
+    uint64_t done_bytes, total_bytes;
+} djinn_transfer_t;
+djinn_status_t djinn_progress(djinn_request_t *request, djinn_transfer_t *transfer);
+/* Ends a request: parts not yet sent never are, those under way are waited for, so that on return the
+ * caller's memory is free. DJINN_OK: it had finished already. DJINN_ERR_CANCELLED: it is over, what it wrote
+ * is undefined (a put: any part of its window; a fetch: any part of its targets). */
+djinn_status_t djinn_cancel(djinn_request_t *request);
+
+/* Calls `done` once when the request has its outcome, from the thread that makes the connection progress
+ * (inside djinn_test, djinn_wait, ...); inside it only djinn_test() and djinn_progress() on that request may
+ * be called. At once, if it has its outcome already. */
+typedef void (*djinn_done_t)(void *argument, djinn_request_t *request, djinn_status_t status);
+djinn_status_t djinn_when_done(djinn_request_t *request, djinn_done_t done, void *argument);
+
+/* A copy of the tensor's window on the rank behind `target`, made from rank to rank: its bytes do not pass
+ * through this process. Both connections are of one server. The source is read as it is after all that its
+ * connection has sent. */
+djinn_status_t djinn_move(djinn_t *target, const djinn_tensor_t *source, djinn_tensor_t *tensor);
+
+/* The rank behind the connection, and how its bytes travel: "shm", "tcp", "relay" with the reason. Static
+ * for the life of the connection. */
+int djinn_rank(djinn_t *djinn);
+const char *djinn_path(djinn_t *djinn);
 
 /* ---- what happened ---- */
 

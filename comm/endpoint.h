@@ -101,7 +101,6 @@ bool dj_endpoint_failed(const dj_endpoint_t *endpoint);
 
 /* `header` is dj_header_t plus struct, header_bytes long (at most DJ_ENDPOINT_HEADER_MAX).
  * DJ_OK: sent, `done` is not called. DJ_IN_PROGRESS: `done` will be. Else a failure. */
-#define DJ_ENDPOINT_HEADER_MAX 256
 dj_status_t dj_endpoint_send(dj_endpoint_t *endpoint, const void *header, uint32_t header_bytes,
                              const dj_piece_t *pieces, uint32_t n_pieces, dj_sent_fn_t done,
                              void *argument);

@@ -49,9 +49,9 @@ static dj_status_t check_counts(const dj_exec_t *exec, uint32_t segments_room)
         return over("n_fetches", exec->n_fetches, DJ_EXEC_FETCHES_MAX);
     if (exec->deadline_ms > DJ_DEADLINE_MS_MAX)
         return over("deadline_ms", exec->deadline_ms, DJ_DEADLINE_MS_MAX);
-    if (exec->flags & ~(uint32_t)DJ_EXEC_NO_REPLY)
+    if (exec->flags & ~(uint32_t)DJ_EXEC_QUIET)
         return dj_fail(DJ_ERR_PROTOCOL, "EXEC: unknown flags 0x%x", exec->flags);
-    if ((exec->flags & DJ_EXEC_NO_REPLY) && (exec->n_segments > 0 || exec->n_fetches > 0))
+    if ((exec->flags & DJ_EXEC_QUIET) && (exec->n_segments > 0 || exec->n_fetches > 0))
         return dj_fail(DJ_ERR_PROTOCOL, "EXEC: without a reply it may only release refs");
     return DJ_OK;
 }

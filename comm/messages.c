@@ -31,7 +31,7 @@ static const dj_message_row_t rows[] = {
     _Static_assert(sizeof(type) % 8 == 0, #type " must be a multiple of 8 bytes");
 DJ_MESSAGE_LIST(X)
 #undef X
-_Static_assert(sizeof(dj_frame_t) == 16 && sizeof(dj_header_t) == 32, "wire structs have no holes");
+_Static_assert(sizeof(dj_frame_t) == 16 && sizeof(dj_header_t) == 40, "wire structs have no holes");
 _Static_assert(sizeof(dj_segment_header_t) == 56, "wire structs have no holes");
 _Static_assert(sizeof(dj_binding_t) == 24 && sizeof(dj_fetch_t) == 24, "no holes");
 _Static_assert(sizeof(dj_hello_t) % 8 == 0 && offsetof(dj_hello_t, grant) % 8 == 0, "no holes");
@@ -72,6 +72,8 @@ static uint32_t tail_bytes_max(uint16_t type)
     case DJ_MESSAGE_PLAN:
     case DJ_MESSAGE_INFO_REPLY:
         return DJ_FRAME_BYTES_MAX - 4096;
+    case DJ_MESSAGE_TUNNEL:
+        return DJ_TUNNEL_PART_BYTES_MAX + DJ_ENDPOINT_HEADER_MAX;
     default:
         return 0;
     }

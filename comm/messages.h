@@ -17,7 +17,8 @@
  * Identity: a session id is 64 random bits; every data message carries it with the session's
  * generation (raised when a lost client re-attaches), so that a late message of a dead incarnation is
  * dropped. Sequence numbers rise by one a message a direction. A request id is answered exactly once: a
- * repeat gets the kept answer. Requests of one session run in order.
+ * repeat gets the kept answer. Requests of one session run in order. A request marked QUIET is answered
+ * only when it fails; the answer of a later one that is not tells that it is done.
  *
  * A ref names a storage of the session: low 32 bits an index that the client manages, high 32 bits a
  * random tag. The server checks both; a stale tag is DJ_ERR_STALE.
@@ -39,29 +40,41 @@
 enum {
     DJ_FRAME_MAGIC = 0x434e4a44,  /* "DJNC" */
     DJ_HEADER_MAGIC = 0x444e4a44, /* "DJND" */
-    DJ_PROTOCOL_VERSION = 1,
+    DJ_PROTOCOL_VERSION = 2,
 };
 
-/* Every limit of the protocol. */
+/* Every limit of the protocol. X(name, value, what it bounds) */
+#define DJ_LIMIT_LIST(X) \
+    X(DJ_FRAME_BYTES_MAX, 24 << 20, "a control frame's body (a published plan is the largest)") \
+    X(DJ_HELLO_BYTES_MAX, 8192, "a control frame's body before the hello is accepted") \
+    X(DJ_ADDRESS_BYTES_MAX, 4096, "a worker address in HELLO or WELCOME") \
+    X(DJ_ENDPOINT_TEXT_MAX, 64, "a `host:port`, terminator included") \
+    X(DJ_ENDPOINT_HEADER_MAX, 256, "a data message's header and struct") \
+    X(DJ_ERROR_TEXT_MAX, 512, "a sentence in REFUSE, terminator included") \
+    X(DJ_EXEC_SEGMENTS_MAX, 256, "segments of one EXEC") \
+    X(DJ_EXEC_BINDINGS_MAX, 65536, "inputs, and outputs, of one segment") \
+    X(DJ_EXEC_RELEASES_MAX, 65536, "refs released by one EXEC") \
+    X(DJ_EXEC_FETCHES_MAX, 1024, "fetches of one EXEC") \
+    X(DJ_EXEC_META_BYTES_MAX, 32 << 20, "an EXEC's payload before its immediate bytes") \
+    X(DJ_LOAD_PATH_MAX, 4096, "bytes of a LOAD's path") \
+    X(DJ_LOAD_NAME_MAX, 512, "bytes of a tensor's name") \
+    X(DJ_LOAD_TENSORS_MAX, 4096, "tensors of one LOAD") \
+    X(DJ_REFS_MAX, 1 << 20, "refs of one session") \
+    X(DJ_REQUESTS_MAX, 1024, "unanswered requests of one session (the credit)") \
+    X(DJ_SHOWN_MAX, 4096, "programs of one session that both sides remember") \
+    X(DJ_SAFETENSORS_HEADER_MAX, 100 << 20, "bytes of a safetensors file's header") \
+    X(DJ_DEADLINE_MS_MAX, 1 << 30, "milliseconds a request may ask for") \
+    X(DJ_PUT_PARTS_MAX, 4096, "parts of one PUT") \
+    X(DJ_BATCH_BYTES_MAX, 8192, "a BATCH's payload") \
+    X(DJ_TUNNEL_PART_BYTES_MAX, 256 << 10, "payload bytes in one TUNNEL frame") \
+    X(DJ_TUNNEL_MESSAGE_BYTES_MAX, 1 << 30, "payload of a data message that travels in TUNNEL frames") \
+    X(DJ_RANKS_MAX, 4096, "ranks of one server") \
+    X(DJ_GROUP_BYTES_MAX, 1 << 30, "payload of one collective")
+
 enum {
-    DJ_FRAME_BYTES_MAX = 24 << 20,    /* a control frame's body (a published plan is the largest) */
-    DJ_HELLO_BYTES_MAX = 8192,        /* before the peer is authenticated */
-    DJ_ADDRESS_BYTES_MAX = 4096,      /* a UCX worker address */
-    DJ_ENDPOINT_TEXT_MAX = 64,        /* host:port */
-    DJ_ERROR_TEXT_MAX = 512,
-    DJ_EXEC_SEGMENTS_MAX = 256,
-    DJ_EXEC_BINDINGS_MAX = 65536,     /* of one segment */
-    DJ_EXEC_RELEASES_MAX = 65536,
-    DJ_EXEC_FETCHES_MAX = 1024,
-    DJ_EXEC_META_BYTES_MAX = 32 << 20,
-    DJ_LOAD_PATH_MAX = 4096,
-    DJ_LOAD_NAME_MAX = 512,
-    DJ_LOAD_TENSORS_MAX = 4096,
-    DJ_REFS_MAX = 1 << 20,            /* of one session */
-    DJ_REQUESTS_MAX = 1024,           /* of one session, sent and not yet answered: the credit */
-    DJ_SHOWN_MAX = 4096,              /* programs of one session that both sides remember */
-    DJ_SAFETENSORS_HEADER_MAX = 100 << 20,
-    DJ_DEADLINE_MS_MAX = 1 << 30,     /* of one request: twelve days */
+#define X(name, value, text) name = (value),
+    DJ_LIMIT_LIST(X)
+#undef X
 };
 
 /* X(name, value, struct, channel, text) */
@@ -78,11 +91,18 @@ enum {
     X(PLAN, 10, dj_plan_message_t, CONTROL, "a plan on its way to the ranks of its class")         \
     X(INFO, 11, dj_info_t, CONTROL, "tool to server: describe yourself")                           \
     X(INFO_REPLY, 12, dj_info_reply_t, CONTROL, "server to tool: JSON")                            \
+    X(ROSTER, 13, dj_roster_t, CONTROL, "coordinator to worker: where a rank is, or that it is gone") \
+    X(TUNNEL, 14, dj_tunnel_t, CONTROL, "both ways: a part of a data message, for clients with one port") \
     X(EXEC, 32, dj_exec_t, DATA, "client to worker: segments to run, refs to drop, bytes to fetch") \
     X(UPLOAD, 33, dj_upload_t, DATA, "client to worker: bytes for a new ref")                      \
     X(LOAD, 34, dj_load_t, DATA, "client to worker: read weights from a file")                     \
     X(RESULT, 35, dj_result_t, DATA, "worker to client: the answer to any of these")             \
-    X(WIRE, 36, dj_wire_t, DATA, "both ways: ends an endpoint's wire-up; never reaches a handler")
+    X(WIRE, 36, dj_wire_t, DATA, "both ways: ends an endpoint's wire-up; never reaches a handler") \
+    X(PUT, 37, dj_put_t, DATA, "client to worker: bytes into refs that exist, or small new refs")  \
+    X(MOVE, 38, dj_move_t, DATA, "client to worker: a new ref, filled from another worker")        \
+    X(PULL, 39, dj_pull_t, DATA, "worker to worker: asks for the bytes of a client's ref")         \
+    X(BATCH, 40, dj_batch_t, DATA, "both ways: small messages in one; taken apart before a handler") \
+    X(GROUP, 41, dj_group_step_t, DATA, "rank to rank: one step of a collective")
 
 typedef enum dj_message {
 #define X(name, value, type, channel, text) DJ_MESSAGE_##name = (value),
@@ -103,6 +123,7 @@ typedef enum dj_role {
     DJ_ROLE_CLIENT = 1,
     DJ_ROLE_WORKER = 2,
     DJ_ROLE_TOOL = 3,
+    DJ_ROLE_PEER = 4, /* a rank that opens a link for data to this one */
 } dj_role_t;
 
 typedef struct dj_challenge {
@@ -126,12 +147,25 @@ typedef struct dj_hello {
     uint64_t grant_expires_ms; /* of CLOCK_REALTIME; 0 without a grant */
     uint8_t grant[DJ_PROOF_BYTES];
     uint32_t qos_class, deadline_ms;
+    uint32_t features;          /* DJ_FEATURE_*: what this side wants */
+    uint32_t rank, incarnation; /* of a PEER: its own; of a client: the wanted rank, or DJ_RANK_ANY */
+    uint32_t reserved;
 } dj_hello_t;
+
+#define DJ_RANK_ANY UINT32_MAX
+
+/* Agreed in the WELCOME: what either side wants. */
+enum {
+    DJ_FEATURE_CHECKSUM = 1, /* every data message carries dj_header_t.checksum, and it is checked */
+    DJ_FEATURES_KNOWN = DJ_FEATURE_CHECKSUM,
+};
 
 enum {
     DJ_HELLO_TCP_ONLY = 1, /* the client asks for tcp although the host is shared */
     DJ_HELLO_REATTACH = 2,
     DJ_HELLO_DIRECT = 4, /* no redirection: talk to this rank or refuse */
+    DJ_HELLO_RELAY = 8,  /* this connection is all there is: data travels in TUNNEL frames (no UCX address);
+                          * rank 0 passes the connection on to a worker, whose CHALLENGE comes next */
 };
 
 /* Then address_bytes of UCX worker address. */
@@ -145,6 +179,9 @@ typedef struct dj_welcome {
     uint32_t shared_memory; /* 1: same host and user, shm lanes are used */
     uint64_t host;
     dj_hash_t device_class;
+    uint64_t credit_bytes; /* payload in flight that the worker accepts: its ingress limit */
+    uint32_t features;     /* DJ_FEATURE_* from here on */
+    uint32_t reserved;
 } dj_welcome_t;
 
 typedef struct dj_redirect {
@@ -211,6 +248,21 @@ typedef struct dj_info_reply {
     uint32_t reserved;
 } dj_info_reply_t;
 
+/* endpoint empty: the rank is gone. */
+typedef struct dj_roster {
+    uint32_t rank, incarnation;
+    char endpoint[DJ_ENDPOINT_TEXT_MAX]; /* of its control socket, terminated */
+} dj_roster_t;
+
+/* Then header_bytes of the data message's header (with its struct; only where offset is 0), then bytes of
+ * its payload. The parts of one message follow one another; offset counts payload bytes. */
+typedef struct dj_tunnel {
+    uint64_t payload_bytes; /* of the whole message */
+    uint64_t offset;
+    uint32_t header_bytes;
+    uint32_t bytes;
+} dj_tunnel_t;
+
 /* ---- data ---- */
 
 typedef struct dj_header {
@@ -219,6 +271,7 @@ typedef struct dj_header {
     uint64_t session;
     uint32_t generation, sequence;
     uint64_t request;
+    uint64_t checksum; /* XXH3 of header (this field 0), struct and payload where agreed; else 0 */
 } dj_header_t;
 
 /* Payload: releases (u64 refs), then each segment: dj_segment_header_t, inputs (dj_binding_t), outputs
@@ -233,7 +286,7 @@ typedef struct dj_exec {
 } dj_exec_t;
 
 enum {
-    DJ_EXEC_NO_REPLY = 1, /* releases only */
+    DJ_EXEC_QUIET = 1, /* releases only; answered only when it fails */
 };
 
 typedef struct dj_segment_header {
@@ -299,6 +352,62 @@ typedef struct dj_result {
     uint64_t run_ns, planning_ns, queue_ns; /* where the time went, on the worker */
     uint64_t stack_peak_bytes;
 } dj_result_t;
+
+/* With n_parts 0: `bytes` of payload into `ref` at `offset`. Else the payload is n_parts of dj_put_part_t,
+ * then at a multiple of 64 the bytes of the parts, each one at the next multiple of 64; ref, offset and
+ * bytes are 0. */
+typedef struct dj_put {
+    uint64_t ref, offset, bytes;
+    uint32_t n_parts;
+    uint32_t flags; /* DJ_PUT_* */
+} dj_put_t;
+
+enum {
+    DJ_PUT_QUIET = 1, /* answered only when it fails */
+};
+
+typedef struct dj_put_part {
+    uint64_t ref, offset, bytes;
+    uint32_t flags; /* DJ_PART_* */
+    uint32_t reserved;
+} dj_put_part_t;
+
+enum {
+    DJ_PART_NEW = 1,    /* the ref is made here, of `bytes` */
+    DJ_PART_WEIGHT = 2, /* with NEW: into Text */
+};
+
+/* A new ref of `bytes` bytes, a copy of what `source_ref` of the client's session on another rank holds at
+ * source_offset. The worker pulls it; the client's only part is to name it. */
+typedef struct dj_move {
+    uint64_t ref, bytes;
+    uint64_t source_session, source_ref, source_offset;
+    uint32_t source_generation, source_rank;
+} dj_move_t;
+
+/* The header's session is 0 and its request the puller's own number; the answer is a RESULT with the bytes
+ * as payload. Knowing session, generation and tag is the right to read: no one but the client does. */
+typedef struct dj_pull {
+    uint64_t session, ref, offset, bytes;
+    uint32_t generation;
+    uint32_t reserved;
+} dj_pull_t;
+
+/* Payload: n_messages times u32 header_bytes, u32 payload_bytes, header, payload padded to 8. */
+typedef struct dj_batch {
+    uint32_t n_messages;
+    uint32_t reserved;
+} dj_batch_t;
+
+/* comm/group.h: what a member sends along its tree. The payload is a part of the collective's bytes. */
+typedef struct dj_group_step {
+    uint64_t round;         /* number of the collective in its group: late ones are dropped */
+    uint64_t bytes, offset; /* of the whole payload; of this part */
+    uint32_t kind;          /* dj_group_kind_t */
+    uint32_t from, root;    /* members */
+    uint32_t reserved;
+    uint64_t missing[2];    /* going up: how many members of this subtree are missing; which is the first */
+} dj_group_step_t;
 
 /* The first message of an endpoint, and its echo: `endpoint` is the sender's name for it. Nothing else
  * is sent before the echo arrived, because UCX 1.13 aborts on a rendezvous during wire-up. */

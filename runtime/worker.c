@@ -342,14 +342,21 @@ static dj_status_t end_rendezvous(dj_rank_t *rank, dj_job_t *job, bool failed)
     return DJ_OK;
 }
 
+/* What joins a session's queue. */
+static bool is_request(uint16_t type)
+{
+    return type == DJ_MESSAGE_EXEC || type == DJ_MESSAGE_UPLOAD || type == DJ_MESSAGE_LOAD;
+}
+
 dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void **memory_p,
                               void **token_p)
 {
     dj_rank_t *rank = context;
     if (incoming->token)
         return end_rendezvous(rank, incoming->token, incoming->failed);
-    if (incoming->header->type == DJ_MESSAGE_RESULT)
-        return dj_fail(DJ_ERR_PROTOCOL, "a RESULT sent to a worker");
+    if (!is_request(incoming->header->type))
+        return dj_fail(DJ_ERR_PROTOCOL, "a %s sent to a worker",
+                       dj_message_name(incoming->header->type));
     dj_session_t *session = find_session(rank, incoming->header);
     if (!session)
         return DJ_ERR_STALE;

@@ -138,7 +138,7 @@ static void test_receive_refuses_malformed_frames(void **state)
     frame.magic ^= 1;
     receive_bad(frame, DJ_ERR_PROTOCOL);
     frame = frame_of(DJ_MESSAGE_CHALLENGE, 0);
-    frame.version = 2;
+    frame.version = DJ_PROTOCOL_VERSION + 1;
     receive_bad(frame, DJ_ERR_VERSION);
     receive_bad(frame_of(DJ_MESSAGE_EXEC, 0), DJ_ERR_PROTOCOL);
     receive_bad(frame_of((dj_message_t)999, 0), DJ_ERR_PROTOCOL);

@@ -168,7 +168,7 @@ static void test_refuses_flags_that_do_not_fit(void **state)
     sample.exec.flags = 1u << 31;
     assert_int_equal(decode(&sample), DJ_ERR_PROTOCOL);
     make(&sample);
-    sample.exec.flags = DJ_EXEC_NO_REPLY; /* but it has segments */
+    sample.exec.flags = DJ_EXEC_QUIET; /* but it has segments */
     assert_int_equal(decode(&sample), DJ_ERR_PROTOCOL);
     for (uint32_t flags = 0; flags < 16; ++flags) {
         make(&sample);
@@ -291,7 +291,7 @@ static void test_decodes_a_null_request(void **state)
     assert_int_equal(dj_exec_decode(&exec, NULL, 0, NULL, 0, &body), DJ_OK);
     assert_null(body.data);
     exec.n_releases = 1;
-    exec.flags = DJ_EXEC_NO_REPLY;
+    exec.flags = DJ_EXEC_QUIET;
     uint64_t ref = 7;
     assert_int_equal(dj_exec_decode(&exec, &ref, sizeof(ref), NULL, 0, &body), DJ_OK);
     assert_int_equal(body.releases[0], 7);

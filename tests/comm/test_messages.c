@@ -220,19 +220,16 @@ static void test_protocol_document_has_every_row(void **state)
     static const struct {
         const char *name;
         long long value;
+        const char *text;
     } limits[] = {
-#define L(name) {#name, name}
-        L(DJ_FRAME_BYTES_MAX),        L(DJ_HELLO_BYTES_MAX),   L(DJ_ADDRESS_BYTES_MAX),
-        L(DJ_ENDPOINT_TEXT_MAX),      L(DJ_ERROR_TEXT_MAX),    L(DJ_EXEC_SEGMENTS_MAX),
-        L(DJ_EXEC_BINDINGS_MAX),      L(DJ_EXEC_RELEASES_MAX), L(DJ_EXEC_FETCHES_MAX),
-        L(DJ_EXEC_META_BYTES_MAX),    L(DJ_LOAD_PATH_MAX),     L(DJ_LOAD_NAME_MAX),
-        L(DJ_LOAD_TENSORS_MAX),       L(DJ_REFS_MAX),          L(DJ_REQUESTS_MAX),
-        L(DJ_SAFETENSORS_HEADER_MAX), L(DJ_DEADLINE_MS_MAX),
-#undef L
+#define X(name, value, text) {#name, value, text},
+        DJ_LIMIT_LIST(X)
+#undef X
     };
     for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); ++i) {
-        char row[128];
-        snprintf(row, sizeof(row), "| `%s` | %lld |", limits[i].name, limits[i].value);
+        char row[256];
+        snprintf(row, sizeof(row), "| `%s` | %lld | %s |", limits[i].name, limits[i].value,
+                 limits[i].text);
         if (!strstr(text, row))
             fail_msg("docs/protocol.md lacks the row: %s", row);
     }

@@ -211,7 +211,7 @@ static void counts_that_lie(void **state)
 static void flags_and_deadlines_that_lie(void **state)
 {
     SPOIL(DJ_ERR_PROTOCOL, r.exec.flags = 0x80);
-    SPOIL(DJ_ERR_PROTOCOL, r.exec.flags = DJ_EXEC_NO_REPLY);
+    SPOIL(DJ_ERR_PROTOCOL, r.exec.flags = DJ_EXEC_QUIET);
     SPOIL(DJ_ERR_PROTOCOL, r.segment.flags = 0x80 | r.segment.flags);
     SPOIL(DJ_ERR_PROTOCOL, r.segment.flags = DJ_SEGMENT_SIZES);
     SPOIL(DJ_ERR_PROTOCOL, r.segment.flags = DJ_SEGMENT_STRUCTURE);

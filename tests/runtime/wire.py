@@ -4,14 +4,14 @@ import os
 import socket
 import struct
 
-VERSION = 1
+VERSION = 2
 CHALLENGE, HELLO, WELCOME, REDIRECT, REFUSE, HEARTBEAT, CLOSE = range(1, 8)
 REGISTER, REPORT, PLAN, INFO, INFO_REPLY = range(8, 13)
 EXEC = 32
 CLIENT, WORKER, TOOL = 1, 2, 3
 ERR_LIMIT, ERR_PROTOCOL, ERR_VERSION, ERR_AUTH, ERR_STALE = -3, -7, -8, -9, -13
 FRAME = struct.Struct("<IHHII")
-HELLO_STRUCT = struct.Struct("<32sIIIIQ16sQIIQ32sII")
+HELLO_STRUCT = struct.Struct("<32sIIIIQ16sQIIQ32sIIIIII")
 MAGIC = 0x434E4A44
 
 
@@ -24,7 +24,7 @@ def hello(token, nonce, role=TOOL, address=b"", address_bytes=None, op_table=byt
     """A HELLO's body with its proof."""
     size = len(address) if address_bytes is None else address_bytes
     fields = [role, os.getuid(), os.getpid(), size, 1, op_table, session, generation, flags, expires,
-              grant, 0, 0]
+              grant, 0, 0, 0, 0xFFFFFFFF, 0, 0]
     bare = HELLO_STRUCT.pack(bytes(32), *fields)
     tail = hashlib.blake2b(address, digest_size=16).digest() if address else bytes(16)
     proof = hashlib.blake2b(nonce + bare + tail + struct.pack("<Q", len(address)), digest_size=32,

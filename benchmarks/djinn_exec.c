@@ -1,190 +1,143 @@
 /* djinn_exec.c - the round trip of a request through the public client API, OSU style.
  *
- * Two rows a run: `null` is a request with nothing in it (message there, message back, session, order and
- * deadline checks on), `add` records a graph anew each time: two float tensors go in, they are added, the
- * sum comes back. Sizes are bytes of one tensor. Each figure is a full round trip in microseconds, as the
- * researcher's thread sees it.
+ * Two rows a run: `null` is a request with nothing in it (message there, message back, session,
+ * order and deadline checks on), `add` records a graph anew each time: two float tensors go in,
+ * they are added, the sum comes back. Sizes are bytes of one tensor. Each figure is a full round
+ * trip in microseconds, as the researcher's thread sees it.
  *
  *     djinn-run -n 1 -- build/release/bin/djinn_exec [-m MIN:MAX] [-i ITERATIONS] [-x WARMUP] [-c]
  */
-#include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
-#include "client/djinn.h"
+#include "benchmarks/frame.h"
 
-typedef struct dj_bench {
-    djinn_t *djinn;
-    long min_bytes, max_bytes, iterations, warmup;
-    int validate, full;
-} dj_bench_t;
+typedef struct addition {
+    int op;
+    float *a, *b, *sum;
+} addition_t;
 
-static double now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
-
-static void check(djinn_status_t status)
-{
-    if (status == DJINN_OK)
-        return;
-    fprintf(stderr, "djinn_exec: %s\n", djinn_error());
-    exit(1);
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static void null_round(dj_bench_t *bench)
+static djinn_status_t null_round(dj_bench_t *bench)
 {
     djinn_request_t *request;
-    check(djinn_submit(bench->djinn, NULL, 0, &request));
-    check(djinn_wait(request));
+    djinn_status_t status = djinn_submit(bench->djinn, NULL, 0, &request);
+    if (status != DJINN_OK)
+        return status;
+    status = djinn_wait(request);
     djinn_request_free(request);
+    return status;
 }
 
-static void add_round(dj_bench_t *bench, int op, const float *a, const float *b, float *sum,
-                      int64_t count)
+static djinn_status_t add_round(dj_bench_t *bench, int64_t count)
 {
-    djinn_tensor_t ta, tb, tsum;
-    check(djinn_upload(bench->djinn, DJINN_FLOAT32, 1, &count, a, 0, &ta));
-    check(djinn_upload(bench->djinn, DJINN_FLOAT32, 1, &count, b, 0, &tb));
-    djinn_arg_t args[] = {{.kind = DJINN_ARG_TENSOR, .value.tensors = &ta},
-                          {.kind = DJINN_ARG_TENSOR, .value.tensors = &tb},
+    const addition_t *own = bench->own;
+    djinn_tensor_t a = {0}, b = {0}, sum = {0};
+    djinn_status_t status = djinn_upload(bench->djinn, DJINN_FLOAT32, 1, &count, own->a, 0, &a);
+    if (status == DJINN_OK)
+        status = djinn_upload(bench->djinn, DJINN_FLOAT32, 1, &count, own->b, 0, &b);
+    djinn_arg_t args[] = {{.kind = DJINN_ARG_TENSOR, .value.tensors = &a},
+                          {.kind = DJINN_ARG_TENSOR, .value.tensors = &b},
                           {.kind = DJINN_ARG_INT_SCALAR, .value.integer = 1}};
-    check(djinn_record(bench->djinn, op, args, 3, &tsum));
-    djinn_release(ta.storage);
-    djinn_release(tb.storage);
-    check(djinn_fetch(bench->djinn, &tsum, sum, (uint64_t)count * sizeof(float)));
-    djinn_release(tsum.storage);
+    if (status == DJINN_OK)
+        status = djinn_record(bench->djinn, own->op, args, 3, &sum);
+    djinn_release(a.storage);
+    djinn_release(b.storage);
+    if (status == DJINN_OK)
+        status = djinn_fetch(bench->djinn, &sum, own->sum, (uint64_t)count * sizeof(float));
+    djinn_release(sum.storage);
+    return status;
 }
 
-static void print_row(const dj_bench_t *bench, const char *name, double *samples)
+static djinn_status_t measure_null(dj_bench_t *bench)
 {
-    double total = 0;
-    for (long i = 0; i < bench->iterations; i++)
-        total += samples[i];
-    qsort(samples, (size_t)bench->iterations, sizeof(*samples), by_value);
-    printf("%-10s%18.2f", name, total / (double)bench->iterations);
-    if (bench->full)
-        printf("%18.2f%18.2f%18.2f", samples[0], samples[bench->iterations / 2],
-               samples[bench->iterations * 99 / 100]);
-    printf("\n");
-    fflush(stdout);
-}
-
-static void run_null(dj_bench_t *bench, double *samples)
-{
-    for (long i = -bench->warmup; i < bench->iterations; i++) {
-        double began = now_us();
-        null_round(bench);
-        if (i >= 0)
-            samples[i] = now_us() - began;
+    djinn_status_t status = dj_bench_row_begin(bench, 0);
+    for (uint64_t round = 0; round < dj_bench_rounds(bench) && status == DJINN_OK; round++) {
+        double began = dj_osu_now_us();
+        status = null_round(bench);
+        dj_bench_sample(bench, round, dj_osu_now_us() - began);
     }
-    print_row(bench, "null", samples);
+    return status == DJINN_OK ? dj_bench_row_end(bench, "null", 0) : status;
 }
 
-static int run_add(dj_bench_t *bench, long bytes, double *samples)
+static djinn_status_t measure_add(dj_bench_t *bench, uint64_t bytes)
 {
-    int64_t count = bytes / (long)sizeof(float);
-    int op = djinn_op("aten::add.Tensor"), wrong = 0;
-    float *a = malloc((size_t)bytes), *b = malloc((size_t)bytes), *sum = malloc((size_t)bytes);
+    const addition_t *own = bench->own;
+    int64_t count = (int64_t)(bytes / sizeof(float));
     char name[32];
-    if (!a || !b || !sum)
-        check(DJINN_ERR_MEMORY);
-    for (int64_t i = 0; i < count; i++) {
-        a[i] = (float)i;
-        b[i] = 0.5f;
+    djinn_status_t status = dj_bench_row_begin(bench, bytes);
+    for (uint64_t round = 0; round < dj_bench_rounds(bench) && status == DJINN_OK; round++) {
+        double began = dj_osu_now_us();
+        own->a[0] = (float)(round % 1000);
+        status = add_round(bench, count);
+        dj_bench_sample(bench, round, dj_osu_now_us() - began);
+        for (int64_t i = 0; bench->options.validate && i < count; i++)
+            bench->wrong += sizeof(float) * (own->sum[i] != own->a[i] + own->b[i]);
     }
-    for (long i = -bench->warmup; i < bench->iterations; i++) {
-        double began = now_us();
-        a[0] = (float)i;
-        add_round(bench, op, a, b, sum, count);
-        if (i >= 0)
-            samples[i] = now_us() - began;
-        for (int64_t e = 0; bench->validate && e < count; e++)
-            wrong += sum[e] != a[e] + b[e];
-    }
-    snprintf(name, sizeof(name), "add/%ld", bytes);
-    print_row(bench, name, samples);
-    free(a);
-    free(b);
-    free(sum);
-    return wrong;
+    snprintf(name, sizeof(name), "add/%llu", (unsigned long long)bytes);
+    return status == DJINN_OK ? dj_bench_row_end(bench, name, bytes) : status;
 }
 
-static void usage(FILE *to)
+static djinn_status_t rows(dj_bench_t *bench)
 {
-    fprintf(to, "usage: djinn_exec [-m [MIN:]MAX] [-i ITERATIONS] [-x WARMUP] [-c] [-f] [-h]\n"
-                "  -m  bytes of one tensor, a power of two of at least 4 (default 64:64)\n"
-                "  -i  iterations of a row (default 20000)\n"
-                "  -x  iterations before counting (default 1000)\n"
-                "  -c  check every sum\n"
-                "  -f  also minimum, median and 99th percentile\n");
+    djinn_status_t status = measure_null(bench);
+    for (uint64_t bytes = bench->options.min_bytes;
+         bytes <= bench->options.max_bytes && status == DJINN_OK; bytes *= 2)
+        status = measure_add(bench, bytes);
+    return status;
 }
 
-static long number(const char *text, long low, long high)
+static djinn_status_t open_add(dj_bench_t *bench)
 {
-    char *end;
-    errno = 0;
-    long value = strtol(text, &end, 10);
-    if (errno || end == text || (*end && *end != ':') || value < low || value > high) {
-        fprintf(stderr, "djinn_exec: %s is not a number from %ld to %ld\n", text, low, high);
-        usage(stderr);
-        exit(1);
+    uint64_t bytes = bench->options.max_bytes;
+    addition_t *own = bench->own = calloc(1, sizeof(*own));
+    if (!own)
+        return DJINN_ERR_MEMORY;
+    own->op = djinn_op("aten::add.Tensor");
+    own->a = malloc(bytes);
+    own->b = malloc(bytes);
+    own->sum = malloc(bytes);
+    if (!own->a || !own->b || !own->sum)
+        return DJINN_ERR_MEMORY;
+    for (uint64_t i = 0; i < bytes / sizeof(float); i++) {
+        own->a[i] = (float)i;
+        own->b[i] = 0.5f;
     }
-    return value;
+    return DJINN_OK;
 }
 
-static void parse(dj_bench_t *bench, int argc, char **argv)
+static void close_add(dj_bench_t *bench)
 {
-    int option;
-    while ((option = getopt(argc, argv, "m:i:x:cfh")) != -1) {
-        const char *colon = optarg ? strchr(optarg, ':') : NULL;
-        if (option == 'm') {
-            bench->max_bytes = number(colon ? colon + 1 : optarg, 4, 1 << 26);
-            bench->min_bytes = colon ? number(optarg, 4, bench->max_bytes) : 4;
-        } else if (option == 'i') {
-            bench->iterations = number(optarg, 1, 100000000);
-        } else if (option == 'x') {
-            bench->warmup = number(optarg, 0, 100000000);
-        } else if (option == 'c') {
-            bench->validate = 1;
-        } else if (option == 'f') {
-            bench->full = 1;
-        } else {
-            usage(option == 'h' ? stdout : stderr);
-            exit(option == 'h' ? 0 : 1);
-        }
-    }
+    addition_t *own = bench->own;
+    if (!own)
+        return;
+    free(own->a);
+    free(own->b);
+    free(own->sum);
+    free(own);
 }
 
 int main(int argc, char **argv)
 {
-    dj_bench_t bench = {.min_bytes = 64, .max_bytes = 64, .iterations = 20000, .warmup = 1000};
-    int wrong = 0;
-    parse(&bench, argc, argv);
-    double *samples = malloc((size_t)bench.iterations * sizeof(*samples));
-    if (!samples)
-        return 1;
-    check(djinn_connect(NULL, &bench.djinn));
-    printf("\n# Djinn Request Round Trip Test v" DJINN_VERSION "\n# Datatype: float32.\n"
-           "# Request          Avg Time(us)%s\n",
-           bench.full ? "           Min(us)           P50(us)           P99(us)" : "");
-    run_null(&bench, samples);
-    for (long bytes = bench.min_bytes; bytes <= bench.max_bytes; bytes *= 2)
-        wrong += run_add(&bench, bytes, samples);
-    djinn_close(bench.djinn);
-    free(samples);
-    if (wrong)
-        fprintf(stderr, "djinn_exec: %d wrong elements\n", wrong);
-    return wrong != 0;
+    static const dj_bench_kind_t kind = {
+        .test = {.program = "djinn_exec",
+                 .title = "Djinn Request Round Trip Test",
+                 .datatype = "float32",
+                 .about =
+                     "The time of a whole request: empty, and with a graph of one addition of two\n"
+                     "tensors of SIZE bytes that go in and a sum that comes back.",
+                 .sized = true,
+                 .named = true,
+                 .devices = true,
+                 .first_bytes = 64,
+                 .last_bytes = 64,
+                 .least_bytes = 4,
+                 .multiple = 4,
+                 .iterations = 20000,
+                 .warmup = 1000},
+        .least = 1,
+        .most = 1,
+        .open = open_add,
+        .close = close_add,
+        .rows = rows};
+    return dj_bench_main(&kind, argc, argv);
 }

@@ -7,6 +7,7 @@ dj_test(comm/test_endpoint.c LIBS dj_comm)
 dj_test(comm/test_endpoint_loss.c LIBS dj_comm)
 dj_test(comm/test_comm.c LIBS dj_comm)
 dj_test(comm/test_staging.c LIBS dj_comm)
+dj_test(comm/test_staging_wire.c LIBS dj_comm)
 
 # cmake -DDJINN_FUZZ=ON -DCMAKE_C_COMPILER=clang; the sources are compiled again, instrumented.
 option(DJINN_FUZZ "build the libFuzzer targets (clang)" OFF)

@@ -137,13 +137,14 @@ struct djinn {
     void *executor_context;
     pthread_t heartbeat;
     bool heartbeat_runs;
+    int wake_fd; /* eventfd of that thread; -1: none */
     atomic_bool stop;
     _Atomic int dead; /* a status once the rank is lost */
     char dead_text[DJ_ERROR_TEXT_MAX];
 
     uint64_t session;
     uint32_t generation, sequence;
-    uint64_t deadline_ms;
+    uint64_t deadline_ms, suspect_ms;
     uint64_t next_request, next_serial;
     djinn_request_t *requests[DJ_REQUESTS_MAX]; /* by id modulo */
     djinn_request_t *free_requests;

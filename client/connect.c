@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "client/client.h"
@@ -15,6 +16,8 @@
 #include "runtime/base/log.h"
 
 #define DJ_LOG_MODULE "client"
+
+enum { DJ_HEARTBEAT_MS_MAX = 3600000 }; /* that a WELCOME may announce: the configuration's range */
 
 _Static_assert((int)DJINN_ERR_INTERNAL == (int)DJ_ERR_INTERNAL, "djinn.h and status.h agree");
 _Static_assert((int)DJINN_FLOAT64 == (int)DJ_F64 && DJINN_MAX_RANK == DJ_RANK_MAX, "tensor.h");
@@ -63,6 +66,8 @@ dj_status_t dj_djinn_create(djinn_t **djinn_p)
     pthread_mutex_init(&djinn->lock, NULL);
     atomic_init(&djinn->references, 1);
     djinn->deadline_ms = djinn->config.deadline_ms;
+    djinn->suspect_ms = djinn->config.suspect_ms;
+    djinn->wake_fd = -1;
     djinn->session = dj_random_u64();
     djinn->tag_state = dj_random_u64();
     *djinn_p = djinn;
@@ -210,32 +215,60 @@ static void mark_dead(djinn_t *djinn, dj_status_t status, const char *cause)
     dj_comm_wake(djinn->comm);
 }
 
+static dj_status_t answer_heartbeat(djinn_t *djinn)
+{
+    dj_heartbeat_t beat = {dj_clock_ns()};
+    return dj_control_send(djinn->control, DJ_MESSAGE_HEARTBEAT, &beat, sizeof(beat), NULL, 0,
+                           dj_clock_ns() + 10 * DJ_NS_PER_MS);
+}
+
+/* DJ_IN_PROGRESS: all that is there has been taken. */
+static dj_status_t take_frames(djinn_t *djinn)
+{
+    dj_frame_t frame;
+    const void *body;
+    dj_status_t status;
+    bool asked = false;
+    while ((status = dj_control_try_receive(djinn->control, &frame, &body)) == DJ_OK) {
+        asked = asked || frame.type == DJ_MESSAGE_HEARTBEAT;
+        if (frame.type == DJ_MESSAGE_REFUSE)
+            mark_dead(djinn, DJ_ERR_PEER_DIED, ((const dj_refuse_t *)body)->text);
+    }
+    if (asked && !atomic_load(&djinn->stop))
+        answer_heartbeat(djinn); /* a connection that takes none ends soon enough */
+    return status;
+}
+
+/* The rank sets the pace: each of its heartbeats is answered, so that this thread wakes once for both. */
 static void *heartbeat_main(void *argument)
 {
     djinn_t *djinn = argument;
-    uint64_t suspect_ns = djinn->config.suspect_ms * DJ_NS_PER_MS;
+    uint64_t suspect_ns = djinn->suspect_ms * DJ_NS_PER_MS;
     while (!atomic_load(&djinn->stop) && !atomic_load(&djinn->dead)) {
-        struct pollfd poller = {.fd = dj_control_fd(djinn->control), .events = POLLIN};
-        poll(&poller, 1, (int)djinn->config.heartbeat_ms);
-        dj_frame_t frame;
-        const void *body;
-        dj_status_t status;
-        while ((status = dj_control_try_receive(djinn->control, &frame, &body)) == DJ_OK)
-            if (frame.type == DJ_MESSAGE_REFUSE)
-                mark_dead(djinn, DJ_ERR_PEER_DIED, ((const dj_refuse_t *)body)->text);
+        struct pollfd pollers[2] = {{.fd = dj_control_fd(djinn->control), .events = POLLIN},
+                                    {.fd = djinn->wake_fd, .events = POLLIN}};
+        uint64_t silent_ns = dj_clock_ns() - dj_control_last_heard_ns(djinn->control);
+        uint64_t left_ns = silent_ns < suspect_ns ? suspect_ns - silent_ns : 0;
+        poll(pollers, 2, (int)(left_ns / DJ_NS_PER_MS + 1));
+        dj_status_t status = take_frames(djinn);
         if (atomic_load(&djinn->stop))
             break;
-        if (status != DJ_IN_PROGRESS) {
+        if (status != DJ_IN_PROGRESS)
             mark_dead(djinn, DJ_ERR_PEER_DIED, "its control connection ended");
-        } else if (dj_clock_ns() - dj_control_last_heard_ns(djinn->control) > suspect_ns) {
+        else if (dj_clock_ns() - dj_control_last_heard_ns(djinn->control) > suspect_ns)
             mark_dead(djinn, DJ_ERR_PEER_DIED, "it has been silent too long");
-        } else {
-            dj_heartbeat_t beat = {dj_clock_ns()};
-            dj_control_send(djinn->control, DJ_MESSAGE_HEARTBEAT, &beat, sizeof(beat), NULL, 0,
-                            dj_clock_ns() + 10 * DJ_NS_PER_MS);
-        }
     }
     return NULL;
+}
+
+static dj_status_t start_heartbeat(djinn_t *djinn)
+{
+    djinn->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (djinn->wake_fd < 0)
+        return dj_fail(DJ_ERR_SYSTEM, "no descriptor for the heartbeats' thread: %s; raise ulimit -n",
+                       strerror(errno));
+    djinn->heartbeat_runs = pthread_create(&djinn->heartbeat, NULL, heartbeat_main, djinn) == 0;
+    return djinn->heartbeat_runs ? DJ_OK : dj_fail(DJ_ERR_SYSTEM, "no thread for heartbeats");
 }
 
 /* ---- connecting ---- */
@@ -255,6 +288,9 @@ static dj_status_t take_welcome(djinn_t *djinn, const dj_welcome_t *welcome)
     djinn->generation = welcome->generation;
     djinn->rank = welcome->rank;
     djinn->incarnation = welcome->incarnation;
+    if (welcome->heartbeat_ms <= DJ_HEARTBEAT_MS_MAX &&
+        djinn->suspect_ms < welcome->heartbeat_ms * 5ull / 3)
+        djinn->suspect_ms = welcome->heartbeat_ms * 5ull / 3; /* one that is late is not yet silence */
     snprintf(djinn->peer, sizeof(djinn->peer), "%s", dj_control_peer(djinn->control));
     return dj_endpoint_create(djinn->comm, welcome + 1, welcome->address_bytes, &djinn->endpoint);
 }
@@ -336,12 +372,10 @@ djinn_status_t djinn_connect(const djinn_options_t *options, djinn_t **djinn_p)
     status = apply_options(djinn, options, &tcp_only);
     if (status == DJ_OK)
         status = open_session(djinn, tcp_only, deadline_ns);
-    if (status == DJ_OK) {
-        djinn->heartbeat_runs =
-            pthread_create(&djinn->heartbeat, NULL, heartbeat_main, djinn) == 0;
-        status = djinn->heartbeat_runs ? first_exchange(djinn, deadline_ns)
-                                       : dj_fail(DJ_ERR_SYSTEM, "no thread for heartbeats");
-    }
+    if (status == DJ_OK)
+        status = start_heartbeat(djinn);
+    if (status == DJ_OK)
+        status = first_exchange(djinn, deadline_ns);
     djinn->config.address = djinn->config.token = ""; /* the caller's strings */
     if (status != DJ_OK) {
         char text[DJ_ERROR_TEXT_MAX];
@@ -380,13 +414,22 @@ static void say_close(djinn_t *djinn)
         ; /* the rank ends the stream once the session's memory is back */
 }
 
+static void stop_heartbeat(djinn_t *djinn)
+{
+    uint64_t one = 1;
+    atomic_store(&djinn->stop, true);
+    if (djinn->heartbeat_runs && write(djinn->wake_fd, &one, sizeof(one)) == sizeof(one))
+        pthread_join(djinn->heartbeat, NULL);
+    if (djinn->wake_fd >= 0)
+        close(djinn->wake_fd);
+    djinn->wake_fd = -1;
+}
+
 void djinn_close(djinn_t *djinn)
 {
     if (!djinn)
         return;
-    atomic_store(&djinn->stop, true);
-    if (djinn->heartbeat_runs)
-        pthread_join(djinn->heartbeat, NULL);
+    stop_heartbeat(djinn);
     say_close(djinn);
     dj_djinn_lock(djinn);
     for (dj_recorder_t *recorder = djinn->recorders; recorder; recorder = recorder->next)

@@ -2,9 +2,10 @@
  *
  * Every socket is non-blocking; waiting is poll() against the caller's absolute deadline, so a peer
  * that stops reading or sends one byte a minute holds nobody. Incoming bytes gather in one buffer
- * that grows with what has truly arrived, never with what a header promises. A stream that broke
- * inside a frame cannot be resumed: it stays broken, and every later call says so. Sockets are made
- * in control_socket.c. */
+ * that grows with what has truly arrived, never with what a header promises. What was posted and found no
+ * room in the socket lies in a second buffer, which exists only as long as something lies in it. A stream
+ * that broke inside a frame cannot be resumed: it stays broken, and every later call says so. Sockets are
+ * made in control_socket.c. */
 #include "comm/control.h"
 
 #include <errno.h>
@@ -32,6 +33,9 @@ struct dj_control {
     uint8_t *buffer; /* frames lie from its start, so that bodies are aligned */
     size_t capacity, filled;
     size_t taken; /* of the frame handed out last; dropped by the next call */
+    bool emptied; /* the last read found less than it had room for */
+    dj_bytes_t unsent; /* posted, and not yet the socket's */
+    size_t unsent_from;
 };
 
 dj_status_t dj_control_adopt(int fd, dj_control_t **control_p)
@@ -76,6 +80,7 @@ void dj_control_close(dj_control_t *control)
         return;
     close(control->fd);
     pthread_mutex_destroy(&control->send_lock);
+    dj_bytes_fini(&control->unsent);
     free(control->buffer);
     free(control);
 }
@@ -122,24 +127,34 @@ static bool advance(struct iovec *pieces, int count, size_t written)
     return done;
 }
 
+/* DJ_OK: all is written; DJ_IN_PROGRESS: the socket is full. `pieces` lose what was written. */
+static dj_status_t write_pieces(dj_control_t *control, struct iovec *pieces, int count,
+                                bool *begun_p)
+{
+    for (;;) {
+        struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+        ssize_t written = sendmsg(control->fd, &message, MSG_NOSIGNAL);
+        if (written >= 0) {
+            *begun_p = true;
+            if (advance(pieces, count, (size_t)written))
+                return DJ_OK;
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return DJ_IN_PROGRESS;
+        } else if (errno != EINTR) {
+            return peer_gone(control, strerror(errno));
+        }
+    }
+}
+
 static dj_status_t send_pieces(dj_control_t *control, struct iovec *pieces, int count,
                                uint64_t deadline_ns)
 {
     bool begun = false;
     for (;;) {
-        struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
-        ssize_t written = sendmsg(control->fd, &message, MSG_NOSIGNAL);
-        if (written >= 0) {
-            begun = true;
-            if (advance(pieces, count, (size_t)written))
-                return DJ_OK;
-            continue;
-        }
-        if (errno == EINTR)
-            continue;
-        if (errno != EAGAIN && errno != EWOULDBLOCK)
-            return peer_gone(control, strerror(errno));
-        dj_status_t status = dj_socket_wait(control->fd, POLLOUT, deadline_ns);
+        dj_status_t status = write_pieces(control, pieces, count, &begun);
+        if (status != DJ_IN_PROGRESS)
+            return status;
+        status = dj_socket_wait(control->fd, POLLOUT, deadline_ns);
         if (status == DJ_ERR_DEADLINE) {
             if (begun)
                 atomic_store(&control->broken, true);
@@ -161,33 +176,137 @@ static dj_status_t lock_sends(dj_control_t *control, uint64_t deadline_ns)
                    control->peer);
 }
 
+static dj_status_t check_outgoing(dj_frame_t *frame, dj_message_t type, uint32_t body_bytes,
+                                  uint32_t tail_bytes)
+{
+    if (tail_bytes > UINT32_MAX - body_bytes)
+        return dj_fail(DJ_ERR_LIMIT, "%s of more than 4 GiB", dj_message_name((uint16_t)type));
+    dj_frame_init(frame, type, body_bytes + tail_bytes, 0);
+    return dj_frame_check(frame, 1);
+}
+
+/* What was kept, as a piece to write first. */
+static struct iovec unsent_piece(dj_control_t *control)
+{
+    if (!control->unsent.size)
+        return (struct iovec){0};
+    return (struct iovec){control->unsent.data + control->unsent_from,
+                          control->unsent.size - control->unsent_from};
+}
+
+/* All of what was kept is the socket's now. */
+static void drop_unsent(dj_control_t *control)
+{
+    dj_bytes_fini(&control->unsent);
+    control->unsent_from = 0;
+}
+
 dj_status_t dj_control_send(dj_control_t *control, dj_message_t type, const void *body,
                             uint32_t body_bytes, const void *tail, uint32_t tail_bytes,
                             uint64_t deadline_ns)
 {
     dj_frame_t frame;
-    struct iovec pieces[3] = {{&frame, sizeof(frame)},
-                              {(void *)(uintptr_t)body, body_bytes},
-                              {(void *)(uintptr_t)tail, tail_bytes}};
-    if (tail_bytes > UINT32_MAX - body_bytes)
-        return dj_fail(DJ_ERR_LIMIT, "%s of more than 4 GiB", dj_message_name((uint16_t)type));
-    dj_frame_init(&frame, type, body_bytes + tail_bytes, 0);
-    dj_status_t status = dj_frame_check(&frame, 1);
+    dj_status_t status = check_outgoing(&frame, type, body_bytes, tail_bytes);
     if (status != DJ_OK)
         return status;
     status = lock_sends(control, deadline_ns);
     if (status != DJ_OK)
         return status;
+    struct iovec pieces[4] = {unsent_piece(control),
+                              {&frame, sizeof(frame)},
+                              {(void *)(uintptr_t)body, body_bytes},
+                              {(void *)(uintptr_t)tail, tail_bytes}};
     if (atomic_load(&control->broken)) {
         status = peer_gone(control, "it broke earlier");
     } else {
         frame.sequence = control->sequence_out;
-        status = send_pieces(control, pieces, 3, deadline_ns);
-        if (status == DJ_OK)
+        status = send_pieces(control, pieces, 4, deadline_ns);
+        if (status == DJ_OK) {
             ++control->sequence_out;
+            drop_unsent(control);
+        }
     }
     pthread_mutex_unlock(&control->send_lock);
     return status;
+}
+
+/* Under the lock. */
+static dj_status_t flush(dj_control_t *control)
+{
+    bool begun = false;
+    struct iovec piece = unsent_piece(control);
+    if (atomic_load(&control->broken))
+        return peer_gone(control, "it broke earlier");
+    if (!piece.iov_len)
+        return DJ_OK;
+    dj_status_t status = write_pieces(control, &piece, 1, &begun);
+    if (status == DJ_OK)
+        drop_unsent(control);
+    else if (status == DJ_IN_PROGRESS)
+        control->unsent_from = control->unsent.size - piece.iov_len;
+    return status;
+}
+
+/* Moves what is left to the front when it is the lesser part, so that the buffer does not grow for ever
+ * behind a reader that never catches up. */
+static void tidy_unsent(dj_control_t *control)
+{
+    size_t left = control->unsent.size - control->unsent_from;
+    if (control->unsent_from < left)
+        return;
+    memmove(control->unsent.data, control->unsent.data + control->unsent_from, left);
+    control->unsent.size = left;
+    control->unsent_from = 0;
+}
+
+static dj_status_t post(dj_control_t *control, struct iovec *pieces, int count)
+{
+    bool begun = false;
+    dj_status_t status = flush(control);
+    if (status == DJ_OK)
+        status = write_pieces(control, pieces, count, &begun);
+    if (status != DJ_IN_PROGRESS)
+        return status;
+    if (control->unsent.size)
+        tidy_unsent(control);
+    for (int i = 0; i < count; ++i)
+        dj_bytes_put(&control->unsent, pieces[i].iov_base, pieces[i].iov_len);
+    if (!control->unsent.failed)
+        return DJ_OK;
+    atomic_store(&control->broken, true);
+    return dj_fail(DJ_ERR_MEMORY, "no memory for what %s has yet to read", control->peer);
+}
+
+dj_status_t dj_control_post(dj_control_t *control, dj_message_t type, const void *body,
+                            uint32_t body_bytes, const void *tail, uint32_t tail_bytes)
+{
+    dj_frame_t frame;
+    struct iovec pieces[3] = {{&frame, sizeof(frame)},
+                              {(void *)(uintptr_t)body, body_bytes},
+                              {(void *)(uintptr_t)tail, tail_bytes}};
+    dj_status_t status = check_outgoing(&frame, type, body_bytes, tail_bytes);
+    if (status != DJ_OK)
+        return status;
+    pthread_mutex_lock(&control->send_lock);
+    frame.sequence = control->sequence_out;
+    status = post(control, pieces, 3);
+    if (status == DJ_OK)
+        ++control->sequence_out;
+    pthread_mutex_unlock(&control->send_lock);
+    return status;
+}
+
+dj_status_t dj_control_flush(dj_control_t *control)
+{
+    pthread_mutex_lock(&control->send_lock);
+    dj_status_t status = flush(control);
+    pthread_mutex_unlock(&control->send_lock);
+    return status;
+}
+
+uint64_t dj_control_unsent(const dj_control_t *control)
+{
+    return control->unsent.size - control->unsent_from;
 }
 
 /* ---- receiving ---- */
@@ -234,9 +353,14 @@ static dj_status_t make_room(dj_control_t *control)
     return DJ_OK;
 }
 
-/* One read of what is there: DJ_OK when bytes came, DJ_IN_PROGRESS when none are here. */
+/* One read of what is there: DJ_OK when bytes came, DJ_IN_PROGRESS when none are here. A read that did not
+ * fill its room has emptied the socket: the next call says so without asking again. */
 static dj_status_t gather(dj_control_t *control)
 {
+    if (control->emptied) {
+        control->emptied = false;
+        return DJ_IN_PROGRESS;
+    }
     dj_status_t status = make_room(control);
     if (status != DJ_OK)
         return status;
@@ -252,6 +376,7 @@ static dj_status_t gather(dj_control_t *control)
     if (got < 0)
         return peer_gone(control, strerror(errno));
     control->filled += (size_t)got;
+    control->emptied = control->filled < control->capacity;
     atomic_store(&control->last_heard_ns, dj_clock_ns());
     return DJ_OK;
 }

@@ -36,6 +36,15 @@ dj_status_t dj_control_send(dj_control_t *control, dj_message_t type, const void
                             uint32_t body_bytes, const void *tail, uint32_t tail_bytes,
                             uint64_t deadline_ns);
 
+/* The same without waiting, for a thread that serves many: what the socket does not take now is kept (a copy)
+ * and leaves with dj_control_flush() or before the next frame. How much is kept is the caller's to bound.
+ * DJ_ERR_PEER_DIED, DJ_ERR_MEMORY. */
+dj_status_t dj_control_post(dj_control_t *control, dj_message_t type, const void *body,
+                            uint32_t body_bytes, const void *tail, uint32_t tail_bytes);
+/* DJ_OK: nothing is kept any more; DJ_IN_PROGRESS: call again when the descriptor is writable. */
+dj_status_t dj_control_flush(dj_control_t *control);
+uint64_t dj_control_unsent(const dj_control_t *control); /* bytes kept; the posting thread alone */
+
 /* One whole frame, checked by dj_frame_check(); body points into the connection's buffer until the
  * next call, aligned to 8 bytes. DJ_ERR_PEER_DIED at the end of the stream, DJ_ERR_DEADLINE,
  * DJ_ERR_PROTOCOL... */

@@ -173,7 +173,8 @@ typedef struct dj_welcome {
     uint64_t session;
     uint32_t generation;
     uint32_t rank, incarnation;
-    uint32_t heartbeat_ms, suspect_ms;
+    uint32_t heartbeat_ms; /* the longest time between two heartbeats of this rank; each is answered */
+    uint32_t suspect_ms;   /* silence after which it takes the peer for dead */
     uint32_t address_bytes;
     uint32_t credits;    /* requests in flight that the worker accepts */
     uint32_t shared_memory; /* 1: same host and user, shm lanes are used */

@@ -107,7 +107,7 @@ static dj_status_t welcome(dj_rank_t *rank, dj_session_t *session, uint64_t conn
         return status;
     dj_welcome_t welcome = {
         .session = session->id, .generation = session->generation, .rank = rank->rank,
-        .incarnation = rank->incarnation, .heartbeat_ms = (uint32_t)rank->config->heartbeat_ms,
+        .incarnation = rank->incarnation, .heartbeat_ms = dj_door_round_ms(rank->config),
         .suspect_ms = (uint32_t)rank->config->suspect_ms, .address_bytes = bytes,
         .credits = DJ_REQUESTS_MAX, .shared_memory = session->host == dj_host_identity(),
         .host = dj_host_identity(),

@@ -1,33 +1,87 @@
-/* door.h - the control thread's own state (door.c). */
+/* door.h - the control thread's own state and parts. Private to runtime/.
+ *
+ *   door.c    connections: accepting, reading, heartbeats, the thread itself
+ *   hello.c   who a stranger is: proof, grant, role; where clients are sent
+ *   outbox.c  what other threads want sent
+ *   link.c    a worker's link to the coordinator
+ *
+ * Threads: the control thread alone, except dj_outbox_*(). */
 #ifndef DJ_RUNTIME_DOOR_H
 #define DJ_RUNTIME_DOOR_H
 
 #include "runtime/coordinator.h"
 
 typedef struct dj_connection {
-    uint64_t id;
+    uint64_t id;    /* also epoll's word for it */
     uint32_t place; /* in the door's list */
     dj_control_t *control;
     uint8_t nonce[32];
     uint64_t admitted_ns;
     bool greeted, waits_for_worker;
     bool welcomed; /* heartbeats begin after the WELCOME: it must be the hello's first answer */
+    bool writing;  /* waits for the socket to take more */
+    bool unread;   /* frames lie in its buffer that were not looked at yet */
     uint32_t role, uid;
     dj_hash_t device_class; /* of a worker */
 } dj_connection_t;
 
 struct dj_door {
-    int listen_fd;
+    int listen_fd, epoll_fd;
+    int spare_fd; /* given up to accept, and refuse, the one connection too many */
+    bool listens; /* false: enough strangers for now, the others wait in the backlog */
     dj_connection_t **connections;
+    dj_table_t by_id;
     uint32_t n_connections, strangers;
     uint64_t last_connection;
     dj_control_t *link; /* to the coordinator; NULL when lost or this is it */
-    uint64_t link_retry_ns, beat_ns;
+    uint64_t link_retry_ns, report_ns;
+    uint64_t watched_ns;
+    uint64_t round_ns; /* when this round of heartbeats began */
+    uint32_t round_left, round_count; /* connections it has yet to greet; had at its start */
+    bool unread; /* some connection has unread frames */
     bool announced;
     dj_coordinator_t coordinator;
 };
 
+/* What epoll says for descriptors that are no connection's. */
+enum { DJ_DOOR_LISTENS = 1, DJ_DOOR_OUTBOX, DJ_DOOR_LINK, DJ_DOOR_FIRST = 16 };
+
+/* ---- door.c ---- */
+
 /* Tells the supervisor that this rank serves, once. */
 void dj_door_announce(dj_rank_t *rank);
+dj_connection_t *dj_door_find(const dj_door_t *door, uint64_t id); /* NULL: it is gone */
+/* Sends without waiting. False: the connection is gone. */
+bool dj_door_send(dj_rank_t *rank, dj_connection_t *c, uint16_t type, const void *body,
+                  uint32_t body_bytes, const void *tail, uint32_t tail_bytes);
+/* Sends REFUSE with the calling thread's last sentence and ends the connection; always false. */
+bool dj_door_refuse(dj_rank_t *rank, dj_connection_t *c, dj_status_t status);
+void dj_door_end(dj_rank_t *rank, dj_connection_t *c);
+/* One stranger fewer. */
+void dj_door_greeted(dj_door_t *door);
+/* Adds a descriptor to what the thread waits for. */
+dj_status_t dj_door_watch(dj_door_t *door, int fd, uint64_t word);
+/* A command with nothing in it but its kind and who asks; NULL: no memory. */
+dj_command_t *dj_door_command(dj_command_kind_t kind, uint64_t connection);
+void dj_door_post_command(dj_rank_t *rank, dj_command_t *command);
+
+/* ---- hello.c ---- */
+
+/* A HELLO. False: the connection is gone. */
+bool dj_door_greet(dj_rank_t *rank, dj_connection_t *c, const dj_hello_t *hello, uint32_t length);
+/* Rank 0 of several: sends the client on, or keeps it waiting until a worker is here. */
+bool dj_door_redirect(dj_rank_t *rank, dj_connection_t *c);
+
+/* ---- outbox.c ---- */
+
+void dj_outbox_drain(dj_rank_t *rank);
+
+/* ---- link.c ---- */
+
+/* Opens the link when it is time to; reports on it. */
+void dj_link_keep(dj_rank_t *rank, uint64_t now_ns);
+void dj_link_report(dj_rank_t *rank, uint64_t now_ns);
+void dj_link_read(dj_rank_t *rank);
+void dj_link_write(dj_rank_t *rank, const dj_outgoing_t *out);
 
 #endif

@@ -140,15 +140,19 @@ static void close_rank(dj_rank_t *rank)
         dj_device_close(rank->home.device);
 }
 
-static void count_traffic(dj_rank_t *rank)
+/* False: nothing came or went since the last time. */
+static bool count_traffic(dj_rank_t *rank)
 {
     dj_comm_counters_t traffic;
     dj_comm_counters(rank->comm, &traffic);
+    bool moved = traffic.messages_in != rank->counters.messages_in ||
+                 traffic.messages_out != rank->counters.messages_out;
     atomic_store_explicit(&rank->counters.messages_in, traffic.messages_in, memory_order_relaxed);
     atomic_store_explicit(&rank->counters.messages_out, traffic.messages_out,
                           memory_order_relaxed);
     atomic_store_explicit(&rank->counters.bytes_in, traffic.bytes_in, memory_order_relaxed);
     atomic_store_explicit(&rank->counters.bytes_out, traffic.bytes_out, memory_order_relaxed);
+    return moved;
 }
 
 /* Until told to stop: DJ_OK; or until it cannot go on. */
@@ -162,8 +166,8 @@ static dj_status_t serve(dj_rank_t *rank)
         if (now_ns - rank->swept_ns < 50 * DJ_NS_PER_MS)
             continue;
         rank->swept_ns = now_ns;
-        dj_leases_check(rank, now_ns);
-        count_traffic(rank);
+        if (count_traffic(rank) || rank->counters.detached)
+            dj_leases_check(rank, now_ns); /* walks all sessions: not for nothing */
         if (!dj_probe_check(rank))
             return DJ_ERR_SYSTEM;
     }

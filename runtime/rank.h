@@ -182,6 +182,8 @@ dj_status_t dj_load_execute(dj_rank_t *rank, dj_job_t *job);
 dj_status_t dj_door_open(dj_rank_t *rank);
 void dj_door_close(dj_rank_t *rank);
 void *dj_door_main(void *rank);
+/* The longest time between two heartbeats to one peer, however many there are. */
+uint32_t dj_door_round_ms(const dj_config_t *config);
 dj_status_t dj_outbox_put(dj_rank_t *rank, uint64_t connection, uint16_t type, const void *body,
                           uint32_t body_bytes, const void *tail, uint32_t tail_bytes, bool end);
 dj_status_t dj_outbox_welcome(dj_rank_t *rank, uint64_t connection, const dj_welcome_t *welcome,

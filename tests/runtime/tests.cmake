@@ -62,3 +62,8 @@ dj_live_test(runtime/test_attach.c LIBS test_raw)
 dj_processes_test(transfers unit test_workers.py Transfers)
 dj_test(runtime/test_many_clients.c LABEL unit TIMEOUT 120 LIBS test_server djinn_client)
 add_dependencies(runtime_test_many_clients djinn-run djinn-rank)
+add_test(NAME runtime_test_many_clients_tcp COMMAND runtime_test_many_clients)
+set_tests_properties(runtime_test_many_clients_tcp PROPERTIES LABELS unit TIMEOUT 120
+                     ENVIRONMENT "TEST_MODE=remote")
+set_tests_properties(runtime_test_many_clients runtime_test_many_clients_tcp
+                     PROPERTIES RUN_SERIAL TRUE)

@@ -84,6 +84,22 @@ struct djinn_request {
     char text[DJ_ERROR_TEXT_MAX];
     bool detached; /* nobody holds it: free when done, keep its error for the next caller */
     bool sending, sized;
+    bool quiet;    /* done when a later one is answered, unless its own failure is */
+    uint64_t sent_bytes; /* of payload, counted against the credit until it is done */
+    djinn_request_t *owner;               /* this is a part of that transfer */
+    djinn_request_t *riders, *next_rider; /* small puts that travel in this one */
+    struct dj_transfer {                  /* of one without a message of its own: id 0 */
+        uint8_t kind;                     /* dj_transfer_kind_t */
+        bool cancelled;
+        uint32_t open; /* messages under way */
+        dj_status_t first;
+        uint64_t next_bytes, done_bytes, total_bytes;
+        djinn_storage_t *storage; /* one reference, in parts */
+        uint64_t offset;          /* of the window in the storage */
+        uint8_t *host;
+    } transfer;
+    djinn_done_t done;
+    void *done_argument;
     djinn_fetch_t *fetches;
     uint32_t n_fetches, fetches_room;
     uint64_t fetch_bytes;
@@ -98,6 +114,7 @@ struct djinn_request {
             dj_exec_t exec;
             dj_upload_t upload;
             dj_load_t load;
+            dj_put_t put;
         };
     } message;
     dj_piece_t pieces[DJ_PIECES_MAX];
@@ -105,6 +122,12 @@ struct djinn_request {
     djinn_storage_t **temporaries; /* contiguous copies made for fetches; released when done */
     uint32_t n_temporaries;
 };
+
+typedef enum dj_transfer_kind {
+    DJ_TRANSFER_NONE,
+    DJ_TRANSFER_PUT,
+    DJ_TRANSFER_FETCH,
+} dj_transfer_kind_t;
 
 /* The exact keys last shown, oldest first. */
 typedef struct dj_shown {
@@ -148,6 +171,13 @@ struct djinn {
     uint64_t next_request, next_serial;
     djinn_request_t *requests[DJ_REQUESTS_MAX]; /* by id modulo */
     djinn_request_t *free_requests;
+    uint64_t answered_id;  /* all quiet ones up to here are done */
+    uint64_t unanswered_bytes, credit_bytes;
+    uint32_t loud_puts; /* unanswered */
+    uint32_t quiet_run; /* sent since the last one that will be answered, */
+    uint64_t quiet_bytes; /* and their bytes */
+    djinn_request_t *transfers; /* in parts, under way; by next_rider */
+    djinn_request_t *gather; /* small neighbouring puts, not yet sent */
     dj_status_t deferred; /* of a detached request */
     char deferred_text[DJ_ERROR_TEXT_MAX];
 
@@ -209,17 +239,43 @@ void dj_keys_find(djinn_t *djinn, const dj_program_t *program, dj_hash_t *progra
                   dj_hash_t *exact_key_p);
 void dj_keys_fini(djinn_t *djinn);
 
+/* exec.c */
+dj_status_t dj_request_build_exec(djinn_request_t *request, uint32_t n_segments);
+
 /* request.c */
+/* From the pool, not yet numbered. */
+djinn_request_t *dj_request_take(djinn_t *djinn);
+/* The next id, in the order of sending. DJ_ERR_BUSY when the credit is used up and `wait` is false. */
+dj_status_t dj_request_number(djinn_request_t *request, bool wait);
+/* Both, after what waits to be sent together has left. */
 dj_status_t dj_request_create(djinn_t *djinn, djinn_request_t **request_p);
 void dj_request_recycle(djinn_request_t *request);
 dj_status_t dj_request_send(djinn_request_t *request, dj_message_t type, uint32_t struct_bytes);
-/* Progress and wait until answered; drops the lock while it sleeps. */
+/* Progress and wait until answered; drops the lock while it sleeps. At the deadline, a connection whose
+ * transfers still use the caller's memory is given up, so that the memory is free on return. */
 dj_status_t dj_request_await(djinn_request_t *request);
 dj_status_t dj_request_message(void *context, const dj_incoming_t *incoming, void **memory_p,
                                void **token_p);
+/* The outcome is known. */
+void dj_request_finish(djinn_request_t *request, dj_status_t status, const char *text);
+dj_status_t dj_request_send_fetch(djinn_request_t *request, djinn_storage_t *storage,
+                                  uint64_t offset, void *target, uint64_t bytes);
 void dj_requests_fail(djinn_t *djinn, dj_status_t status, const char *text);
 dj_status_t dj_recorder_submit(dj_recorder_t *recorder, const djinn_fetch_t *fetches, int count,
                                djinn_request_t **request_p);
+
+/* transfer.c: requests in parts, and small puts gathered into one. */
+dj_status_t dj_gather_flush(djinn_t *djinn, bool wait);
+dj_status_t dj_gather_flush_small(djinn_t *djinn); /* leaves the parts of large ones alone */
+/* A message that belongs to transfers has its outcome. */
+void dj_transfer_note(djinn_request_t *message, dj_status_t status, const char *text);
+/* Makes a fetch of one large tensor into a transfer; `message` then brings its first part. */
+dj_status_t dj_transfer_fetch(djinn_request_t *message, djinn_request_t **transfer_p);
+bool dj_transfer_is_large(uint64_t bytes);
+/* `bytes` of host memory over a storage that the rank has. */
+dj_status_t dj_transfer_put(djinn_storage_t *storage, uint64_t offset, const void *data,
+                            uint64_t bytes, djinn_request_t **transfer_p);
+void dj_transfer_release(djinn_request_t *transfer); /* what it holds */
 
 void dj_view_of_tensor(const djinn_tensor_t *tensor, dj_view_t *view);
 void dj_tensor_of_view(const dj_view_t *view, djinn_storage_t *storage, djinn_tensor_t *tensor);

@@ -291,6 +291,7 @@ static dj_status_t take_welcome(djinn_t *djinn, const dj_welcome_t *welcome)
     if (welcome->heartbeat_ms <= DJ_HEARTBEAT_MS_MAX &&
         djinn->suspect_ms < welcome->heartbeat_ms * 5ull / 3)
         djinn->suspect_ms = welcome->heartbeat_ms * 5ull / 3; /* one that is late is not yet silence */
+    djinn->credit_bytes = welcome->credit_bytes;
     snprintf(djinn->peer, sizeof(djinn->peer), "%s", dj_control_peer(djinn->control));
     return dj_endpoint_create(djinn->comm, welcome + 1, welcome->address_bytes, &djinn->endpoint);
 }

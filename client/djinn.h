@@ -236,8 +236,8 @@ djinn_status_t djinn_progress(djinn_request_t *request, djinn_transfer_t *transf
 djinn_status_t djinn_cancel(djinn_request_t *request);
 
 /* Calls `done` once when the request has its outcome, from the thread that makes the connection progress
- * (inside djinn_test, djinn_wait, ...); inside it only djinn_test() and djinn_progress() on that request may
- * be called. At once, if it has its outcome already. */
+ * (inside djinn_test, djinn_wait, ...); no function of the connection may be called inside it. At once, if it
+ * has its outcome already. */
 typedef void (*djinn_done_t)(void *argument, djinn_request_t *request, djinn_status_t status);
 djinn_status_t djinn_when_done(djinn_request_t *request, djinn_done_t done, void *argument);
 

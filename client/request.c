@@ -11,35 +11,63 @@
 #include "client/client.h"
 #include "runtime/base/clock.h"
 
-dj_status_t dj_request_create(djinn_t *djinn, djinn_request_t **request_p)
+djinn_request_t *dj_request_take(djinn_t *djinn)
 {
-    uint64_t id = djinn->next_request + 1;
-    djinn_request_t *before = djinn->requests[id % DJ_REQUESTS_MAX];
-    if (before) { /* the credit: this many may be under way */
-        dj_status_t status = dj_request_await(before);
-        if (djinn->requests[id % DJ_REQUESTS_MAX])
-            return status < 0 ? status
-                              : dj_fail(DJ_ERR_BUSY, "%u requests are under way: wait for some",
-                                        (unsigned)DJ_REQUESTS_MAX);
-        id = djinn->next_request + 1;
-    }
     djinn_request_t *request = djinn->free_requests;
     if (request)
         djinn->free_requests = request->next_free;
-    else if (!(request = calloc(1, sizeof(*request))))
-        return dj_fail(DJ_ERR_MEMORY, "no memory for a request");
+    else if (!(request = calloc(1, sizeof(*request)))) {
+        dj_fail(DJ_ERR_MEMORY, "no memory for a request");
+        return NULL;
+    }
     request->djinn = djinn;
-    request->id = djinn->next_request = id;
+    request->id = 0;
+    request->message.header.type = 0;
     request->status = DJ_IN_PROGRESS;
     request->deadline_ns = dj_clock_ns() + djinn->deadline_ms * DJ_NS_PER_MS;
-    request->detached = request->sending = request->sized = false;
+    request->detached = request->sending = request->sized = request->quiet = false;
     request->n_fetches = request->n_pieces = request->n_temporaries = 0;
-    request->fetch_bytes = 0;
+    request->fetch_bytes = request->sent_bytes = 0;
     request->gather = request->raw_reply = NULL;
     request->raw_bytes = 0;
     request->segments = NULL;
+    request->owner = request->riders = request->next_rider = NULL;
+    request->transfer.kind = DJ_TRANSFER_NONE;
+    request->transfer.total_bytes = request->transfer.done_bytes = 0;
+    request->done = NULL;
     dj_bytes_clear(&request->meta);
-    djinn->requests[id % DJ_REQUESTS_MAX] = request;
+    return request;
+}
+
+/* The credit: this many may be under way, and not every one of them quiet. */
+dj_status_t dj_request_number(djinn_request_t *request, bool wait)
+{
+    djinn_t *djinn = request->djinn;
+    djinn_request_t *before;
+    while ((before = djinn->requests[(djinn->next_request + 1) % DJ_REQUESTS_MAX])) {
+        uint64_t id = djinn->next_request + 1;
+        dj_status_t status = wait ? dj_request_await(before) : DJ_ERR_BUSY;
+        if (djinn->requests[id % DJ_REQUESTS_MAX] && djinn->next_request + 1 == id)
+            return status < 0 ? status
+                              : dj_fail(DJ_ERR_BUSY, "%u requests are under way: wait for some",
+                                        (unsigned)DJ_REQUESTS_MAX);
+    }
+    request->id = ++djinn->next_request;
+    djinn->requests[request->id % DJ_REQUESTS_MAX] = request;
+    return DJ_OK;
+}
+
+dj_status_t dj_request_create(djinn_t *djinn, djinn_request_t **request_p)
+{
+    dj_status_t status = dj_gather_flush(djinn, true);
+    djinn_request_t *request = status == DJ_OK ? dj_request_take(djinn) : NULL;
+    if (!request)
+        return status == DJ_OK ? DJ_ERR_MEMORY : status;
+    status = dj_request_number(request, true);
+    if (status != DJ_OK) {
+        dj_request_recycle(request);
+        return status;
+    }
     *request_p = request;
     return DJ_OK;
 }
@@ -61,6 +89,8 @@ void dj_request_recycle(djinn_request_t *request)
     if (*slot == request)
         *slot = NULL;
     recycle_segments(request);
+    if (request->transfer.kind != DJ_TRANSFER_NONE)
+        dj_transfer_release(request);
     for (uint32_t i = 0; i < request->n_temporaries; i++)
         dj_storage_put(request->temporaries[i]);
     free(request->gather);
@@ -69,21 +99,36 @@ void dj_request_recycle(djinn_request_t *request)
     djinn->free_requests = request;
 }
 
-/* The answer is here, or never will be. */
-static void finish(djinn_request_t *request, dj_status_t status, const char *text)
+/* Tells whoever travels in it, or keeps the failure of one that nobody holds for the next caller. */
+static void conclude(djinn_request_t *request)
+{
+    djinn_t *djinn = request->djinn;
+    if (request->owner || request->message.header.type == DJ_MESSAGE_PUT) {
+        dj_transfer_note(request, request->status, request->text);
+    } else if (request->status < 0 && request->detached && djinn->deferred == DJ_OK) {
+        djinn->deferred = request->status;
+        memcpy(djinn->deferred_text, request->text, sizeof(request->text));
+    }
+}
+
+/* The answer is here, or never will be. The owner of a part hears of it once UCX has let go of the
+ * user's memory. */
+void dj_request_finish(djinn_request_t *request, dj_status_t status, const char *text)
 {
     djinn_t *djinn = request->djinn;
     if (request->status != DJ_IN_PROGRESS)
         return;
     request->status = status;
     snprintf(request->text, sizeof(request->text), "%s", text);
-    if (status < 0 && request->detached && djinn->deferred == DJ_OK) {
-        djinn->deferred = status;
-        memcpy(djinn->deferred_text, request->text, sizeof(request->text));
-    }
     djinn_request_t **slot = &djinn->requests[request->id % DJ_REQUESTS_MAX];
     if (*slot == request)
         *slot = NULL;
+    djinn->unanswered_bytes -= request->sent_bytes;
+    request->sent_bytes = 0;
+    if (!request->owner || !request->sending)
+        conclude(request);
+    if (request->done)
+        request->done(request->done_argument, request, (djinn_status_t)status);
     if (request->detached && !request->sending)
         dj_request_recycle(request);
 }
@@ -92,7 +137,13 @@ void dj_requests_fail(djinn_t *djinn, dj_status_t status, const char *text)
 {
     for (uint32_t i = 0; i < DJ_REQUESTS_MAX; i++)
         if (djinn->requests[i])
-            finish(djinn->requests[i], status, text);
+            dj_request_finish(djinn->requests[i], status, text);
+    djinn_request_t *message = djinn->gather;
+    djinn->gather = NULL;
+    if (message) {
+        dj_transfer_note(message, status, text);
+        dj_request_recycle(message);
+    }
 }
 
 /* ---- sending ---- */
@@ -101,11 +152,15 @@ static void sent(void *argument, dj_status_t status)
 {
     djinn_request_t *request = argument;
     request->sending = false;
-    if (status != DJ_OK)
-        finish(request, status, "the request could not be sent: the rank is gone");
-    if (request->status == DJ_IN_PROGRESS || !request->detached)
-        recycle_segments(request);
-    else
+    recycle_segments(request);
+    if (request->status == DJ_IN_PROGRESS) {
+        if (status != DJ_OK)
+            dj_request_finish(request, status, "the request could not be sent: the rank is gone");
+        return;
+    }
+    if (request->owner)
+        conclude(request);
+    if (request->detached)
         dj_request_recycle(request);
 }
 
@@ -135,7 +190,7 @@ static dj_status_t send_local(djinn_request_t *request, uint32_t header_bytes)
     free(reply);
     dj_bytes_fini(&joined);
     recycle_segments(request);
-    finish(request, status, dj_error_text());
+    dj_request_finish(request, status, dj_error_text());
     return DJ_OK;
 }
 
@@ -150,9 +205,16 @@ dj_status_t dj_request_send(djinn_request_t *request, dj_message_t type, uint32_
     djinn->stats.requests++;
     djinn->stats.messages_out++;
     for (uint32_t i = 0; i < request->n_pieces; i++)
-        djinn->stats.bytes_up += request->pieces[i].bytes;
+        request->sent_bytes += request->pieces[i].bytes;
+    djinn->stats.bytes_up += request->sent_bytes;
+    djinn->unanswered_bytes += request->sent_bytes;
+    djinn->quiet_run = request->quiet ? djinn->quiet_run + 1 : 0;
     if (djinn->executor)
         return send_local(request, header_bytes);
+    if (!djinn->endpoint) {
+        dj_request_finish(request, DJ_ERR_PEER_DIED, djinn->dead_text);
+        return DJ_ERR_PEER_DIED;
+    }
     request->sending = true;
     dj_status_t status = dj_endpoint_send(djinn->endpoint, &request->message, header_bytes,
                                           request->pieces, request->n_pieces, sent, request);
@@ -161,117 +223,8 @@ dj_status_t dj_request_send(djinn_request_t *request, dj_message_t type, uint32_
     request->sending = false;
     recycle_segments(request);
     if (status != DJ_OK)
-        finish(request, status, dj_error_text());
+        dj_request_finish(request, status, dj_error_text());
     return status;
-}
-
-/* ---- the EXEC message ---- */
-
-static bool shown(const djinn_t *djinn, dj_hash_t key)
-{
-    return dj_table_get(&djinn->shown.keys, key) != NULL;
-}
-
-/* As the rank does it (runtime/execute.c): the oldest key goes when the ring is full. */
-static void show(djinn_t *djinn, dj_hash_t key)
-{
-    dj_shown_t *ring = &djinn->shown;
-    dj_hash_t *slot = &ring->ring[ring->count % DJ_SHOWN_MAX];
-    if (ring->count >= DJ_SHOWN_MAX)
-        dj_table_remove(&ring->keys, *slot);
-    *slot = key;
-    ring->count++;
-    dj_table_put(&ring->keys, key, slot);
-}
-
-static void put_segment(djinn_t *djinn, dj_bytes_t *meta, const dj_segment_record_t *segment)
-{
-    const dj_program_t *program = &segment->program;
-    bool full = !shown(djinn, segment->exact_key);
-    dj_segment_header_t header = {
-        .program_key = segment->program_key,
-        .exact_key = segment->exact_key,
-        .structure_bytes = full ? (uint32_t)program->structure.size : 0,
-        .sizes_bytes = full ? (uint32_t)program->sizes.size : 0,
-        .n_inputs = segment->n_inputs,
-        .n_outputs = segment->n_outputs,
-        .n_scalars = (uint32_t)(program->scalars.size / 8),
-        .flags = full ? DJ_SEGMENT_SIZES | DJ_SEGMENT_STRUCTURE : 0};
-    dj_bytes_put(meta, &header, sizeof(header));
-    dj_bytes_put(meta, segment->inputs, segment->n_inputs * sizeof(dj_binding_t));
-    dj_bytes_put(meta, segment->outputs, segment->n_outputs * sizeof(uint64_t));
-    dj_bytes_put(meta, program->scalars.data, program->scalars.size);
-    if (!full)
-        return;
-    dj_bytes_put(meta, program->sizes.data, program->sizes.size);
-    dj_bytes_align(meta, 8);
-    dj_bytes_put(meta, program->structure.data, program->structure.size);
-    dj_bytes_align(meta, 8);
-    djinn->stats.program_bytes += program->structure.size + program->sizes.size;
-    show(djinn, segment->exact_key);
-}
-
-/* Gives every immediate its place in the data region; returns the region's size. */
-static uint64_t place_immediates(dj_segment_record_t *segments, uint32_t *count_p)
-{
-    uint64_t at = 0;
-    *count_p = 0;
-    for (dj_segment_record_t *segment = segments; segment; segment = segment->next)
-        for (uint32_t i = 0; i < segment->n_inputs; i++)
-            if (segment->immediates[i]) {
-                segment->inputs[i].offset = at;
-                at += (segment->inputs[i].bytes + 63) & ~63ull;
-                (*count_p)++;
-            }
-    return at;
-}
-
-static void gather_immediates(djinn_request_t *request)
-{
-    for (dj_segment_record_t *segment = request->segments; segment; segment = segment->next)
-        for (uint32_t i = 0; i < segment->n_inputs; i++)
-            if (segment->immediates[i]) {
-                dj_bytes_put(&request->meta, segment->immediates[i], segment->inputs[i].bytes);
-                dj_bytes_align(&request->meta, 64);
-            }
-}
-
-static dj_status_t build_exec(djinn_request_t *request, uint32_t n_segments)
-{
-    djinn_t *djinn = request->djinn;
-    dj_bytes_t *meta = &request->meta;
-    uint32_t n_immediates;
-    dj_exec_t *exec = &request->message.exec;
-    *exec = (dj_exec_t){.n_segments = n_segments, .n_fetches = request->n_fetches,
-                        .n_releases = (uint32_t)(djinn->releases.size / 8),
-                        .deadline_ms = djinn->deadline_ms};
-    if (exec->n_releases > DJ_EXEC_RELEASES_MAX) /* the rest waits for the next request */
-        exec->n_releases = DJ_EXEC_RELEASES_MAX;
-    exec->data_bytes = place_immediates(request->segments, &n_immediates);
-    dj_bytes_put(meta, djinn->releases.data, exec->n_releases * 8ull);
-    for (dj_segment_record_t *segment = request->segments; segment; segment = segment->next)
-        put_segment(djinn, meta, segment);
-    for (uint32_t i = 0; i < request->n_fetches; i++) {
-        const djinn_tensor_t *tensor = &request->fetches[i].tensor;
-        dj_fetch_t fetch = {tensor->storage->ref,
-                            (uint64_t)tensor->offset * dj_dtype_bytes((uint8_t)tensor->dtype),
-                            request->fetches[i].bytes};
-        dj_bytes_put(meta, &fetch, sizeof(fetch));
-    }
-    dj_bytes_align(meta, 64);
-    exec->data_offset = meta->size;
-    gather_immediates(request);
-    if (meta->failed)
-        return dj_fail(DJ_ERR_MEMORY, "no memory for a request of %zu bytes", meta->size);
-    uint64_t left = djinn->releases.size - exec->n_releases * 8ull;
-    djinn->releases.size = exec->n_releases * 8ull;
-    dj_refs_recycle(djinn);
-    if (left)
-        memmove(djinn->releases.data, djinn->releases.data + djinn->releases.size, left);
-    djinn->releases.size = left;
-    request->pieces[0] = (dj_piece_t){meta->data, meta->size};
-    request->n_pieces = meta->size ? 1 : 0;
-    return DJ_OK;
 }
 
 /* ---- submitting ---- */
@@ -315,27 +268,65 @@ static dj_status_t prepare_fetch(dj_recorder_t *recorder, djinn_request_t *reque
     return status;
 }
 
+static dj_status_t make_fetch_room(djinn_request_t *request, uint32_t count)
+{
+    if (count <= request->fetches_room)
+        return DJ_OK;
+    void *grown = realloc(request->fetches, count * sizeof(*request->fetches));
+    if (grown)
+        request->fetches = grown;
+    void *temporaries = realloc(request->temporaries, count * sizeof(void *));
+    if (temporaries)
+        request->temporaries = temporaries;
+    if (!grown || !temporaries)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for %u fetches", count);
+    request->fetches_room = count;
+    return DJ_OK;
+}
+
 static dj_status_t prepare_fetches(dj_recorder_t *recorder, djinn_request_t *request,
                                    const djinn_fetch_t *fetches, int count)
 {
-    dj_status_t status = DJ_OK;
-    if ((uint32_t)count > request->fetches_room) {
-        void *grown = realloc(request->fetches, (size_t)count * sizeof(*fetches));
-        if (grown)
-            request->fetches = grown;
-        void *temporaries = realloc(request->temporaries, (size_t)count * sizeof(void *));
-        if (temporaries)
-            request->temporaries = temporaries;
-        if (!grown || !temporaries)
-            return dj_fail(DJ_ERR_MEMORY, "no memory for %d fetches", count);
-        request->fetches_room = (uint32_t)count;
-    }
+    dj_status_t status = make_fetch_room(request, (uint32_t)count);
     for (int i = 0; i < count && status == DJ_OK; i++) {
         request->fetches[i] = fetches[i];
         status = prepare_fetch(recorder, request, &request->fetches[i]);
         request->fetch_bytes += fetches[i].bytes;
     }
     request->n_fetches = (uint32_t)count;
+    return status;
+}
+
+/* A request with nothing in it: its answer tells that the quiet ones before are done. */
+static dj_status_t send_null(djinn_t *djinn)
+{
+    djinn_request_t *request = dj_request_take(djinn);
+    if (!request)
+        return DJ_ERR_MEMORY;
+    request->detached = true;
+    dj_status_t status = dj_request_number(request, true);
+    if (status == DJ_OK)
+        status = dj_request_build_exec(request, 0);
+    if (status == DJ_OK)
+        return dj_request_send(request, DJ_MESSAGE_EXEC, sizeof(dj_exec_t));
+    dj_request_recycle(request);
+    return status;
+}
+
+dj_status_t dj_request_send_fetch(djinn_request_t *request, djinn_storage_t *storage,
+                                  uint64_t offset, void *target, uint64_t bytes)
+{
+    dj_status_t status = make_fetch_room(request, 1);
+    if (status != DJ_OK)
+        return status;
+    request->fetches[0] = (djinn_fetch_t){
+        {.storage = storage, .dtype = DJINN_UINT8, .rank = 1, .offset = (int64_t)offset,
+         .sizes = {(int64_t)bytes}, .strides = {1}}, target, bytes};
+    request->n_fetches = 1;
+    request->fetch_bytes = bytes;
+    status = dj_request_build_exec(request, 0);
+    if (status == DJ_OK)
+        status = dj_request_send(request, DJ_MESSAGE_EXEC, sizeof(dj_exec_t));
     return status;
 }
 
@@ -361,7 +352,7 @@ static dj_status_t submit_prepared(dj_recorder_t *recorder, djinn_request_t *req
     for (uint32_t i = 0; i < request->n_fetches; i++)
         if (!request->fetches[i].tensor.storage->ref)
             return dj_fail(DJ_ERR_STALE, "fetch %u: a tensor whose request failed", i);
-    if ((status = build_exec(request, n_segments)) != DJ_OK)
+    if ((status = dj_request_build_exec(request, n_segments)) != DJ_OK)
         return status;
     return dj_request_send(request, DJ_MESSAGE_EXEC, sizeof(dj_exec_t));
 }
@@ -390,18 +381,26 @@ dj_status_t dj_recorder_submit(dj_recorder_t *recorder, const djinn_fetch_t *fet
     if ((status = dj_request_create(djinn, &request)) != DJ_OK)
         return status;
     request->detached = request_p == NULL;
+    djinn_request_t *held = request; /* what the caller gets: the message, or what it is a part of */
     status = prepare_fetches(recorder, request, fetches, count);
+    if (status == DJ_OK && request_p && count == 1 && dj_transfer_is_large(fetches[0].bytes) &&
+        !djinn->executor)
+        status = dj_transfer_fetch(request, &held);
     if (status == DJ_OK)
         status = submit_prepared(recorder, request);
     if (status != DJ_OK) {
         dj_recorder_discard(recorder);
+        if (held != request) {
+            request->owner = NULL;
+            dj_request_recycle(held);
+        }
         if (request->status == DJ_IN_PROGRESS || request_p)
             dj_request_recycle(request);
         return status;
     }
     if (request_p) {
         atomic_fetch_add(&djinn->references, 1);
-        *request_p = request;
+        *request_p = held;
     }
     return DJ_OK;
 }
@@ -454,6 +453,18 @@ static dj_status_t make_room(djinn_request_t *request, uint64_t bytes, void **me
     return request->gather ? DJ_OK : dj_fail(DJ_ERR_MEMORY, "no memory for an answer");
 }
 
+/* Requests run in order: an answer is also that of the quiet ones before it. */
+static void answer_quiet_ones(djinn_t *djinn, uint64_t before)
+{
+    for (uint64_t id = djinn->answered_id + 1; id < before; id++) {
+        djinn_request_t *request = djinn->requests[id % DJ_REQUESTS_MAX];
+        if (request && request->id == id && request->quiet)
+            dj_request_finish(request, DJ_OK, "");
+    }
+    if (before > djinn->answered_id + 1)
+        djinn->answered_id = before - 1;
+}
+
 dj_status_t dj_request_message(void *context, const dj_incoming_t *incoming, void **memory_p,
                                void **token_p)
 {
@@ -466,8 +477,9 @@ dj_status_t dj_request_message(void *context, const dj_incoming_t *incoming, voi
         return DJ_ERR_STALE; /* of another life: dropped */
     if (!request || request->id != header->request)
         return DJ_ERR_STALE;
+    answer_quiet_ones(djinn, header->request);
     if (incoming->failed) {
-        finish(request, DJ_ERR_PEER_DIED, "the answer did not arrive whole: the rank is gone");
+        dj_request_finish(request, DJ_ERR_PEER_DIED, "the answer did not arrive whole: the rank is gone");
         return DJ_OK;
     }
     if (incoming->rendezvous && !incoming->payload)
@@ -479,30 +491,73 @@ dj_status_t dj_request_message(void *context, const dj_incoming_t *incoming, voi
                                                             : sizeof(text) - 1;
         memcpy(text, incoming->payload ? incoming->payload : "", incoming->payload ? n : 0);
         text[incoming->payload ? n : 0] = 0;
-        finish(request, (dj_status_t)result->status, text);
+        dj_request_finish(request, (dj_status_t)result->status, text);
         return DJ_OK;
     }
     uint64_t want = request->raw_reply ? request->raw_bytes : request->fetch_bytes;
     if (incoming->payload_bytes != want) {
-        finish(request, DJ_ERR_PROTOCOL, "an answer of another size than was asked for");
+        dj_request_finish(request, DJ_ERR_PROTOCOL, "an answer of another size than was asked for");
         return DJ_OK;
     }
     if (want)
         deliver(request, incoming->payload, want);
-    finish(request, DJ_OK, "");
+    dj_request_finish(request, DJ_OK, "");
     return DJ_OK;
 }
 
 /* ---- waiting ---- */
 
+/* When the rank is lost, UCX lets go of the callers' memory only once the endpoint is closed. */
+static void let_go(djinn_t *djinn)
+{
+    if (djinn->endpoint)
+        dj_endpoint_close(djinn->endpoint);
+    djinn->endpoint = NULL;
+    dj_requests_fail(djinn, (dj_status_t)atomic_load(&djinn->dead), djinn->dead_text);
+}
+
 static dj_status_t settle(djinn_request_t *request)
 {
     djinn_t *djinn = request->djinn;
     if (request->status == DJ_IN_PROGRESS && atomic_load(&djinn->dead))
-        dj_requests_fail(djinn, (dj_status_t)atomic_load(&djinn->dead), djinn->dead_text);
+        let_go(djinn);
     if (request->status < 0)
         return dj_fail(request->status, "%s", request->text);
     return request->status;
+}
+
+/* A quiet request, or one that travels in such or still waits here, is to be heard of. */
+static dj_status_t want_answer(djinn_request_t *request)
+{
+    djinn_t *djinn = request->djinn;
+    dj_status_t status = DJ_OK;
+    if (request->status != DJ_IN_PROGRESS ||
+        (!request->quiet && request->transfer.kind == DJ_TRANSFER_NONE))
+        return DJ_OK;
+    if (djinn->gather)
+        status = dj_gather_flush_small(djinn);
+    if (status == DJ_OK && djinn->quiet_run > 0)
+        status = send_null(djinn);
+    return status;
+}
+
+/* The rank does not take what it was sent, and the memory is the caller's. */
+static void give_up(djinn_t *djinn)
+{
+    snprintf(djinn->dead_text, sizeof(djinn->dead_text),
+             "rank %u did not take a transfer within its deadline, and the connection was ended to "
+             "give the memory back; look at djinn info, or raise --deadline-ms", djinn->rank);
+    atomic_store(&djinn->dead, DJ_ERR_DEADLINE);
+}
+
+static void pass_deadline(djinn_request_t *request)
+{
+    if (request->sending || request->transfer.open)
+        give_up(request->djinn);
+    else
+        dj_request_finish(request, DJ_ERR_DEADLINE,
+                          "no answer within the deadline: the rank is busy or stuck; raise "
+                          "--deadline-ms or look at djinn info");
 }
 
 /* Sleeps without the lock. UCX is touched under it alone, because several threads may wait. */
@@ -523,6 +578,8 @@ dj_status_t dj_request_await(djinn_request_t *request)
     djinn_t *djinn = request->djinn;
     uint64_t spin_ns = djinn->config.spin_us * 1000, spun_from = 0;
     uint32_t polls = 0;
+    if (want_answer(request) != DJ_OK)
+        dj_request_finish(request, DJ_ERR_MEMORY, dj_error_text());
     while (request->status == DJ_IN_PROGRESS && !djinn->executor) {
         if (dj_comm_progress(djinn->comm))
             spun_from = 0; /* no reason to skip what follows: a failed endpoint has news for ever */
@@ -531,12 +588,9 @@ dj_status_t dj_request_await(djinn_request_t *request)
         uint64_t now = dj_clock_ns();
         if (settle(request) != DJ_IN_PROGRESS)
             break;
-        if (now > request->deadline_ns) {
-            finish(request, DJ_ERR_DEADLINE, "no answer within the deadline: the rank is busy or "
-                                             "stuck; raise --deadline-ms or look at djinn info");
-            break;
-        }
-        if (!spun_from) {
+        if (now > request->deadline_ns)
+            pass_deadline(request);
+        else if (!spun_from) {
             spun_from = now;
         } else if (now - spun_from > spin_ns) {
             sleep_unlocked(djinn);
@@ -562,6 +616,7 @@ djinn_status_t djinn_test(djinn_request_t *request)
 {
     djinn_t *djinn = request->djinn;
     dj_djinn_lock(djinn);
+    want_answer(request);
     for (int i = 0; i < 64 && djinn->comm && dj_comm_progress(djinn->comm); i++)
         ;
     dj_status_t status = settle(request);
@@ -611,6 +666,8 @@ static dj_status_t submit_and_await(djinn_t *djinn, const djinn_fetch_t *fetches
     if (submitted) {
         status = dj_request_await(request);
         release_request(request);
+        if (status == DJ_OK) /* of what was not waited for before */
+            status = dj_djinn_check(djinn);
     }
     dj_djinn_unlock(djinn);
     if (submitted)

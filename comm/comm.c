@@ -46,6 +46,7 @@ dj_operation_t *dj_operation_take(dj_comm_t *comm, dj_operation_kind_t kind)
     operation->kind = (uint8_t)kind;
     operation->endpoint = NULL;
     operation->done = NULL;
+    operation->descriptor = NULL;
     return operation;
 }
 
@@ -182,6 +183,7 @@ static void tend(dj_comm_t *comm)
     uint64_t now_ns = dj_clock_ns();
     bool restless = false;
     comm->attention = false;
+    dj_incoming_tend(comm);
     for (dj_endpoint_t **at_p = &comm->endpoints; *at_p;) {
         dj_endpoint_t *endpoint = *at_p;
         if (dj_endpoint_tend(endpoint, now_ns)) {

@@ -7,7 +7,8 @@
  * dj_header_check(). With an eager message the payload is valid inside the handler only. For a rendezvous
  * message the handler is called first with `payload` NULL and must answer with memory for
  * payload_bytes (or a status, which becomes the sender's); it is called again, with the payload
- * in place, when the data has arrived.
+ * in place, when the data has arrived. It may also answer DJ_IN_PROGRESS, keep `hold`, and name the memory
+ * later with dj_comm_accept(): the sender waits, and nothing is held here but its description.
  *
  * Sending: dj_endpoint_send() copies the header; the pieces must stay until `done` was called (or the
  * call returned DJ_OK at once). An endpoint that failed reports DJ_ERR_PEER_DIED for what was
@@ -36,7 +37,7 @@ typedef struct dj_piece {
 
 /* See above. `header` is a dj_header_t followed by the message's struct, aligned to 8. For the first
  * call of a rendezvous message `payload` is NULL with payload_bytes > 0: set *memory_p (and *token_p,
- * given back with the second call) and return DJ_OK, or refuse. `failed` marks a rendezvous that will
+ * given back with the second call) and return DJ_OK, or *token_p and DJ_IN_PROGRESS, or refuse. `failed` marks a rendezvous that will
  * not arrive (second call with payload NULL): give the memory back. */
 typedef struct dj_incoming {
     const dj_header_t *header;
@@ -45,6 +46,7 @@ typedef struct dj_incoming {
     uint64_t payload_bytes;
     bool rendezvous, failed;
     void *token;
+    void *hold; /* of a rendezvous's first call */
 } dj_incoming_t;
 
 typedef dj_status_t (*dj_message_fn_t)(void *context, const dj_incoming_t *incoming,
@@ -69,6 +71,10 @@ void dj_comm_destroy(dj_comm_t *comm);
 /* This worker's address to hand to a peer (with a checksum, for dj_endpoint_create()); shm lanes left
  * out when shared_memory is false. Owned by the comm. */
 dj_status_t dj_comm_address(dj_comm_t *comm, const void **address_p, uint32_t *bytes_p);
+
+/* Receives a rendezvous that was answered with DJ_IN_PROGRESS; the second call follows, not from inside this
+ * one. `hold` is void once that call was made (an endpoint that failed makes it too). */
+void dj_comm_accept(dj_comm_t *comm, void *hold, void *memory);
 
 /* Handles what is there; returns how many events were handled. */
 unsigned dj_comm_progress(dj_comm_t *comm);

@@ -42,7 +42,13 @@ static void finish(dj_operation_t *operation, bool arrived)
 
 void dj_incoming_abandon(dj_operation_t *operation)
 {
+    if (operation->descriptor)
+        ucp_am_data_release(operation->comm->worker, operation->descriptor);
+    bool held = operation->descriptor != NULL;
+    operation->descriptor = NULL;
     finish(operation, false);
+    if (held)
+        dj_operation_give(operation); /* UCX knows nothing of it */
 }
 
 static void on_received(void *request, ucs_status_t status, size_t bytes, void *argument)
@@ -56,7 +62,8 @@ static void on_received(void *request, ucs_status_t status, size_t bytes, void *
     dj_operation_give(operation);
 }
 
-static ucs_status_t receive(dj_operation_t *operation, dj_endpoint_t *endpoint, void *descriptor)
+/* UCX may be done at once; then `at_once_p` says whether the bytes are here, and the caller ends it. */
+static bool receive(dj_operation_t *operation, bool *at_once_p)
 {
     dj_comm_t *comm = operation->comm;
     ucp_request_param_t parameters = {
@@ -68,46 +75,96 @@ static ucs_status_t receive(dj_operation_t *operation, dj_endpoint_t *endpoint, 
         parameters.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
         parameters.memory_type = UCS_MEMORY_TYPE_HOST;
     }
+    void *descriptor = operation->descriptor;
+    operation->descriptor = NULL;
     ucs_status_ptr_t result = ucp_am_recv_data_nbx(comm->worker, descriptor, operation->memory,
                                                    operation->payload_bytes, &parameters);
-    if (!UCS_PTR_IS_ERR(result) && result) {
-        operation->endpoint = endpoint;
-        dj_operation_link(&endpoint->outstanding, operation);
-        return UCS_OK;
-    }
-    finish(operation, result == NULL);
-    dj_operation_give(operation);
-    return UCS_OK;
+    *at_once_p = result == NULL;
+    return UCS_PTR_IS_ERR(result) || !result;
 }
 
-/* Asks the owner for memory, then posts the receive there. */
-static ucs_status_t handle_rendezvous(dj_comm_t *comm, const dj_incoming_t *incoming,
-                                      uint32_t header_bytes, void *descriptor,
-                                      const ucp_am_recv_param_t *parameters)
+static void end(dj_operation_t *operation, bool arrived)
+{
+    dj_operation_unlink(operation);
+    finish(operation, arrived);
+    dj_operation_give(operation);
+}
+
+/* Not from inside dj_comm_accept(): the owner is in the middle of something. */
+void dj_comm_accept(dj_comm_t *comm, void *hold, void *memory)
+{
+    dj_operation_t *operation = hold;
+    bool arrived;
+    operation->memory = memory;
+    if (!receive(operation, &arrived))
+        return;
+    operation->arrived = arrived;
+    operation->next_ended = comm->ended;
+    comm->ended = operation;
+    comm->attention = true;
+}
+
+void dj_incoming_tend(dj_comm_t *comm)
+{
+    while (comm->ended) {
+        dj_operation_t *operation = comm->ended;
+        comm->ended = operation->next_ended;
+        if (operation->endpoint)
+            end(operation, operation->arrived);
+        else
+            dj_operation_give(operation);
+    }
+}
+
+static void keep(dj_operation_t *operation, const dj_incoming_t *incoming, uint32_t header_bytes,
+                 dj_endpoint_t *endpoint, void *memory, void *token)
+{
+    memcpy(operation->header, incoming->header, header_bytes);
+    operation->header_bytes = header_bytes;
+    operation->payload_bytes = incoming->payload_bytes;
+    operation->memory = memory;
+    operation->argument = token;
+    operation->endpoint = endpoint;
+    dj_operation_link(&endpoint->outstanding, operation);
+}
+
+static dj_endpoint_t *sender_of(dj_comm_t *comm, const ucp_am_recv_param_t *parameters)
 {
     dj_endpoint_t *endpoint = NULL;
     if (parameters->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP)
         endpoint = dj_table_get(&comm->by_ucp, dj_key_u64((uintptr_t)parameters->reply_ep));
-    if (!endpoint || endpoint->state >= DJ_ENDPOINT_FAILED)
+    return endpoint && endpoint->state < DJ_ENDPOINT_FAILED ? endpoint : NULL;
+}
+
+/* Asks the owner for memory, then posts the receive there; or keeps UCX's description of the data. */
+static ucs_status_t handle_rendezvous(dj_comm_t *comm, dj_incoming_t *incoming,
+                                      uint32_t header_bytes, void *descriptor,
+                                      const ucp_am_recv_param_t *parameters)
+{
+    dj_endpoint_t *endpoint = sender_of(comm, parameters);
+    if (!endpoint)
         return dj_ucx_refusal(
             refuse(comm, dj_fail(DJ_ERR_STALE, "rendezvous from a peer without an endpoint")));
     dj_operation_t *operation = dj_operation_take(comm, DJ_OPERATION_RECEIVE);
     if (!operation)
         return dj_ucx_refusal(refuse(comm, dj_fail(DJ_ERR_MEMORY, "no memory for a receive")));
     void *memory = NULL, *token = NULL;
+    operation->descriptor = descriptor;
+    incoming->hold = operation;
     dj_status_t status = comm->options.on_message(comm->options.context, incoming, &memory, &token);
     if (status == DJ_OK && !memory)
         status = dj_fail(DJ_ERR_INTERNAL, "the handler named no memory");
-    if (status != DJ_OK) {
+    if (status < 0) {
         dj_operation_give(operation);
         return dj_ucx_refusal(refuse(comm, status));
     }
-    memcpy(operation->header, incoming->header, header_bytes);
-    operation->header_bytes = header_bytes;
-    operation->payload_bytes = incoming->payload_bytes;
-    operation->memory = memory;
-    operation->argument = token;
-    return receive(operation, endpoint, descriptor);
+    bool arrived;
+    keep(operation, incoming, header_bytes, endpoint, memory, token);
+    if (status == DJ_IN_PROGRESS)
+        return UCS_INPROGRESS;
+    if (receive(operation, &arrived))
+        end(operation, arrived);
+    return UCS_OK;
 }
 
 static void handle_eager(dj_comm_t *comm, const dj_incoming_t *incoming)
@@ -131,7 +188,7 @@ ucs_status_t dj_incoming_handle(void *argument, const void *header, size_t heade
     }
     if ((uintptr_t)header % 8 != 0)
         header = memcpy(aligned, header, header_bytes);
-    const dj_incoming_t incoming = {
+    dj_incoming_t incoming = {
         .header = header,
         .body = (const uint8_t *)header + sizeof(dj_header_t),
         .payload = rendezvous ? NULL : data,

@@ -328,6 +328,7 @@ typedef struct dj_upload {
 
 enum {
     DJ_UPLOAD_WEIGHT = 1, /* into Text: hashed, sealed, shared */
+    DJ_UPLOAD_EMPTY = 2,  /* no payload: the ref is made, PUTs fill it */
 };
 
 /* Payload: path_bytes of absolute path, then for each tensor: u64 ref, u32 name_bytes, name. */
@@ -394,7 +395,8 @@ typedef struct dj_pull {
     uint32_t reserved;
 } dj_pull_t;
 
-/* Payload: n_messages times u32 header_bytes, u32 payload_bytes, header, payload padded to 8. */
+/* Payload: n_messages times u32 header_bytes, u32 payload_bytes, header, payload, both padded
+ * to 8. No BATCH inside a BATCH. */
 typedef struct dj_batch {
     uint32_t n_messages;
     uint32_t reserved;
@@ -454,6 +456,25 @@ typedef struct dj_exec_body {
 dj_status_t dj_exec_decode(const dj_exec_t *exec, const void *payload, uint64_t payload_bytes,
                            dj_exec_segment_t *segments, uint32_t segments_room,
                            dj_exec_body_t *body);
+
+/* A PUT's struct and the size of its payload, before any of it has arrived. DJ_ERR_PROTOCOL,
+ * DJ_ERR_LIMIT. */
+dj_status_t dj_put_check(const dj_put_t *put, uint64_t payload_bytes);
+/* And its table of parts, which leads into the payload (8-byte aligned by the caller; untouched when
+ * n_parts is 0). The first part's bytes lie at dj_put_data_offset(), the next one's at
+ * dj_put_next_offset(). */
+dj_status_t dj_put_decode(const dj_put_t *put, const void *payload, uint64_t payload_bytes,
+                          const dj_put_part_t **parts_p);
+uint64_t dj_put_data_offset(uint32_t n_parts);
+uint64_t dj_put_next_offset(uint64_t at, const dj_put_part_t *part);
+
+/* One message of a BATCH's payload, from *at_p, which moves on; it is not yet dj_header_check()ed. */
+typedef struct dj_batch_item {
+    const void *header, *payload;
+    uint32_t header_bytes, payload_bytes;
+} dj_batch_item_t;
+dj_status_t dj_batch_next(const void *payload, uint64_t payload_bytes, uint64_t *at_p,
+                          dj_batch_item_t *item);
 
 /* proof = keyed hash over nonce, hello with zeroed proof, tail. */
 void dj_hello_prove(uint8_t proof[DJ_PROOF_BYTES], const uint8_t token[32], const uint8_t nonce[32],

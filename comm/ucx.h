@@ -40,6 +40,9 @@ typedef struct dj_operation {
     dj_sent_fn_t done;
     void *argument; /* of done; a receive's token */
     void *memory;   /* of a receive */
+    void *descriptor; /* of a receive not yet accepted */
+    struct dj_operation *next_ended; /* receives that ended inside dj_comm_accept() */
+    bool arrived;
     _Alignas(64) uint8_t header[DJ_ENDPOINT_HEADER_MAX];
     union {
         ucp_dt_iov_t pieces[DJ_PIECES_MAX];
@@ -90,6 +93,7 @@ struct dj_comm {
     dj_table_t by_ucp; /* ucp_ep_h → dj_endpoint_t */
     dj_operation_t *free_operations;
     dj_operation_block_t *blocks;
+    dj_operation_t *ended;
     int fd;
     _Atomic bool armed, woken;
 };
@@ -143,6 +147,8 @@ void dj_endpoint_wired(dj_comm_t *comm, const dj_header_t *header, const dj_wire
 
 ucs_status_t dj_incoming_handle(void *comm, const void *header, size_t header_bytes, void *data,
                                 size_t bytes, const ucp_am_recv_param_t *parameters);
+/* The second calls of receives that ended inside dj_comm_accept(). */
+void dj_incoming_tend(dj_comm_t *comm);
 /* The second call of a rendezvous that will not arrive. */
 void dj_incoming_abandon(dj_operation_t *operation);
 

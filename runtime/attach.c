@@ -109,7 +109,7 @@ static dj_status_t welcome(dj_rank_t *rank, dj_session_t *session, uint64_t conn
         .session = session->id, .generation = session->generation, .rank = rank->rank,
         .incarnation = rank->incarnation, .heartbeat_ms = dj_door_round_ms(rank->config),
         .suspect_ms = (uint32_t)rank->config->suspect_ms, .address_bytes = bytes,
-        .credits = DJ_REQUESTS_MAX, .shared_memory = session->host == dj_host_identity(),
+        .credits = DJ_REQUESTS_MAX, .credit_bytes = rank->config->ingress_bytes, .shared_memory = session->host == dj_host_identity(),
         .host = dj_host_identity(),
         .device_class = rank->home.device->ops->info(rank->home.device)->class_hash};
     return dj_outbox_welcome(rank, connection, &welcome, address);

@@ -15,6 +15,7 @@
 
 #define DJ_LOG_MODULE "runtime"
 #define DJ_SHORT_NS 20000           /* contract 5: the progress thread replays plans below this */
+#define DJ_SHORT_PUT_BYTES (64u << 10) /* copied in well under that */
 #define DJ_PREDICTION_MARGIN 10.0
 #define DJ_POISON_MARGIN (1u << 20) /* watched beyond the predicted peak */
 
@@ -485,31 +486,6 @@ static dj_status_t execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
     return status;
 }
 
-/* ---- UPLOAD ---- */
-
-static dj_status_t execute_upload(dj_rank_t *rank, dj_job_t *job)
-{
-    dj_ref_slot_t *slot;
-    dj_text_t *text;
-    dj_status_t status;
-    if (job->landed)
-        return DJ_OK;
-    if (!job->draft) {
-        status = dj_ref_create(job->session, job->upload.ref, job->upload.bytes, &slot);
-        if (status == DJ_OK)
-            copy_in(rank, slot->block.data, job->payload, job->upload.bytes);
-        return status;
-    }
-    status = dj_text_publish(rank->home.text, job->draft, (uint32_t)getuid(), &text);
-    job->draft = NULL;
-    if (status != DJ_OK)
-        return status;
-    status = dj_ref_create_text(job->session, job->upload.ref, text);
-    if (status != DJ_OK)
-        dj_text_release(rank->home.text, text);
-    return status;
-}
-
 /* ---- jobs ---- */
 
 void dj_job_execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
@@ -522,10 +498,10 @@ void dj_job_execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
     } else if (status == DJ_OK) {
         if (job->header.type == DJ_MESSAGE_EXEC)
             status = execute(rank, runner, job);
-        else if (job->header.type == DJ_MESSAGE_UPLOAD)
-            status = execute_upload(rank, job);
-        else
+        else if (job->header.type == DJ_MESSAGE_LOAD)
             status = dj_load_execute(rank, job);
+        else
+            status = dj_landing_apply(rank, job);
     }
     if (status != DJ_OK && job->status == DJ_OK) {
         job->status = status;
@@ -543,6 +519,10 @@ bool dj_job_is_short(dj_rank_t *rank, dj_job_t *job)
     dj_exec_segment_t segments[4];
     dj_exec_body_t body;
     uint64_t predicted_ns = 0;
+    if (job->landed)
+        return true;
+    if (job->header.type == DJ_MESSAGE_PUT)
+        return job->put.n_parts == 0 && job->put.bytes <= DJ_SHORT_PUT_BYTES;
     if (job->header.type != DJ_MESSAGE_EXEC || job->exec.n_segments > 4 || rank->config->poison)
         return false;
     if (dj_exec_decode(&job->exec, job->payload, job->payload_bytes, segments, 4, &body) != DJ_OK)

@@ -76,12 +76,14 @@ typedef struct dj_job {
         dj_exec_t exec;
         dj_upload_t upload;
         dj_load_t load;
+        dj_put_t put;
     };
     const void *payload;
     void *owned; /* the payload's memory in ingress, or NULL */
+    void *hold;  /* a rendezvous that waits for its turn to land */
     uint64_t payload_bytes;
     dj_text_t *draft;   /* UPLOAD of a weight lands here */
-    bool landed;        /* UPLOAD landed in the block of its ref */
+    bool landed;        /* UPLOAD or PUT arrives in the block of its ref */
     uint8_t state;
     uint64_t arrived_ns, started_ns, deadline_ns;
 
@@ -170,6 +172,12 @@ void dj_job_execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job);
 bool dj_job_is_short(dj_rank_t *rank, dj_job_t *job);
 dj_status_t dj_runner_init(dj_runner_t *runner, const dj_rank_t *rank);
 void dj_runner_fini(dj_runner_t *runner);
+
+/* landing.c: UPLOAD and PUT. Where the bytes of the queue's last job may arrive: *memory_p, or it stays
+ * NULL: in ingress; DJ_IN_PROGRESS: when those before it that write the same bytes are done. Then its turn. */
+dj_status_t dj_landing_place(dj_rank_t *rank, dj_job_t *job, void **memory_p);
+void dj_landing_admit(dj_rank_t *rank, dj_session_t *session);
+dj_status_t dj_landing_apply(dj_rank_t *rank, dj_job_t *job);
 
 /* compile.c: the entry for a structure that is not ready here: known plan, published plan or a new one. */
 dj_status_t dj_compile(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,

@@ -79,6 +79,7 @@ typedef struct dj_session {
     dj_endpoint_t *endpoint;
     struct dj_job *first_job, **last_job_p; /* the head is running or receiving */
     uint32_t pending;                       /* jobs in the queue */
+    uint32_t landing;                       /* of them: arriving in the blocks of their refs */
     uint64_t ingress_bytes;
     uint32_t sequence_out;
     dj_kept_answer_t last;

@@ -13,7 +13,7 @@
 
 #define DJ_LOG_MODULE "runtime"
 
-static void start_head(dj_rank_t *rank, dj_session_t *session);
+static void advance(dj_rank_t *rank, dj_session_t *session);
 
 /* ---- jobs ---- */
 
@@ -25,7 +25,7 @@ static dj_job_t *job_get(dj_rank_t *rank)
     else if (!(job = calloc(1, sizeof(*job))))
         return NULL;
     job->next = NULL;
-    job->payload = job->owned = NULL;
+    job->payload = job->owned = job->hold = NULL;
     job->payload_bytes = 0;
     job->started_ns = 0;
     job->draft = NULL;
@@ -78,7 +78,8 @@ static void apply_releases(dj_rank_t *rank, dj_job_t *job)
         dj_ref_drop(job->session, &rank->home, releases[i]);
 }
 
-static void finish(dj_rank_t *rank, dj_job_t *job)
+/* The head leaves the queue. */
+static void retire(dj_rank_t *rank, dj_job_t *job)
 {
     dj_session_t *session = job->session;
     apply_releases(rank, job);
@@ -86,11 +87,15 @@ static void finish(dj_rank_t *rank, dj_job_t *job)
     if (!session->first_job)
         session->last_job_p = &session->first_job;
     session->pending--;
+    session->landing -= job->landed;
     job_put(rank, job);
-    if (session->pending)
-        start_head(rank, session);
-    else if (session->state == DJ_SESSION_ENDING)
-        dj_session_end(rank, session);
+}
+
+static void finish(dj_rank_t *rank, dj_job_t *job)
+{
+    dj_session_t *session = job->session;
+    retire(rank, job);
+    advance(rank, session);
 }
 
 static void answer_sent(void *argument, dj_status_t status)
@@ -108,12 +113,20 @@ static void keep_answer(dj_job_t *job)
     job->session->last.result = job->answer.result;
 }
 
-/* Sends the answer. DJ_OK: it has left; DJ_IN_PROGRESS: answer_sent() follows; else it never will. */
+static bool is_quiet(const dj_job_t *job)
+{
+    return (job->header.type == DJ_MESSAGE_PUT && job->put.flags & DJ_PUT_QUIET) ||
+           (job->header.type == DJ_MESSAGE_EXEC && job->exec.flags & DJ_EXEC_QUIET);
+}
+
+/* Sends the answer. DJ_OK: it has left, or none is wanted; DJ_IN_PROGRESS: answer_sent() follows; else it never will. */
 static dj_status_t send_answer(dj_rank_t *rank, dj_job_t *job)
 {
     dj_session_t *session = job->session;
     dj_result_t *result = &job->answer.result;
     job->state = DJ_JOB_ANSWERING;
+    if (job->status == DJ_OK && is_quiet(job))
+        return DJ_OK;
     result->status = job->status;
     if (job->status != DJ_OK) {
         result->bytes = strlen(job->text);
@@ -134,26 +147,43 @@ static dj_status_t send_answer(dj_rank_t *rank, dj_job_t *job)
                             job->n_pieces, answer_sent, job);
 }
 
-/* On the progress thread, after the job ran. A payload that is only borrowed must be owned before this
- * may return with the answer still on its way: see run_short(). */
-static void answer(dj_rank_t *rank, dj_job_t *job)
+/* On the progress thread, after the job ran; what send_answer() gives. */
+static dj_status_t answer(dj_rank_t *rank, dj_job_t *job)
 {
     atomic_fetch_add_explicit(&rank->counters.requests, 1, memory_order_relaxed);
     if (job->status != DJ_OK)
         atomic_fetch_add_explicit(&rank->counters.refused, 1, memory_order_relaxed);
-    if (send_answer(rank, job) != DJ_IN_PROGRESS)
-        finish(rank, job);
+    return send_answer(rank, job);
 }
 
 /* ---- running ---- */
 
-static void start_head(dj_rank_t *rank, dj_session_t *session)
+/* Runs what is at the head and short, as far as it goes, and hands over what is not. Other sessions wait
+ * meanwhile: not for more than RUN_AHEAD of them. */
+static void advance(dj_rank_t *rank, dj_session_t *session)
 {
-    dj_job_t *job = session->first_job;
-    if (!job || job->state != DJ_JOB_READY)
-        return;
-    job->state = DJ_JOB_RUNNING;
-    dj_queue_push(&rank->jobs, &job->entry);
+    enum { RUN_AHEAD = 16 };
+    int ran = 0;
+    for (;;) {
+        dj_job_t *job = session->first_job;
+        if (!job && session->state == DJ_SESSION_ENDING) {
+            dj_session_end(rank, session);
+            return;
+        }
+        if (!job || job->state != DJ_JOB_READY)
+            break;
+        job->state = DJ_JOB_RUNNING;
+        if (job->status == DJ_OK && (++ran > RUN_AHEAD || !dj_job_is_short(rank, job))) {
+            dj_queue_push(&rank->jobs, &job->entry);
+            return;
+        }
+        dj_job_execute(rank, &rank->progress_runner, job);
+        if (answer(rank, job) == DJ_IN_PROGRESS)
+            return;
+        retire(rank, job);
+    }
+    if (session->landing)
+        dj_landing_admit(rank, session);
 }
 
 static dj_status_t own_payload(dj_rank_t *rank, dj_job_t *job)
@@ -197,9 +227,7 @@ static bool run_short(dj_rank_t *rank, dj_job_t *job)
     job->state = DJ_JOB_RUNNING;
     job->started_ns = job->arrived_ns;
     dj_job_execute(rank, &rank->progress_runner, job);
-    atomic_fetch_add_explicit(&rank->counters.requests, 1, memory_order_relaxed);
-    dj_status_t status = send_answer(rank, job);
-    if (status != DJ_IN_PROGRESS) {
+    if (answer(rank, job) != DJ_IN_PROGRESS) {
         finish(rank, job);
     } else if (own_payload(rank, job) != DJ_OK) {
         job->payload = NULL; /* its releases are lost until the session ends */
@@ -220,7 +248,7 @@ static void accept_ready(dj_rank_t *rank, dj_job_t *job)
         job->payload = NULL;
     }
     if (job->session->first_job == job)
-        start_head(rank, job->session);
+        advance(rank, job->session);
 }
 
 /* ---- messages ---- */
@@ -265,39 +293,12 @@ static dj_job_t *make_job(dj_rank_t *rank, dj_session_t *session, const dj_incom
     return job;
 }
 
-/* Where an UPLOAD lands: a draft of Text, the block of its ref, or ingress. */
-static dj_status_t land_upload(dj_rank_t *rank, dj_job_t *job, void **memory_p)
-{
-    dj_ref_slot_t *slot;
-    dj_status_t status;
-    if (job->upload.bytes != job->payload_bytes)
-        return dj_fail(DJ_ERR_PROTOCOL, "UPLOAD announces %llu bytes and brings %llu",
-                       (unsigned long long)job->upload.bytes,
-                       (unsigned long long)job->payload_bytes);
-    if (job->upload.flags & ~(uint32_t)DJ_UPLOAD_WEIGHT)
-        return dj_fail(DJ_ERR_PROTOCOL, "UPLOAD: unknown flags 0x%x", job->upload.flags);
-    if (job->upload.flags & DJ_UPLOAD_WEIGHT) {
-        status = dj_text_draft(rank->home.text, job->payload_bytes, &job->draft);
-        if (status == DJ_OK)
-            *memory_p = job->draft->data;
-        return status;
-    }
-    if (job->session->pending != 1)
-        return DJ_OK; /* others of this session run: ingress */
-    status = dj_ref_create(job->session, job->upload.ref, job->upload.bytes, &slot);
-    if (status == DJ_OK) {
-        job->landed = true;
-        *memory_p = slot->block.data;
-    }
-    return status;
-}
-
 static void arrive_eager(dj_rank_t *rank, dj_job_t *job)
 {
     void *memory = NULL;
     dj_status_t status = DJ_OK;
     if (job->header.type == DJ_MESSAGE_UPLOAD)
-        status = land_upload(rank, job, &memory);
+        status = dj_landing_place(rank, job, &memory);
     if (status != DJ_OK)
         fail_job(job, status);
     else if (memory && job->payload_bytes)
@@ -310,14 +311,18 @@ static void arrive_eager(dj_rank_t *rank, dj_job_t *job)
 
 /* First call of a rendezvous. A refusal still gets its answer, in order; UCX's own status only ends the
  * transfer. */
-static dj_status_t begin_rendezvous(dj_rank_t *rank, dj_job_t *job, void **memory_p, void **token_p)
+static dj_status_t begin_rendezvous(dj_rank_t *rank, dj_job_t *job, void *hold, void **memory_p,
+                                    void **token_p)
 {
     void *memory = NULL;
-    dj_status_t status = DJ_OK;
     job->payload = NULL;
     job->state = DJ_JOB_RECEIVING;
-    if (job->header.type == DJ_MESSAGE_UPLOAD)
-        status = land_upload(rank, job, &memory);
+    dj_status_t status = dj_landing_place(rank, job, &memory);
+    if (status == DJ_IN_PROGRESS) {
+        job->hold = hold;
+        *token_p = job;
+        return status;
+    }
     if (status == DJ_OK && !memory) {
         status = own_payload(rank, job);
         memory = job->owned;
@@ -334,18 +339,20 @@ static dj_status_t begin_rendezvous(dj_rank_t *rank, dj_job_t *job, void **memor
 
 static dj_status_t end_rendezvous(dj_rank_t *rank, dj_job_t *job, bool failed)
 {
+    job->hold = NULL;
     if (failed)
         fail_job(job, dj_fail(DJ_ERR_PEER_DIED, "the request did not arrive whole"));
     job->state = DJ_JOB_READY;
     if (job->session->first_job == job)
-        start_head(rank, job->session);
+        advance(rank, job->session);
     return DJ_OK;
 }
 
 /* What joins a session's queue. */
 static bool is_request(uint16_t type)
 {
-    return type == DJ_MESSAGE_EXEC || type == DJ_MESSAGE_UPLOAD || type == DJ_MESSAGE_LOAD;
+    return type == DJ_MESSAGE_EXEC || type == DJ_MESSAGE_UPLOAD || type == DJ_MESSAGE_LOAD ||
+           type == DJ_MESSAGE_PUT;
 }
 
 dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void **memory_p,
@@ -364,7 +371,7 @@ dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void
     if (!job)
         return DJ_ERR_BUSY;
     if (incoming->rendezvous)
-        return begin_rendezvous(rank, job, memory_p, token_p);
+        return begin_rendezvous(rank, job, incoming->hold, memory_p, token_p);
     arrive_eager(rank, job);
     return DJ_OK;
 }
@@ -375,11 +382,28 @@ void dj_worker_turn(dj_rank_t *rank)
 {
     dj_queue_entry_t *entry;
     while ((entry = dj_queue_try_pop(&rank->done)))
-        answer(rank, (dj_job_t *)entry);
+        if (answer(rank, (dj_job_t *)entry) != DJ_IN_PROGRESS)
+            finish(rank, (dj_job_t *)entry);
     while ((entry = dj_queue_try_pop(&rank->commands))) {
         dj_attach_command(rank, (dj_command_t *)entry);
         free(entry);
     }
+}
+
+/* What UCX still writes or reads belongs to jobs, so it must let go of them first. */
+static void close_endpoints(dj_rank_t *rank)
+{
+    dj_session_t *session;
+    dj_hash_t key;
+    size_t at = 0;
+    uint64_t until_ns = dj_clock_ns() + DJ_NS_PER_S;
+    while ((session = dj_table_next(&rank->sessions, &at, &key))) {
+        if (session->endpoint)
+            dj_endpoint_close(session->endpoint);
+        session->endpoint = NULL;
+    }
+    while (dj_comm_draining(rank->comm) && dj_clock_ns() < until_ns)
+        dj_comm_progress(rank->comm);
 }
 
 void dj_worker_end(dj_rank_t *rank)
@@ -387,9 +411,8 @@ void dj_worker_end(dj_rank_t *rank)
     dj_session_t *session;
     dj_hash_t key;
     size_t at = 0;
+    close_endpoints(rank);
     while ((session = dj_table_next(&rank->sessions, &at, &key))) {
-        if (session->endpoint)
-            dj_endpoint_close(session->endpoint);
         for (dj_job_t *job = session->first_job, *next; job; job = next) {
             next = job->next;
             job_put(rank, job);

@@ -377,6 +377,14 @@ static void fail_queue(dj_endpoint_t *endpoint)
     }
 }
 
+void dj_endpoint_fail(dj_endpoint_t *endpoint)
+{
+    if (endpoint->state == DJ_ENDPOINT_WIRING)
+        fail_queue(endpoint);
+    else if (!endpoint->closed)
+        fail(endpoint);
+}
+
 void dj_endpoint_abandon(dj_endpoint_t *endpoint)
 {
     fail_queue(endpoint);

@@ -101,6 +101,10 @@ dj_status_t dj_endpoint_create(dj_comm_t *comm, const void *address, uint32_t ad
  * still being wired) and without the peer's help, or by dj_comm_destroy(). May be called from a handler
  * or `done`. */
 void dj_endpoint_close(dj_endpoint_t *endpoint);
+/* As if UCX had reported the peer's death: what is outstanding is reported lost, in the time that a
+ * close takes. While wiring only the kept sends are given up, at once, and the wire-up goes on. The
+ * endpoint stays its owner's, who closes it. */
+void dj_endpoint_fail(dj_endpoint_t *endpoint);
 /* Wire-up is complete. Sends before that are kept and go out in order; no need to wait. */
 bool dj_endpoint_ready(const dj_endpoint_t *endpoint);
 bool dj_endpoint_failed(const dj_endpoint_t *endpoint);

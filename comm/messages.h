@@ -69,7 +69,8 @@ enum {
     X(DJ_TUNNEL_PART_BYTES_MAX, 256 << 10, "payload bytes in one TUNNEL frame") \
     X(DJ_TUNNEL_MESSAGE_BYTES_MAX, 1 << 30, "payload of a data message that travels in TUNNEL frames") \
     X(DJ_RANKS_MAX, 4096, "ranks of one server") \
-    X(DJ_GROUP_BYTES_MAX, 1 << 30, "payload of one collective")
+    X(DJ_GROUP_BYTES_MAX, 1 << 30, "payload of one collective") \
+    X(DJ_GROUP_PUBLISH_BYTES_MAX, 24 << 20, "payload of one publication to a group")
 
 enum {
 #define X(name, value, text) name = (value),
@@ -404,12 +405,12 @@ typedef struct dj_batch {
 
 /* comm/group.h: what a member sends along its tree. The payload is a part of the collective's bytes. */
 typedef struct dj_group_step {
-    uint64_t round;         /* number of the collective in its group: late ones are dropped */
-    uint64_t bytes, offset; /* of the whole payload; of this part */
+    uint64_t round;         /* number of the collective in its group, or of the publication at its origin */
+    uint64_t bytes, offset; /* of the whole payload (GATHER: of one member); of this part */
     uint32_t kind;          /* dj_group_kind_t */
+    uint32_t step;          /* dj_group_step_kind_t (comm/group_state.h) */
     uint32_t from, root;    /* members */
-    uint32_t reserved;
-    uint64_t missing[2];    /* going up: how many members of this subtree are missing; which is the first */
+    uint64_t missing[2];    /* how many members are missing by what the sender knows; which is the first */
 } dj_group_step_t;
 
 /* The first message of an endpoint, and its echo: `endpoint` is the sender's name for it. Nothing else

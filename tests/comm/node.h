@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,7 +29,7 @@
         }                                                                                          \
     } while (0)
 
-enum { NODES_MAX = 12, NODE_SECONDS = 60 };
+enum { NODES_MAX = 18, NODE_SECONDS = 60, NODE_SHARED_BYTES = 4096 };
 
 typedef enum transport {
     TRANSPORT_SHM,
@@ -44,7 +45,8 @@ typedef struct node {
     int links[NODES_MAX]; /* a socket to each other node; its EOF tells of a death */
     dj_comm_t *comm;
     dj_endpoint_t *endpoints[NODES_MAX];
-    void *state; /* of the test's handler */
+    void *state;  /* of the test's handler */
+    void *shared; /* NODE_SHARED_BYTES that all nodes of a run see */
 } node_t;
 
 typedef void (*node_main_t)(node_t *node);
@@ -148,9 +150,13 @@ static inline void run_nodes(int count, const node_main_t *mains, transport_t tr
         for (int b = a + 1; b < count; ++b)
             if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pairs[a][b]) != 0)
                 abort();
+    void *shared = mmap(NULL, NODE_SHARED_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        abort();
     fflush(NULL);
     for (int i = 0; i < count; ++i) {
-        node_t node = {.number = i, .count = count, .transport = transport};
+        node_t node = {.number = i, .count = count, .transport = transport, .shared = shared};
         pids[i] = fork();
         if (pids[i] == 0)
             run_child(&node, mains[i], pairs);
@@ -161,6 +167,7 @@ static inline void run_nodes(int count, const node_main_t *mains, transport_t tr
                 close(pairs[a][b][side]);
     for (int i = 0; i < count; ++i)
         waitpid(pids[i], &statuses[i], 0);
+    munmap(shared, NODE_SHARED_BYTES);
 }
 
 #endif

@@ -6,6 +6,7 @@ dj_test(comm/test_control.c LIBS dj_comm)
 dj_test(comm/test_endpoint.c LIBS dj_comm)
 dj_test(comm/test_endpoint_loss.c LIBS dj_comm)
 dj_test(comm/test_comm.c LIBS dj_comm)
+dj_test(comm/test_group.c LIBS dj_comm)
 dj_test(comm/test_staging.c LIBS dj_comm)
 dj_test(comm/test_staging_wire.c LIBS dj_comm)
 

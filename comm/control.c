@@ -119,7 +119,8 @@ static bool advance(struct iovec *pieces, int count, size_t written)
     bool done = true;
     for (int i = 0; i < count; ++i) {
         size_t part = written < pieces[i].iov_len ? written : pieces[i].iov_len;
-        pieces[i].iov_base = (uint8_t *)pieces[i].iov_base + part;
+        if (part > 0) /* an empty piece may be NULL */
+            pieces[i].iov_base = (uint8_t *)pieces[i].iov_base + part;
         pieces[i].iov_len -= part;
         written -= part;
         done = done && pieces[i].iov_len == 0;

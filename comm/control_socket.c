@@ -67,7 +67,7 @@ dj_status_t dj_socket_prepare(int fd, char peer[DJ_CONTROL_PEER_TEXT])
     unsigned timeout_ms = USER_TIMEOUT_MS;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0}; /* a Unix socket without a name fills in only its family */
     socklen_t size = sizeof(address);
     if (getpeername(fd, (struct sockaddr *)&address, &size) != 0)
         return dj_fail(DJ_ERR_PEER_DIED, "the connection ended before it was looked at: %s",

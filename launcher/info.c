@@ -39,15 +39,20 @@ static void put_bytes(const json_t *rank, const char *name, char cell[CELL_BYTES
     snprintf(cell, CELL_BYTES, unit ? "%.1f%c" : "%.0f%c", scaled, units[unit]);
 }
 
-/* Text of the server, without anything that a terminal would obey. */
+/* Takes out whatever a terminal would obey. */
+static void make_plain(char *text)
+{
+    for (char *at = text; *at; at++)
+        *at = isprint((unsigned char)*at) ? *at : '?';
+}
+
 static void put_text(const json_t *rank, const char *name, char cell[CELL_BYTES])
 {
     const char *text = json_string_value(json_object_get(rank, name));
     if (!text || !text[0])
         return;
     snprintf(cell, CELL_BYTES, "%s", text);
-    for (char *at = cell; *at; at++)
-        *at = isprint((unsigned char)*at) ? *at : '?';
+    make_plain(cell);
 }
 
 static void put_role(const json_t *rank, const char *name, char cell[CELL_BYTES])
@@ -127,8 +132,10 @@ dj_status_t dj_info_print(const char *json, FILE *out)
 {
     json_error_t error;
     json_t *root = json_loads(json, JSON_REJECT_DUPLICATES, &error);
-    if (!root)
+    if (!root) {
+        make_plain(error.text); /* it quotes the answer */
         return dj_fail(DJ_ERR_PROTOCOL, "the server's answer is no JSON: %s", error.text);
+    }
     const json_t *ranks = json_object_get(root, "ranks");
     dj_status_t status = DJ_OK;
     if (json_is_array(ranks)) {

@@ -68,6 +68,9 @@ static void nothing_reaches_the_terminal_raw(void **state)
     assert_null(strchr(text, 0x07));
     assert_non_null(strstr(text, "djinn ?[2J at ?]0;x?, 1 rank\n"));
     free(text);
+    free(print("{\"ranks\": []} \x1b[2J\x07", DJ_ERR_PROTOCOL)); /* the sentence quotes the answer */
+    assert_null(strchr(dj_error_text(), 0x1b));
+    assert_null(strchr(dj_error_text(), 0x07));
 }
 
 static void a_table(void **state)

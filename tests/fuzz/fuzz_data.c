@@ -1,0 +1,100 @@
+/* fuzz_data.c - the decoders of data messages, alone and fast: headers, EXEC bodies, addresses, tokens.
+ *
+ * Input: which:u8, then its bytes. What decodes must lie inside its payload. (fuzz_worker.c sends whole
+ * messages through a rank; here a hundred thousand a second go through the checks themselves.) */
+#include "comm/control.h"
+#include "comm/messages.h"
+#include "comm/ucx.h"
+#include "tests/fuzz/fuzz.h"
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    return dj_hash_setup() ? 0 : 1;
+}
+
+static void fuzz_header(const uint8_t *data, size_t size)
+{
+    dj_header_t header;
+    if (dj_header_check(data, size) != DJ_OK)
+        return;
+    memcpy(&header, data, sizeof(header));
+    FUZZ_ASSERT(size == sizeof(header) + dj_message_struct_bytes(header.type));
+    FUZZ_ASSERT(size <= DJ_ENDPOINT_HEADER_MAX);
+}
+
+static void touch_exec(const dj_exec_t *exec, const dj_exec_segment_t *segments,
+                       const dj_exec_body_t *body)
+{
+    fuzz_touch(body->releases, exec->n_releases * sizeof(uint64_t));
+    fuzz_touch(body->fetches, exec->n_fetches * sizeof(dj_fetch_t));
+    fuzz_touch(body->data, exec->data_bytes);
+    for (uint32_t i = 0; i < exec->n_segments; ++i) {
+        const dj_segment_header_t *header = &segments[i].header;
+        fuzz_touch(segments[i].inputs, header->n_inputs * sizeof(dj_binding_t));
+        fuzz_touch(segments[i].outputs, header->n_outputs * sizeof(uint64_t));
+        fuzz_touch(segments[i].scalars, header->n_scalars * sizeof(uint64_t));
+        fuzz_touch(segments[i].sizes, header->sizes_bytes);
+        fuzz_touch(segments[i].structure, header->structure_bytes);
+    }
+}
+
+/* A payload of its own, so that one byte past it is a finding. */
+static uint8_t *payload_of(const uint8_t *data, size_t size)
+{
+    uint8_t *payload = malloc(size ? size : 1);
+    if (size)
+        memcpy(payload, data, size);
+    return payload;
+}
+
+static void fuzz_exec(const uint8_t *data, size_t size)
+{
+    static dj_exec_segment_t segments[DJ_EXEC_SEGMENTS_MAX];
+    dj_exec_t exec;
+    dj_exec_body_t body;
+    if (size < sizeof(exec))
+        return;
+    memcpy(&exec, data, sizeof(exec));
+    size -= sizeof(exec);
+    uint8_t *payload = payload_of(data + sizeof(exec), size);
+    if (dj_exec_decode(&exec, payload, size, segments, DJ_EXEC_SEGMENTS_MAX, &body) == DJ_OK)
+        touch_exec(&exec, segments, &body);
+    free(payload);
+}
+
+static void fuzz_token(const uint8_t *data, size_t size)
+{
+    uint8_t token[32];
+    char *text = strndup((const char *)data, size);
+    dj_token_parse(text, token);
+    free(text);
+}
+
+/* As it is, and with UCX's part behind the prefix it should have. */
+static void fuzz_address(const uint8_t *data, size_t size)
+{
+    void *address;
+    uint8_t *wrapped;
+    uint32_t bytes;
+    if (dj_address_unwrap(data, (uint32_t)size, &address) == DJ_OK)
+        free(address);
+    if (dj_address_wrap(data, size, &wrapped, &bytes) != DJ_OK)
+        return;
+    FUZZ_ASSERT((dj_address_unwrap(wrapped, bytes, &address) == DJ_OK) == (size >= 8));
+    if (size >= 8) {
+        FUZZ_ASSERT(memcmp(address, data, size) == 0);
+        free(address);
+        wrapped[bytes - 1] ^= 1;
+        FUZZ_ASSERT(dj_address_unwrap(wrapped, bytes, &address) != DJ_OK);
+    }
+    free(wrapped);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static void (*const parts[])(const uint8_t *, size_t) = {fuzz_header, fuzz_exec, fuzz_token,
+                                                             fuzz_address};
+    if (size > 0)
+        parts[data[0] % (sizeof(parts) / sizeof(parts[0]))](data + 1, size - 1);
+    return 0;
+}

@@ -1,0 +1,76 @@
+/* fuzz_program.c - recorded graphs and published plans: decode, plan, serialise, prove.
+ *
+ * Input: structure_bytes:u16, sizes_bytes:u16, n_scalars:u8, structure, sizes, scalars, then the bytes of
+ * a plan from elsewhere. The plan's magic and keys are filled in, so that the proof has to find what is
+ * wrong. A plan made here must pass its own proof and come back from its bytes; one that was let in must
+ * pass the proof too. */
+#include "planner/cache.h"
+#include "tests/fuzz/fuzz.h"
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    return dj_hash_setup() ? 0 : 1;
+}
+
+static const dj_plan_needs_t needs = {
+    .device_class = {{1, 2}}, .flops_per_ns = 10, .bytes_per_ns = 10, .step_ns = 100};
+
+static void check_own(const dj_graph_t *graph, dj_bytes_t *own)
+{
+    dj_plan_t *plan, *again;
+    dj_status_t status = dj_plan_make(graph, &needs, &plan);
+    if (status != DJ_OK) {
+        FUZZ_ASSERT(status == DJ_ERR_LIMIT || status == DJ_ERR_MEMORY);
+        return;
+    }
+    FUZZ_ASSERT(dj_plan_verify(plan, graph) == DJ_OK);
+    FUZZ_ASSERT(dj_plan_encode(plan, own) == DJ_OK);
+    FUZZ_ASSERT(dj_plan_decode(own->data, own->size, graph, &needs, &again) == DJ_OK);
+    FUZZ_ASSERT(again->peak_bytes == plan->peak_bytes);
+    dj_plan_destroy(again);
+    dj_plan_destroy(plan);
+}
+
+/* The first 53 bytes are magic, version and keys: ours. */
+static void check_foreign(const dj_graph_t *graph, const dj_bytes_t *own, const uint8_t *data,
+                          size_t size)
+{
+    enum { SIGNED = 4 + 1 + 3 * sizeof(dj_hash_t) };
+    dj_plan_t *plan;
+    dj_bytes_t foreign = {0};
+    if (own->size < SIGNED)
+        return;
+    dj_bytes_put(&foreign, own->data, SIGNED);
+    dj_bytes_put(&foreign, data, size);
+    if (dj_plan_decode(foreign.data, foreign.size, graph, &needs, &plan) == DJ_OK) {
+        FUZZ_ASSERT(dj_plan_verify(plan, graph) == DJ_OK);
+        dj_plan_destroy(plan);
+    }
+    dj_bytes_fini(&foreign);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    dj_reader_t reader;
+    dj_graph_t *graph;
+    size_t structure_bytes, sizes_bytes, left;
+    uint64_t scalars[256] = {0};
+    dj_bytes_t own = {0};
+    dj_reader_init(&reader, data, size);
+    size_t structure_wanted = dj_reader_u16(&reader), sizes_wanted = dj_reader_u16(&reader);
+    uint8_t n_scalars = dj_reader_u8(&reader);
+    const uint8_t *structure = fuzz_take(&reader, structure_wanted, &structure_bytes);
+    const uint8_t *sizes = fuzz_take(&reader, sizes_wanted, &sizes_bytes);
+    for (uint32_t i = 0; i < n_scalars && dj_reader_left(&reader) >= 8; i++)
+        scalars[i] = dj_reader_u64(&reader);
+    const uint8_t *plan = fuzz_take(&reader, SIZE_MAX, &left);
+    if (dj_graph_decode(structure, structure_bytes, sizes, sizes_bytes, n_scalars, &graph) != DJ_OK)
+        return 0;
+    FUZZ_ASSERT(graph->n_scalars == n_scalars);
+    dj_graph_check_offsets(graph, scalars);
+    check_own(graph, &own);
+    check_foreign(graph, &own, plan, left);
+    dj_bytes_fini(&own);
+    dj_graph_destroy(graph);
+    return 0;
+}

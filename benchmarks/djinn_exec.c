@@ -91,13 +91,13 @@ static djinn_status_t open_add(dj_bench_t *bench)
     uint64_t bytes = bench->options.max_bytes;
     addition_t *own = bench->own = calloc(1, sizeof(*own));
     if (!own)
-        return DJINN_ERR_MEMORY;
+        return dj_bench_no_memory();
     own->op = djinn_op("aten::add.Tensor");
     own->a = malloc(bytes);
     own->b = malloc(bytes);
     own->sum = malloc(bytes);
     if (!own->a || !own->b || !own->sum)
-        return DJINN_ERR_MEMORY;
+        return dj_bench_no_memory();
     for (uint64_t i = 0; i < bytes / sizeof(float); i++) {
         own->a[i] = (float)i;
         own->b[i] = 0.5f;

@@ -7,15 +7,20 @@
 
 #include "runtime/base/log.h"
 
+djinn_status_t dj_bench_no_memory(void)
+{
+    return (djinn_status_t)dj_fail(DJ_ERR_MEMORY, "no memory for messages of this size");
+}
+
 djinn_status_t dj_bench_tensor(dj_bench_t *bench, uint64_t bytes, djinn_tensor_t *tensor)
 {
     int64_t size = (int64_t)bytes;
-    void *zeros = calloc(1, bytes);
-    if (!zeros)
-        return (djinn_status_t)dj_fail(DJ_ERR_MEMORY, "no memory for %llu bytes",
-                                       (unsigned long long)bytes);
-    djinn_status_t status = djinn_upload(bench->djinn, DJINN_UINT8, 1, &size, zeros, 0, tensor);
-    free(zeros);
+    void *data = malloc(bytes);
+    if (!data)
+        return dj_bench_no_memory();
+    dj_osu_fill(data, bytes, 0);
+    djinn_status_t status = djinn_upload(bench->djinn, DJINN_UINT8, 1, &size, data, 0, tensor);
+    free(data);
     if (status == DJINN_OK)
         status = djinn_synchronize(bench->djinn);
     return status;

@@ -61,7 +61,10 @@ static inline void dj_bench_sample(dj_bench_t *bench, uint64_t round, double us)
         bench->samples[bench->n_samples++] = us;
 }
 
-/* A tensor of `bytes` bytes on the rank, all zero; released with djinn_release(tensor->storage). */
+/* DJINN_ERR_MEMORY with its sentence. */
+djinn_status_t dj_bench_no_memory(void);
+/* A tensor of `bytes` bytes on the rank, filled as dj_osu_fill() does in round 0; released with
+ * djinn_release(tensor->storage). */
 djinn_status_t dj_bench_tensor(dj_bench_t *bench, uint64_t bytes, djinn_tensor_t *tensor);
 /* `bytes` bytes of it from `offset`. */
 static inline djinn_tensor_t dj_bench_window(const djinn_tensor_t *tensor, uint64_t offset,

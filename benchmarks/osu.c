@@ -10,7 +10,7 @@
 
 #include "runtime/base/config.h"
 
-enum { OPTION_JSON = 256, FIELD_WIDTH = 18 };
+enum { OPTION_JSON = 256, FIELD_WIDTH = 18, RING_BYTES = 4 << 20 };
 
 /* ---- refusing ---- */
 
@@ -270,6 +270,18 @@ uint64_t dj_osu_warmup(const dj_osu_test_t *test, const dj_osu_options_t *option
     if (options->warmup != UINT64_MAX)
         return options->warmup;
     return test->iterations_large && bytes > test->large_from ? test->warmup_large : test->warmup;
+}
+
+uint64_t dj_osu_slots(const dj_osu_options_t *options, uint64_t bytes)
+{
+    uint64_t slots = RING_BYTES / bytes;
+    slots = slots < options->window ? slots : options->window;
+    return slots > 1 ? slots : 1;
+}
+
+uint64_t dj_osu_ring_bytes(const dj_osu_options_t *options)
+{
+    return options->max_bytes > RING_BYTES ? options->max_bytes : RING_BYTES;
 }
 
 /* ---- samples ---- */

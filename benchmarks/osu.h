@@ -99,6 +99,13 @@ void dj_osu_print(const dj_osu_test_t *test, const dj_osu_options_t *options,
                   const dj_osu_row_t *row);
 void dj_osu_end(const dj_osu_test_t *test, const dj_osu_options_t *options);
 
+/* Bandwidths write each message of a window to a slot of its own, as far as the ring of slots has
+ * room (4 MiB, or one message); larger windows go round. The peers reuse one buffer: what is
+ * measured is the transfer, and not how fast memory is beyond the caches. */
+uint64_t dj_osu_slots(const dj_osu_options_t *options, uint64_t bytes);
+/* Room for every size of the options. */
+uint64_t dj_osu_ring_bytes(const dj_osu_options_t *options);
+
 double dj_osu_now_us(void);
 /* The pattern that -c sends and expects: a byte at `index` in iteration `round`. */
 static inline uint8_t dj_osu_pattern(uint64_t index, uint64_t round)

@@ -115,6 +115,7 @@ struct djinn_request {
             dj_upload_t upload;
             dj_load_t load;
             dj_put_t put;
+            dj_move_t move;
         };
     } message;
     dj_piece_t pieces[DJ_PIECES_MAX];
@@ -152,6 +153,7 @@ struct djinn {
     bool closed;
     char peer[DJ_ENDPOINT_TEXT_MAX];
     uint32_t rank, incarnation;
+    uint32_t wanted_rank; /* or DJ_RANK_ANY */
 
     dj_control_t *control;
     dj_comm_t *comm;

@@ -68,6 +68,7 @@ dj_status_t dj_djinn_create(djinn_t **djinn_p)
     djinn->deadline_ms = djinn->config.deadline_ms;
     djinn->suspect_ms = djinn->config.suspect_ms;
     djinn->wake_fd = -1;
+    djinn->wanted_rank = DJ_RANK_ANY;
     djinn->session = dj_random_u64();
     djinn->tag_state = dj_random_u64();
     *djinn_p = djinn;
@@ -303,7 +304,7 @@ static dj_status_t open_session(djinn_t *djinn, bool tcp_only, uint64_t deadline
     const void *body, *address;
     uint32_t bytes;
     dj_hello_t hello = {.flags = tcp_only ? DJ_HELLO_TCP_ONLY : 0,
-                        .deadline_ms = (uint32_t)djinn->deadline_ms, .rank = DJ_RANK_ANY};
+                        .deadline_ms = (uint32_t)djinn->deadline_ms, .rank = djinn->wanted_rank};
     dj_status_t status = open_comm(djinn, !tcp_only);
     if (status == DJ_OK)
         status = dj_comm_address(djinn->comm, &address, &bytes);
@@ -351,6 +352,11 @@ static dj_status_t apply_options(djinn_t *djinn, const djinn_options_t *options,
         djinn->config.token = options->token;
     if (options->deadline_ms)
         djinn->deadline_ms = options->deadline_ms;
+    if (options->flags & DJINN_CONNECT_RANK) {
+        if (options->rank < 0)
+            return dj_fail(DJ_ERR_INVALID, "rank %d was asked for: ranks begin at 0", options->rank);
+        djinn->wanted_rank = (uint32_t)options->rank;
+    }
     const char *mode = options->mode ? options->mode : djinn->config.execution_mode;
     *tcp_only_p = strcmp(djinn->config.transports, "tcp") == 0 || strcmp(mode, "remote") == 0;
     if (strcmp(mode, "zero_copy") == 0)

@@ -231,6 +231,7 @@ typedef struct dj_report {
     uint64_t busy_ns, planning_ns;
     uint64_t refused, stale;
     uint64_t peak_checks, peak_mismatches; /* with poison on */
+    uint64_t links, moves; /* open links to other ranks; MOVEs that were answered well */
 } dj_report_t;
 
 /* Then structure, sizes and plan bytes. */
@@ -393,7 +394,7 @@ typedef struct dj_move {
 typedef struct dj_pull {
     uint64_t session, ref, offset, bytes;
     uint32_t generation;
-    uint32_t reserved;
+    uint32_t rank; /* of the puller: the answer goes over the link with it */
 } dj_pull_t;
 
 /* Payload: n_messages times u32 header_bytes, u32 payload_bytes, header, payload, both padded

@@ -9,7 +9,7 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
-#include "runtime/rank.h"
+#include "runtime/links.h"
 
 #define DJ_LOG_MODULE "session"
 
@@ -226,5 +226,7 @@ void dj_attach_command(dj_rank_t *rank, dj_command_t *command)
     case DJ_COMMAND_CLOSE:
         close_session(rank, command);
         break;
+    default:
+        dj_links_command(rank->links, command);
     }
 }

@@ -19,7 +19,9 @@ dj_status_t dj_coordinator_register(dj_coordinator_t *coordinator, uint64_t conn
     if (worker->connection && worker->about.incarnation > about->incarnation)
         return dj_fail(DJ_ERR_STALE, "rank %u incarnation %u: incarnation %u is here already",
                        about->rank, about->incarnation, worker->about.incarnation);
-    *worker = (dj_worker_t){.connection = connection, .about = *about, .heard_ns = dj_clock_ns()};
+    *worker = (dj_worker_t){.connection = connection, .about = *about, .heard_ns = dj_clock_ns(),
+                            .news = true};
+    coordinator->news = true;
     return DJ_OK;
 }
 
@@ -51,18 +53,37 @@ void dj_coordinator_report(dj_coordinator_t *coordinator, uint64_t connection,
 void dj_coordinator_lost(dj_coordinator_t *coordinator, uint64_t connection)
 {
     dj_worker_t *worker = find(coordinator, connection);
-    if (worker)
-        worker->connection = 0;
+    if (!worker)
+        return;
+    worker->connection = 0;
+    worker->news = coordinator->news = true;
 }
 
-dj_worker_t *dj_coordinator_choose(dj_coordinator_t *coordinator)
+bool dj_coordinator_row(const dj_coordinator_t *coordinator, uint32_t rank, dj_roster_t *row)
+{
+    const dj_worker_t *worker = &coordinator->workers[rank];
+    *row = (dj_roster_t){.rank = rank, .incarnation = worker->about.incarnation};
+    if (worker->connection)
+        memcpy(row->endpoint, worker->about.endpoint, sizeof(row->endpoint));
+    return worker->about.rank != 0;
+}
+
+bool dj_coordinator_news(dj_coordinator_t *coordinator, uint32_t rank, dj_roster_t *row)
+{
+    dj_worker_t *worker = &coordinator->workers[rank];
+    bool news = worker->news;
+    worker->news = false;
+    return news && dj_coordinator_row(coordinator, rank, row);
+}
+
+dj_worker_t *dj_coordinator_choose(dj_coordinator_t *coordinator, uint32_t wanted)
 {
     dj_worker_t *best = NULL;
     uint64_t best_load = UINT64_MAX;
     for (uint32_t i = 1; i < DJ_WORKERS_MAX; i++) {
         dj_worker_t *worker = &coordinator->workers[i];
         uint64_t load = worker->report.sessions + worker->granted;
-        if (!worker->connection || load >= best_load)
+        if (!worker->connection || load >= best_load || (wanted != DJ_RANK_ANY && wanted != i))
             continue;
         best = worker;
         best_load = load;
@@ -104,7 +125,7 @@ void dj_coordinator_fini(dj_coordinator_t *coordinator)
     X(plan_hits) X(plan_resizes) X(plan_misses) X(plan_received) X(plan_adopted) X(plan_rejected)  \
     X(text_entries) X(text_bytes) X(pack_bytes) X(text_shared) X(data_bytes) X(data_backed_bytes)  \
     X(stack_bytes) X(stack_peak_bytes) X(ingress_bytes) X(refs) X(busy_ns) X(planning_ns)          \
-    X(refused) X(stale) X(peak_checks) X(peak_mismatches)
+    X(refused) X(stale) X(peak_checks) X(peak_mismatches) X(links) X(moves)
 
 static json_t *describe_rank(uint32_t number, uint32_t incarnation, const char *role,
                              const char *state, uint32_t pid, const char *endpoint,

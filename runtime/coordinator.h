@@ -22,6 +22,7 @@ typedef struct dj_worker {
     dj_report_t report;
     uint64_t granted; /* sessions granted and in no report yet */
     uint64_t granted_ns, heard_ns;
+    bool news; /* the other workers have not been told of it yet */
 } dj_worker_t;
 
 typedef struct dj_kept_plan {
@@ -35,6 +36,7 @@ typedef struct dj_coordinator {
     dj_kept_plan_t plans[DJ_KEPT_PLANS_MAX];
     uint64_t n_plans, plan_bytes; /* ever kept; held now */
     uint64_t redirected;
+    bool news; /* of some worker */
 } dj_coordinator_t;
 
 /* A worker said who it is. DJ_ERR_LIMIT for a rank that cannot be. The caller then sends it the kept
@@ -44,8 +46,13 @@ dj_status_t dj_coordinator_register(dj_coordinator_t *coordinator, uint64_t conn
 void dj_coordinator_report(dj_coordinator_t *coordinator, uint64_t connection,
                            const dj_report_t *report);
 void dj_coordinator_lost(dj_coordinator_t *coordinator, uint64_t connection);
-/* The worker to use next, or NULL when none is here. */
-dj_worker_t *dj_coordinator_choose(dj_coordinator_t *coordinator);
+/* The worker to use next: the one wanted, or of any (DJ_RANK_ANY) the one with the fewest sessions. NULL
+ * when it, or every one, is not here. */
+dj_worker_t *dj_coordinator_choose(dj_coordinator_t *coordinator, uint32_t wanted);
+/* A worker's row of the roster; false: it was never here. */
+bool dj_coordinator_row(const dj_coordinator_t *coordinator, uint32_t rank, dj_roster_t *row);
+/* The same, but false also when the others know it; from then on they do. */
+bool dj_coordinator_news(dj_coordinator_t *coordinator, uint32_t rank, dj_roster_t *row);
 /* Copies a plan's frame body; the oldest goes. */
 void dj_coordinator_keep(dj_coordinator_t *coordinator, const void *body, uint32_t bytes);
 void dj_coordinator_fini(dj_coordinator_t *coordinator);

@@ -99,6 +99,11 @@ void dj_door_end(dj_rank_t *rank, dj_connection_t *c)
         if (command)
             dj_door_post_command(rank, command);
     }
+    if (c->role == DJ_ROLE_PEER && c->greeted) {
+        dj_command_t *command = dj_door_command(DJ_COMMAND_UNLINKED, c->id);
+        if (command)
+            dj_door_post_command(rank, command);
+    }
     if (c->role == DJ_ROLE_WORKER)
         dj_coordinator_lost(&door->coordinator, c->id);
     if (!c->greeted)
@@ -153,32 +158,60 @@ bool dj_door_refuse(dj_rank_t *rank, dj_connection_t *c, dj_status_t status)
 
 /* ---- admission ---- */
 
-/* Takes the descriptor over. */
-static dj_status_t add_connection(dj_door_t *door, int fd, dj_connection_t **c_p)
+/* Takes the control connection over. */
+static dj_status_t enlist(dj_door_t *door, dj_control_t *control, dj_connection_t **c_p)
 {
     dj_connection_t *c = calloc(1, sizeof(*c));
-    dj_status_t status = c ? dj_control_adopt(fd, &c->control)
-                           : dj_fail(DJ_ERR_MEMORY, "no memory for a connection");
-    if (status != DJ_OK) {
-        free(c);
-        close(fd);
-        return status;
+    dj_status_t status = c ? DJ_OK : dj_fail(DJ_ERR_MEMORY, "no memory for a connection");
+    if (status == DJ_OK && door->n_connections >= DJ_CONNECTIONS_MAX)
+        status = dj_fail(DJ_ERR_LIMIT, "this rank has %u connections and takes no more",
+                         door->n_connections);
+    if (status == DJ_OK) {
+        c->control = control;
+        c->id = ++door->last_connection;
+        status = dj_door_watch(door, dj_control_fd(control), c->id);
     }
-    c->id = ++door->last_connection;
-    status = dj_door_watch(door, fd, c->id);
     if (status == DJ_OK)
         status = dj_table_put(&door->by_id, dj_key_u64(c->id), c);
     if (status != DJ_OK) {
-        dj_control_close(c->control);
+        dj_control_close(control);
         free(c);
         return status;
     }
     c->admitted_ns = dj_clock_ns();
     c->place = door->n_connections;
     door->connections[door->n_connections++] = c;
-    door->strangers++;
     *c_p = c;
     return DJ_OK;
+}
+
+/* Takes the descriptor over. */
+static dj_status_t add_connection(dj_door_t *door, int fd, dj_connection_t **c_p)
+{
+    dj_control_t *control;
+    dj_status_t status = dj_control_adopt(fd, &control);
+    if (status != DJ_OK) {
+        close(fd);
+        return status;
+    }
+    status = enlist(door, control, c_p);
+    door->strangers += status == DJ_OK;
+    return status;
+}
+
+void dj_door_adopt(dj_rank_t *rank, dj_control_t *control, dj_command_t *news)
+{
+    dj_connection_t *c;
+    news->status = enlist(rank->door, control, &c);
+    if (news->status == DJ_OK) {
+        c->role = DJ_ROLE_PEER;
+        c->greeted = c->welcomed = true;
+        c->unread = rank->door->unread = true; /* frames may have come with the WELCOME */
+        news->connection = c->id;
+    } else {
+        snprintf(news->text, sizeof(news->text), "%s", dj_error_text());
+    }
+    dj_door_post_command(rank, news);
 }
 
 /* The one connection too many is accepted all the same, to tell it why it goes. */
@@ -274,6 +307,8 @@ static bool take_register(dj_rank_t *rank, dj_connection_t *c, const dj_register
                         kept->bytes - (uint32_t)sizeof(dj_plan_message_t)))
             return false;
     }
+    if (!dj_roster_tell_all(rank, c))
+        return false;
     for (uint32_t i = door->n_connections; i-- > 0;)
         if (i < door->n_connections && door->connections[i]->waits_for_worker)
             dj_door_redirect(rank, door->connections[i]);
@@ -490,6 +525,7 @@ void *dj_door_main(void *argument)
         dj_link_report(rank, now_ns);
         end_silent(rank, now_ns);
         go_round(rank, now_ns);
+        dj_roster_tell(rank);
         door_turn(rank);
     }
     return NULL;
@@ -546,8 +582,7 @@ void dj_door_close(dj_rank_t *rank)
         return;
     while (door->n_connections)
         dj_door_end(rank, door->connections[0]);
-    while ((entry = dj_queue_try_pop(&rank->outbox)))
-        free(entry);
+    dj_outbox_empty(rank);
     while ((entry = dj_queue_try_pop(&rank->commands))) /* nobody is left to obey them */
         free(entry);
     if (door->link)

@@ -4,6 +4,7 @@
  *   hello.c   who a stranger is: proof, grant, role; where clients are sent
  *   outbox.c  what other threads want sent
  *   link.c    a worker's link to the coordinator
+ *   roster.c  who is where, for links between ranks
  *
  * Threads: the control thread alone, except dj_outbox_*(). */
 #ifndef DJ_RUNTIME_DOOR_H
@@ -22,6 +23,7 @@ typedef struct dj_connection {
     bool writing;  /* waits for the socket to take more */
     bool unread;   /* frames lie in its buffer that were not looked at yet */
     uint32_t role, uid;
+    uint32_t wanted; /* rank that a client asks for, or DJ_RANK_ANY */
     dj_hash_t device_class; /* of a worker */
 } dj_connection_t;
 
@@ -64,6 +66,9 @@ dj_status_t dj_door_watch(dj_door_t *door, int fd, uint64_t word);
 /* A command with nothing in it but its kind and who asks; NULL: no memory. */
 dj_command_t *dj_door_command(dj_command_kind_t kind, uint64_t connection);
 void dj_door_post_command(dj_rank_t *rank, dj_command_t *command);
+/* A connection that was dialled: from here on like one that was accepted and greeted. Both are taken over;
+ * the progress thread hears `news` either way. */
+void dj_door_adopt(dj_rank_t *rank, dj_control_t *control, dj_command_t *news);
 
 /* ---- hello.c ---- */
 
@@ -75,6 +80,7 @@ bool dj_door_redirect(dj_rank_t *rank, dj_connection_t *c);
 /* ---- outbox.c ---- */
 
 void dj_outbox_drain(dj_rank_t *rank);
+void dj_outbox_empty(dj_rank_t *rank); /* sends nothing any more */
 
 /* ---- link.c ---- */
 
@@ -83,5 +89,14 @@ void dj_link_keep(dj_rank_t *rank, uint64_t now_ns);
 void dj_link_report(dj_rank_t *rank, uint64_t now_ns);
 void dj_link_read(dj_rank_t *rank);
 void dj_link_write(dj_rank_t *rank, const dj_outgoing_t *out);
+
+/* ---- roster.c ---- */
+
+/* The coordinator: what the workers have not heard yet. All that is known, for one that has just come;
+ * false: its connection is gone. */
+void dj_roster_tell(dj_rank_t *rank);
+bool dj_roster_tell_all(dj_rank_t *rank, dj_connection_t *c);
+/* A worker: a row from the coordinator. */
+void dj_roster_take(dj_rank_t *rank, const dj_roster_t *row);
 
 #endif

@@ -498,6 +498,8 @@ void dj_job_execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
     } else if (status == DJ_OK) {
         if (job->header.type == DJ_MESSAGE_EXEC)
             status = execute(rank, runner, job);
+        else if (job->header.type == DJ_MESSAGE_PULL)
+            dj_pull_copy(rank, job);
         else if (job->header.type == DJ_MESSAGE_LOAD)
             status = dj_load_execute(rank, job);
         else

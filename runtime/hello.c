@@ -56,9 +56,10 @@ static dj_status_t check_grant(const dj_rank_t *rank, const dj_hello_t *hello)
     return DJ_OK;
 }
 
-static bool post_client(dj_rank_t *rank, dj_connection_t *c, const dj_hello_t *hello)
+static bool post_hello(dj_rank_t *rank, dj_connection_t *c, dj_command_kind_t kind,
+                       const dj_hello_t *hello)
 {
-    dj_command_t *command = dj_door_command(DJ_COMMAND_ATTACH, c->id);
+    dj_command_t *command = dj_door_command(kind, c->id);
     if (!command)
         return dj_door_refuse(rank, c, dj_fail(DJ_ERR_MEMORY, "no memory for a session"));
     command->hello = *hello;
@@ -70,7 +71,11 @@ static bool post_client(dj_rank_t *rank, dj_connection_t *c, const dj_hello_t *h
 
 bool dj_door_redirect(dj_rank_t *rank, dj_connection_t *c)
 {
-    dj_worker_t *worker = dj_coordinator_choose(&rank->door->coordinator);
+    if (c->wanted != DJ_RANK_ANY && (c->wanted == 0 || c->wanted >= rank->n_ranks))
+        return dj_door_refuse(rank, c, dj_fail(DJ_ERR_INVALID, "rank %u was asked for: ranks 1 to "
+                                                               "%u serve clients here", c->wanted,
+                                               rank->n_ranks - 1));
+    dj_worker_t *worker = dj_coordinator_choose(&rank->door->coordinator, c->wanted);
     c->waits_for_worker = worker == NULL;
     if (!worker)
         return true;
@@ -102,18 +107,28 @@ bool dj_door_greet(dj_rank_t *rank, dj_connection_t *c, const dj_hello_t *hello,
         status = check_grant(rank, hello);
     if (status == DJ_OK && hello->role == DJ_ROLE_WORKER && !rank->coordinates)
         status = dj_fail(DJ_ERR_INVALID, "rank %u is no coordinator", rank->rank);
-    if (status == DJ_OK && (hello->role < DJ_ROLE_CLIENT || hello->role > DJ_ROLE_TOOL))
+    if (status == DJ_OK && hello->role == DJ_ROLE_CLIENT && rank->serves &&
+        hello->rank != DJ_RANK_ANY && hello->rank != rank->rank)
+        status = dj_fail(DJ_ERR_INVALID, "rank %u was asked for, this is rank %u of %u",
+                         hello->rank, rank->rank, rank->n_ranks);
+    if (status == DJ_OK && hello->role == DJ_ROLE_PEER && !rank->comm)
+        status = dj_fail(DJ_ERR_UNSUPPORTED, "rank %u coordinates alone: it has no links",
+                         rank->rank);
+    if (status == DJ_OK && (hello->role < DJ_ROLE_CLIENT || hello->role > DJ_ROLE_PEER))
         status = dj_fail(DJ_ERR_PROTOCOL, "role %u in the hello", hello->role);
     if (status != DJ_OK)
         return dj_door_refuse(rank, c, status);
     c->role = hello->role;
     c->uid = hello->uid;
+    c->wanted = hello->rank;
     c->greeted = true;
     dj_door_greeted(rank->door);
     dj_control_trust(c->control);
+    if (c->role == DJ_ROLE_PEER)
+        return post_hello(rank, c, DJ_COMMAND_PEER, hello);
     if (c->role != DJ_ROLE_CLIENT)
         return welcome_plainly(rank, c);
     if (rank->serves)
-        return post_client(rank, c, hello);
+        return post_hello(rank, c, DJ_COMMAND_ATTACH, hello);
     return dj_door_redirect(rank, c);
 }

@@ -92,6 +92,8 @@ void dj_link_read(dj_rank_t *rank)
     while ((status = dj_control_try_receive(door->link, &frame, &body)) == DJ_OK) {
         if (frame.type == DJ_MESSAGE_PLAN)
             take_plan(rank, &frame, body);
+        else if (frame.type == DJ_MESSAGE_ROSTER)
+            dj_roster_take(rank, body);
         else if (frame.type == DJ_MESSAGE_REFUSE)
             dj_log(ERROR, "the coordinator refuses: %s", ((const dj_refuse_t *)body)->text);
     }

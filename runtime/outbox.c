@@ -57,8 +57,23 @@ dj_status_t dj_outbox_welcome(dj_rank_t *rank, uint64_t connection, const dj_wel
     return push(rank, out);
 }
 
+dj_status_t dj_outbox_adopt(dj_rank_t *rank, dj_control_t *control, dj_command_t *news)
+{
+    dj_outgoing_t *out = outgoing(0, 0, NULL, 0, NULL, 0);
+    if (!out)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for a link");
+    out->adopt = control;
+    out->news = news;
+    push(rank, out); /* it is there, even if the thread is not woken for it */
+    return DJ_OK;
+}
+
 static void send_out(dj_rank_t *rank, dj_outgoing_t *out)
 {
+    if (out->adopt) {
+        dj_door_adopt(rank, out->adopt, out->news);
+        return;
+    }
     if (!out->connection) {
         dj_link_write(rank, out);
         return;
@@ -84,5 +99,17 @@ void dj_outbox_drain(dj_rank_t *rank)
     while ((entry = dj_queue_try_pop(&rank->outbox))) {
         send_out(rank, (dj_outgoing_t *)entry);
         free(entry);
+    }
+}
+
+void dj_outbox_empty(dj_rank_t *rank)
+{
+    dj_queue_entry_t *entry;
+    while ((entry = dj_queue_try_pop(&rank->outbox))) {
+        dj_outgoing_t *out = (dj_outgoing_t *)entry;
+        if (out->adopt)
+            dj_control_close(out->adopt);
+        free(out->news);
+        free(out);
     }
 }

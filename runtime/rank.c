@@ -8,7 +8,7 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
-#include "runtime/rank.h"
+#include "runtime/links.h"
 
 #define DJ_LOG_MODULE "rank"
 
@@ -86,6 +86,8 @@ static dj_status_t open_worker(dj_rank_t *rank)
                                  .context = rank};
     if (status == DJ_OK)
         status = dj_comm_create(&options, &rank->comm);
+    if (status == DJ_OK)
+        status = dj_links_create(rank, &rank->links);
     if (status == DJ_OK && pthread_create(&rank->device_thread, NULL, device_main, rank) != 0)
         status = dj_fail(DJ_ERR_SYSTEM, "no thread for the device: %s", strerror(errno));
     rank->device_runs = status == DJ_OK;
@@ -168,6 +170,7 @@ static dj_status_t serve(dj_rank_t *rank)
         rank->swept_ns = now_ns;
         if (count_traffic(rank) || rank->counters.detached)
             dj_leases_check(rank, now_ns); /* walks all sessions: not for nothing */
+        dj_links_sweep(rank->links, now_ns);
         if (!dj_probe_check(rank))
             return DJ_ERR_SYSTEM;
     }

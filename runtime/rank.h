@@ -39,7 +39,9 @@ int dj_rank_run(const dj_config_t *config);
     X(messages_in)                                                                                 \
     X(messages_out)                                                                                \
     X(bytes_in)                                                                                    \
-    X(bytes_out)
+    X(bytes_out)                                                                                   \
+    X(links)                                                                                       \
+    X(moves)
 
 typedef struct dj_rank_counters {
 #define X(name) _Atomic uint64_t name;
@@ -63,7 +65,18 @@ typedef enum dj_job_state {
     DJ_JOB_READY,
     DJ_JOB_RUNNING,
     DJ_JOB_ANSWERING,
+    DJ_JOB_MOVING, /* a MOVE at the head: its bytes are awaited (move.c) */
 } dj_job_state_t;
+
+/* Of a MOVE that is under way, or of a PULL. */
+typedef struct dj_moving {
+    struct dj_job *next;    /* rank->moves */
+    struct dj_job *partner; /* source and target are here: the PULL of the MOVE and the other way round */
+    uint64_t number, link;  /* of the PULL on its way, of the link it travels over */
+    uint64_t began_ns;
+    void *memory; /* of the MOVE's new ref; what the PULL reads */
+    bool made, receiving, again;
+} dj_moving_t;
 
 /* One message of a session, from arrival to the moment its answer has left. */
 typedef struct dj_job {
@@ -77,6 +90,8 @@ typedef struct dj_job {
         dj_upload_t upload;
         dj_load_t load;
         dj_put_t put;
+        dj_move_t move;
+        dj_pull_t pull;
     };
     const void *payload;
     void *owned; /* the payload's memory in ingress, or NULL */
@@ -96,12 +111,17 @@ typedef struct dj_job {
     dj_piece_t pieces[DJ_PIECES_MAX];
     uint32_t n_pieces;
     dj_bytes_t reply; /* gathered bytes, when pieces do not do */
+    dj_moving_t moving;
 } dj_job_t;
 
 typedef enum dj_command_kind {
     DJ_COMMAND_ATTACH, /* a greeted client: make or find its session, its endpoint, and welcome it */
     DJ_COMMAND_DETACH, /* its connection ended */
     DJ_COMMAND_CLOSE,  /* it said CLOSE */
+    DJ_COMMAND_ROSTER,   /* hello: rank, incarnation; address: where its door is, or nothing */
+    DJ_COMMAND_PEER,     /* a greeted rank wants a link */
+    DJ_COMMAND_DIALLED,  /* a dial's outcome (dial.h) */
+    DJ_COMMAND_UNLINKED, /* a link's connection ended */
 } dj_command_kind_t;
 
 /* Control thread to progress thread. */
@@ -110,6 +130,9 @@ typedef struct dj_command {
     dj_command_kind_t kind;
     uint64_t connection;
     dj_hello_t hello;
+    uint64_t number; /* DIALLED */
+    dj_status_t status;
+    char text[DJ_ERROR_TEXT_MAX];
     uint32_t address_bytes;
     uint8_t address[DJ_ADDRESS_BYTES_MAX];
 } dj_command_t;
@@ -123,11 +146,14 @@ typedef struct dj_outgoing {
     uint32_t generation;
     uint16_t type;    /* 0: nothing to send */
     bool end;
+    dj_control_t *adopt; /* with it: a connection that was dialled, for the control thread to keep */
+    dj_command_t *news;  /* what the progress thread then hears */
     uint32_t body_bytes, tail_bytes;
     uint8_t bytes[];  /* body, then tail */
 } dj_outgoing_t;
 
 typedef struct dj_door dj_door_t;
+typedef struct dj_links dj_links_t;
 
 typedef struct dj_rank {
     const dj_config_t *config;
@@ -141,6 +167,9 @@ typedef struct dj_rank {
     dj_table_t sessions;
     dj_job_t *free_jobs;
     dj_runner_t progress_runner, device_runner;
+    dj_links_t *links;
+    dj_job_t *moves; /* MOVEs under way */
+    uint64_t last_pull;
     uint64_t swept_ns;
 
     dj_queue_t commands, jobs, done, outbox;
@@ -183,6 +212,28 @@ dj_status_t dj_landing_apply(dj_rank_t *rank, dj_job_t *job);
 dj_status_t dj_compile(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
                        const dj_exec_segment_t *segment, dj_cache_entry_t **entry_p);
 
+/* move.c, with worker.c's queues below it */
+/* The MOVE at its session's head begins. DJ_IN_PROGRESS: dj_job_finish() follows; else it has failed. */
+dj_status_t dj_move_start(dj_rank_t *rank, dj_job_t *job);
+void dj_moves_turn(dj_rank_t *rank); /* links that opened, deadlines, sessions that end */
+void dj_moves_lost(dj_rank_t *rank, uint64_t link, const char *why);
+/* RESULT and PULL, as dj_worker_message(). */
+dj_status_t dj_move_message(dj_rank_t *rank, const dj_incoming_t *incoming, void **memory_p,
+                            void **token_p);
+dj_status_t dj_pull_message(dj_rank_t *rank, const dj_incoming_t *incoming);
+/* A PULL whose turn has come. DJ_IN_PROGRESS: it will retire by itself; else it is over. */
+dj_status_t dj_pull_start(dj_rank_t *rank, dj_job_t *job);
+void dj_pull_copy(dj_rank_t *rank, dj_job_t *job);   /* any thread: source and target are here */
+void dj_pull_copied(dj_rank_t *rank, dj_job_t *job); /* progress thread, after it */
+
+/* worker.c, for move.c: a job that is in no queue, with its clock started; one that ran (its answer leaves,
+ * the next one starts); one without an answer. */
+dj_job_t *dj_job_take(dj_rank_t *rank, dj_session_t *session, const dj_header_t *header,
+                      const void *body);
+void dj_job_fail(dj_job_t *job, dj_status_t status); /* with the thread's sentence; the first stays */
+void dj_job_finish(dj_rank_t *rank, dj_job_t *job);
+void dj_job_retire(dj_rank_t *rank, dj_job_t *job);
+
 /* loader.c: LOAD jobs. */
 dj_status_t dj_load_execute(dj_rank_t *rank, dj_job_t *job);
 
@@ -196,6 +247,10 @@ dj_status_t dj_outbox_put(dj_rank_t *rank, uint64_t connection, uint16_t type, c
                           uint32_t body_bytes, const void *tail, uint32_t tail_bytes, bool end);
 dj_status_t dj_outbox_welcome(dj_rank_t *rank, uint64_t connection, const dj_welcome_t *welcome,
                               const void *address);
+
+/* A connection that was dialled; the progress thread hears `news` with its number, or with a failed status.
+ * Both are taken over on success alone. */
+dj_status_t dj_outbox_adopt(dj_rank_t *rank, dj_control_t *control, dj_command_t *news);
 
 /* probe.c: a client was killed; look in the background whether shared memory is still good. */
 void dj_probe_start(dj_rank_t *rank);

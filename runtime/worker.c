@@ -9,7 +9,7 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
-#include "runtime/rank.h"
+#include "runtime/links.h"
 
 #define DJ_LOG_MODULE "runtime"
 
@@ -32,6 +32,7 @@ static dj_job_t *job_get(dj_rank_t *rank)
     job->landed = false;
     job->status = DJ_OK;
     job->n_pieces = 0;
+    job->moving = (dj_moving_t){0};
     job->answer.result = (dj_result_t){.segment = UINT32_MAX};
     dj_bytes_clear(&job->reply);
     return job;
@@ -58,7 +59,7 @@ static void job_put(dj_rank_t *rank, dj_job_t *job)
     rank->free_jobs = job;
 }
 
-static void fail_job(dj_job_t *job, dj_status_t status)
+void dj_job_fail(dj_job_t *job, dj_status_t status)
 {
     if (job->status != DJ_OK)
         return;
@@ -78,20 +79,23 @@ static void apply_releases(dj_rank_t *rank, dj_job_t *job)
         dj_ref_drop(job->session, &rank->home, releases[i]);
 }
 
-/* The head leaves the queue. */
+/* It leaves the queue: the head, or a PULL from further back. */
 static void retire(dj_rank_t *rank, dj_job_t *job)
 {
     dj_session_t *session = job->session;
+    dj_job_t **at_p = &session->first_job;
     apply_releases(rank, job);
-    session->first_job = job->next;
-    if (!session->first_job)
-        session->last_job_p = &session->first_job;
+    while (*at_p != job)
+        at_p = &(*at_p)->next;
+    *at_p = job->next;
+    if (!job->next)
+        session->last_job_p = at_p;
     session->pending--;
     session->landing -= job->landed;
     job_put(rank, job);
 }
 
-static void finish(dj_rank_t *rank, dj_job_t *job)
+void dj_job_retire(dj_rank_t *rank, dj_job_t *job)
 {
     dj_session_t *session = job->session;
     retire(rank, job);
@@ -104,7 +108,7 @@ static void answer_sent(void *argument, dj_status_t status)
     dj_rank_t *rank = job->rank;
     if (status != DJ_OK)
         dj_log(DEBUG, "an answer could not be sent: %s", dj_status_text(status));
-    finish(rank, job);
+    dj_job_retire(rank, job);
 }
 
 static void keep_answer(dj_job_t *job)
@@ -156,7 +160,40 @@ static dj_status_t answer(dj_rank_t *rank, dj_job_t *job)
     return send_answer(rank, job);
 }
 
+void dj_job_finish(dj_rank_t *rank, dj_job_t *job)
+{
+    if (answer(rank, job) != DJ_IN_PROGRESS)
+        dj_job_retire(rank, job);
+}
+
 /* ---- running ---- */
+
+/* A PULL that has nothing before it but others and MOVEs; NULL: none. */
+static dj_job_t *next_pull(const dj_session_t *session)
+{
+    for (dj_job_t *at = session->first_job; at; at = at->next) {
+        bool pull = at->header.type == DJ_MESSAGE_PULL;
+        if (pull && at->state == DJ_JOB_READY)
+            return at;
+        if (!pull && at->state != DJ_JOB_MOVING)
+            return NULL;
+    }
+    return NULL;
+}
+
+/* DJ_IN_PROGRESS: the device thread has it, or it waits for another rank. */
+static dj_status_t run_head(dj_rank_t *rank, dj_job_t *job, bool at_once)
+{
+    job->state = DJ_JOB_RUNNING;
+    if (job->status == DJ_OK && job->header.type == DJ_MESSAGE_MOVE)
+        return dj_move_start(rank, job);
+    if (job->status == DJ_OK && (!at_once || !dj_job_is_short(rank, job))) {
+        dj_queue_push(&rank->jobs, &job->entry);
+        return DJ_IN_PROGRESS;
+    }
+    dj_job_execute(rank, &rank->progress_runner, job);
+    return DJ_OK;
+}
 
 /* Runs what is at the head and short, as far as it goes, and hands over what is not. Other sessions wait
  * meanwhile: not for more than RUN_AHEAD of them. */
@@ -165,19 +202,21 @@ static void advance(dj_rank_t *rank, dj_session_t *session)
     enum { RUN_AHEAD = 16 };
     int ran = 0;
     for (;;) {
-        dj_job_t *job = session->first_job;
+        dj_job_t *job = next_pull(session);
+        if (job) {
+            if (dj_pull_start(rank, job) != DJ_IN_PROGRESS)
+                retire(rank, job);
+            continue;
+        }
+        job = session->first_job;
         if (!job && session->state == DJ_SESSION_ENDING) {
             dj_session_end(rank, session);
             return;
         }
         if (!job || job->state != DJ_JOB_READY)
             break;
-        job->state = DJ_JOB_RUNNING;
-        if (job->status == DJ_OK && (++ran > RUN_AHEAD || !dj_job_is_short(rank, job))) {
-            dj_queue_push(&rank->jobs, &job->entry);
+        if (run_head(rank, job, ++ran <= RUN_AHEAD) == DJ_IN_PROGRESS)
             return;
-        }
-        dj_job_execute(rank, &rank->progress_runner, job);
         if (answer(rank, job) == DJ_IN_PROGRESS)
             return;
         retire(rank, job);
@@ -228,7 +267,7 @@ static bool run_short(dj_rank_t *rank, dj_job_t *job)
     job->started_ns = job->arrived_ns;
     dj_job_execute(rank, &rank->progress_runner, job);
     if (answer(rank, job) != DJ_IN_PROGRESS) {
-        finish(rank, job);
+        dj_job_retire(rank, job);
     } else if (own_payload(rank, job) != DJ_OK) {
         job->payload = NULL; /* its releases are lost until the session ends */
     }
@@ -244,7 +283,7 @@ static void accept_ready(dj_rank_t *rank, dj_job_t *job)
     if (job->status == DJ_OK && !job->draft && !job->landed)
         status = own_payload(rank, job);
     if (status != DJ_OK) {
-        fail_job(job, status);
+        dj_job_fail(job, status);
         job->payload = NULL;
     }
     if (job->session->first_job == job)
@@ -265,6 +304,26 @@ static dj_session_t *find_session(dj_rank_t *rank, const dj_header_t *header)
     return NULL;
 }
 
+dj_job_t *dj_job_take(dj_rank_t *rank, dj_session_t *session, const dj_header_t *header,
+                      const void *body)
+{
+    dj_job_t *job = job_get(rank);
+    if (!job)
+        return NULL;
+    job->rank = rank;
+    job->session = session;
+    job->header = *header;
+    memcpy(&job->exec, body, dj_message_struct_bytes(header->type));
+    job->arrived_ns = dj_clock_ns();
+    uint64_t deadline_ms = header->type == DJ_MESSAGE_EXEC && job->exec.deadline_ms
+                               ? job->exec.deadline_ms
+                               : session->default_deadline_ms;
+    job->deadline_ns = deadline_ms < UINT64_MAX / DJ_NS_PER_MS / 2
+                           ? job->arrived_ns + deadline_ms * DJ_NS_PER_MS
+                           : UINT64_MAX;
+    return job;
+}
+
 static dj_job_t *make_job(dj_rank_t *rank, dj_session_t *session, const dj_incoming_t *incoming)
 {
     const dj_header_t *header = incoming->header;
@@ -273,22 +332,11 @@ static dj_job_t *make_job(dj_rank_t *rank, dj_session_t *session, const dj_incom
         atomic_fetch_add_explicit(&rank->counters.stale, 1, memory_order_relaxed);
         return NULL; /* a repeat: it was or will be answered; or past every credit */
     }
-    if (!(job = job_get(rank)))
+    if (!(job = dj_job_take(rank, session, header, incoming->body)))
         return NULL;
     session->last_seen_request = header->request;
-    job->rank = rank;
-    job->session = session;
-    job->header = *header;
-    memcpy(&job->exec, incoming->body, dj_message_struct_bytes(header->type));
     job->payload = incoming->payload_bytes ? incoming->payload : NULL;
     job->payload_bytes = incoming->payload_bytes;
-    job->arrived_ns = dj_clock_ns();
-    uint64_t deadline_ms = header->type == DJ_MESSAGE_EXEC && job->exec.deadline_ms
-                               ? job->exec.deadline_ms
-                               : session->default_deadline_ms;
-    job->deadline_ns = deadline_ms < UINT64_MAX / DJ_NS_PER_MS / 2
-                           ? job->arrived_ns + deadline_ms * DJ_NS_PER_MS
-                           : UINT64_MAX;
     enqueue(job);
     return job;
 }
@@ -300,7 +348,7 @@ static void arrive_eager(dj_rank_t *rank, dj_job_t *job)
     if (job->header.type == DJ_MESSAGE_UPLOAD)
         status = dj_landing_place(rank, job, &memory);
     if (status != DJ_OK)
-        fail_job(job, status);
+        dj_job_fail(job, status);
     else if (memory && job->payload_bytes)
         rank->home.device->ops->memory.copy_in(rank->home.device, memory, job->payload,
                                                job->payload_bytes);
@@ -328,7 +376,7 @@ static dj_status_t begin_rendezvous(dj_rank_t *rank, dj_job_t *job, void *hold, 
         memory = job->owned;
     }
     if (status != DJ_OK) {
-        fail_job(job, status);
+        dj_job_fail(job, status);
         accept_ready(rank, job);
         return status;
     }
@@ -341,7 +389,7 @@ static dj_status_t end_rendezvous(dj_rank_t *rank, dj_job_t *job, bool failed)
 {
     job->hold = NULL;
     if (failed)
-        fail_job(job, dj_fail(DJ_ERR_PEER_DIED, "the request did not arrive whole"));
+        dj_job_fail(job, dj_fail(DJ_ERR_PEER_DIED, "the request did not arrive whole"));
     job->state = DJ_JOB_READY;
     if (job->session->first_job == job)
         advance(rank, job->session);
@@ -352,13 +400,17 @@ static dj_status_t end_rendezvous(dj_rank_t *rank, dj_job_t *job, bool failed)
 static bool is_request(uint16_t type)
 {
     return type == DJ_MESSAGE_EXEC || type == DJ_MESSAGE_UPLOAD || type == DJ_MESSAGE_LOAD ||
-           type == DJ_MESSAGE_PUT;
+           type == DJ_MESSAGE_PUT || type == DJ_MESSAGE_MOVE;
 }
 
 dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void **memory_p,
                               void **token_p)
 {
     dj_rank_t *rank = context;
+    if (incoming->header->type == DJ_MESSAGE_RESULT)
+        return dj_move_message(rank, incoming, memory_p, token_p);
+    if (incoming->header->type == DJ_MESSAGE_PULL)
+        return dj_pull_message(rank, incoming);
     if (incoming->token)
         return end_rendezvous(rank, incoming->token, incoming->failed);
     if (!is_request(incoming->header->type))
@@ -381,13 +433,19 @@ dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void
 void dj_worker_turn(dj_rank_t *rank)
 {
     dj_queue_entry_t *entry;
-    while ((entry = dj_queue_try_pop(&rank->done)))
-        if (answer(rank, (dj_job_t *)entry) != DJ_IN_PROGRESS)
-            finish(rank, (dj_job_t *)entry);
+    while ((entry = dj_queue_try_pop(&rank->done))) {
+        dj_job_t *job = (dj_job_t *)entry;
+        if (job->header.type == DJ_MESSAGE_PULL)
+            dj_pull_copied(rank, job);
+        else
+            dj_job_finish(rank, job);
+    }
     while ((entry = dj_queue_try_pop(&rank->commands))) {
         dj_attach_command(rank, (dj_command_t *)entry);
         free(entry);
     }
+    if (rank->moves)
+        dj_moves_turn(rank);
 }
 
 /* What UCX still writes or reads belongs to jobs, so it must let go of them first. */
@@ -402,6 +460,8 @@ static void close_endpoints(dj_rank_t *rank)
             dj_endpoint_close(session->endpoint);
         session->endpoint = NULL;
     }
+    dj_links_destroy(rank->links);
+    rank->links = NULL;
     while (dj_comm_draining(rank->comm) && dj_clock_ns() < until_ns)
         dj_comm_progress(rank->comm);
 }

@@ -59,6 +59,8 @@
     X(suspect_ms, TIME, "1s", "20ms:1h", "silence after which a peer is taken for dead")             \
     X(lease_grace_ms, TIME, "60s", "0:24h",                                                        \
       "how long a lost client's memory is kept for its return")                                    \
+    X(link_idle_ms, TIME, "30s", "1ms:24h",                                                        \
+      "how long a link between two ranks stays open unused")                                       \
     X(spin_us, COUNT, "50", "0:1M", "microseconds of polling before a progress thread sleeps")
 
 #define DJ_CONFIG_TOOL_LIST(X)                                                                     \

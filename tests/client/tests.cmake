@@ -3,6 +3,7 @@ dj_live_test(client/test_requests.c TCP LIBS djinn_client)
 dj_live_test(client/test_connection.c LIBS djinn_client)
 dj_live_test(client/test_honesty.c LIBS djinn_client)
 dj_live_test(client/test_weights.c LIBS djinn_client)
+dj_live_test(client/test_move.c TCP LIBS djinn_client)
 
 # Examples in C, each on a server of its own.
 set(run_alone env -i PATH=/usr/bin:/bin HOME=/nonexistent $<TARGET_FILE:djinn-run> -q)

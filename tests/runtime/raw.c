@@ -74,7 +74,7 @@ dj_status_t raw_open_with(raw_t *raw, const server_t *server, const dj_hello_t *
 
 dj_status_t raw_open(raw_t *raw, const server_t *server)
 {
-    return raw_open_with(raw, server, &(dj_hello_t){0}, NULL, 0);
+    return raw_open_with(raw, server, &(dj_hello_t){.rank = DJ_RANK_ANY}, NULL, 0);
 }
 
 void raw_pump(raw_t *raw)

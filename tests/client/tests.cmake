@@ -1,5 +1,6 @@
 # Clients of a real server, through libdjinn as a program links it.
 dj_live_test(client/test_requests.c TCP LIBS djinn_client)
+dj_live_test(client/test_transfers.c TCP LIBS djinn_client)
 dj_live_test(client/test_connection.c LIBS djinn_client)
 dj_live_test(client/test_honesty.c LIBS djinn_client)
 dj_live_test(client/test_weights.c LIBS djinn_client)

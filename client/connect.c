@@ -278,6 +278,7 @@ static dj_status_t open_comm(djinn_t *djinn, bool shared_memory)
 {
     dj_comm_options_t options = {.shared_memory = shared_memory,
                                  .loopback_only = strncmp(djinn->config.address, "127.", 4) == 0,
+                                 .batch_bytes = (uint32_t)djinn->config.batch_bytes,
                                  .on_message = dj_request_message,
                                  .context = djinn};
     return dj_comm_create(&options, &djinn->comm);
@@ -294,7 +295,11 @@ static dj_status_t take_welcome(djinn_t *djinn, const dj_welcome_t *welcome)
         djinn->suspect_ms = welcome->heartbeat_ms * 5ull / 3; /* one that is late is not yet silence */
     djinn->credit_bytes = welcome->credit_bytes;
     snprintf(djinn->peer, sizeof(djinn->peer), "%s", dj_control_peer(djinn->control));
-    return dj_endpoint_create(djinn->comm, welcome + 1, welcome->address_bytes, &djinn->endpoint);
+    dj_status_t status =
+        dj_endpoint_create(djinn->comm, welcome + 1, welcome->address_bytes, &djinn->endpoint);
+    if (status == DJ_OK)
+        dj_endpoint_set_checksum(djinn->endpoint, welcome->features & DJ_FEATURE_CHECKSUM);
+    return status;
 }
 
 /* Greets, and where rank and client cannot share memory makes the comm again without it. */
@@ -304,7 +309,8 @@ static dj_status_t open_session(djinn_t *djinn, bool tcp_only, uint64_t deadline
     const void *body, *address;
     uint32_t bytes;
     dj_hello_t hello = {.flags = tcp_only ? DJ_HELLO_TCP_ONLY : 0,
-                        .deadline_ms = (uint32_t)djinn->deadline_ms, .rank = djinn->wanted_rank};
+                        .deadline_ms = (uint32_t)djinn->deadline_ms, .rank = djinn->wanted_rank,
+                        .features = djinn->config.checksums ? DJ_FEATURE_CHECKSUM : 0};
     dj_status_t status = open_comm(djinn, !tcp_only);
     if (status == DJ_OK)
         status = dj_comm_address(djinn->comm, &address, &bytes);
@@ -350,6 +356,8 @@ static dj_status_t apply_options(djinn_t *djinn, const djinn_options_t *options,
         djinn->config.address = options->address;
     if (options->token)
         djinn->config.token = options->token;
+    if (options->flags & DJINN_CONNECT_CHECKSUM)
+        djinn->config.checksums = true;
     if (options->deadline_ms)
         djinn->deadline_ms = options->deadline_ms;
     if (options->flags & DJINN_CONNECT_RANK) {

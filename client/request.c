@@ -482,6 +482,12 @@ dj_status_t dj_request_message(void *context, const dj_incoming_t *incoming, voi
         dj_request_finish(request, DJ_ERR_PEER_DIED, "the answer did not arrive whole: the rank is gone");
         return DJ_OK;
     }
+    if (incoming->corrupt) {
+        dj_request_finish(request, DJ_ERR_CORRUPT,
+                          "the answer was damaged on its way: its checksum does not fit; look for "
+                          "a failing card, cable or memory");
+        return DJ_OK;
+    }
     if (incoming->rendezvous && !incoming->payload)
         return make_room(request, incoming->payload_bytes, memory_p);
     count_result(djinn, result, incoming->payload_bytes);

@@ -199,11 +199,13 @@ static void tend(dj_comm_t *comm)
 
 unsigned dj_comm_progress(dj_comm_t *comm)
 {
+    dj_comm_cork(comm);
     unsigned events = ucp_worker_progress(comm->worker);
     if (__builtin_expect(comm->attention, 0)) {
         tend(comm);
         ++events;
     }
+    dj_comm_uncork(comm);
     return events;
 }
 

@@ -116,6 +116,14 @@ static dj_status_t post_kept(dj_endpoint_t *endpoint, dj_operation_t *operation)
     return post(endpoint, operation, data, operation->payload_bytes, false);
 }
 
+dj_status_t dj_endpoint_post(dj_endpoint_t *endpoint, dj_operation_t *operation)
+{
+    const dj_piece_t piece = {operation->gathered, operation->payload_bytes};
+    if (endpoint->checksum)
+        dj_checksum_put(operation->header, operation->header_bytes, &piece, 1);
+    return post_kept(endpoint, operation);
+}
+
 /* n_pieces 0 afterwards: the payload lies in the operation itself. */
 static void keep_pieces(dj_operation_t *operation, const dj_piece_t *pieces, uint32_t n_pieces)
 {
@@ -165,6 +173,16 @@ dj_status_t dj_endpoint_send(dj_endpoint_t *endpoint, const void *header, uint32
     dj_status_t status = check_send(endpoint, header_bytes, n_pieces);
     if (status != DJ_OK)
         return status;
+    uint64_t payload_bytes = 0;
+    for (uint32_t i = 0; i < n_pieces; ++i)
+        payload_bytes += pieces[i].bytes;
+    if (endpoint->state == DJ_ENDPOINT_READY &&
+        dj_batch_wants(endpoint, header_bytes, payload_bytes)) {
+        dj_batch_add(endpoint, header, header_bytes, pieces, n_pieces, payload_bytes);
+        return DJ_OK;
+    }
+    if (endpoint->batch)
+        dj_batch_flush(endpoint); /* it was said before */
     dj_operation_t *operation = dj_operation_take(endpoint->comm, DJ_OPERATION_SEND);
     if (!operation)
         return dj_fail(DJ_ERR_MEMORY, "no memory for a message");
@@ -172,9 +190,9 @@ dj_status_t dj_endpoint_send(dj_endpoint_t *endpoint, const void *header, uint32
     operation->argument = argument;
     operation->header_bytes = header_bytes;
     memcpy(operation->header, header, header_bytes);
-    operation->payload_bytes = 0;
-    for (uint32_t i = 0; i < n_pieces; ++i)
-        operation->payload_bytes += pieces[i].bytes;
+    operation->payload_bytes = payload_bytes;
+    if (endpoint->checksum)
+        dj_checksum_put(operation->header, header_bytes, pieces, n_pieces);
     if (n_pieces == 1 && endpoint->state == DJ_ENDPOINT_READY)
         return post(endpoint, operation, pieces[0].data, pieces[0].bytes, false);
     keep_pieces(operation, pieces, n_pieces);
@@ -353,6 +371,11 @@ void dj_endpoint_close(dj_endpoint_t *endpoint)
         fail(endpoint);
 }
 
+void dj_endpoint_set_checksum(dj_endpoint_t *endpoint, bool on)
+{
+    endpoint->checksum = on;
+}
+
 bool dj_endpoint_failed(const dj_endpoint_t *endpoint)
 {
     return endpoint->state >= DJ_ENDPOINT_FAILED || endpoint->closed;
@@ -419,6 +442,7 @@ static void post_queue(dj_endpoint_t *endpoint)
 
 static void force_down(dj_endpoint_t *endpoint)
 {
+    dj_batch_flush(endpoint); /* nowhere */
     const ucp_request_param_t parameters = {
         .op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS,
         .flags = UCP_EP_CLOSE_FLAG_FORCE,

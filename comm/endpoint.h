@@ -45,6 +45,8 @@ typedef struct dj_incoming {
     const void *payload;
     uint64_t payload_bytes;
     bool rendezvous, failed;
+    bool corrupt; /* its checksum does not fit what arrived: nothing but the header may be believed, and that
+                   * only to tell the sender */
     void *token;
     void *hold; /* of a rendezvous's first call */
 } dj_incoming_t;
@@ -55,6 +57,7 @@ typedef void (*dj_sent_fn_t)(void *argument, dj_status_t status);
 
 typedef struct dj_comm_options {
     bool shared_memory; /* offer shm lanes */
+    uint32_t batch_bytes; /* small messages of one round to one peer leave together up to this; 0: never */
     bool loopback_only; /* tcp on the loopback interface alone: for servers that listen there */
     dj_message_fn_t on_message;
     void *context;
@@ -62,6 +65,7 @@ typedef struct dj_comm_options {
 
 typedef struct dj_comm_counters {
     uint64_t messages_in, messages_out, bytes_in, bytes_out, rendezvous_in, rendezvous_out;
+    uint64_t batches_in, batches_out, corrupt;
     uint64_t refused; /* incoming messages that were malformed, or rendezvous that was refused */
 } dj_comm_counters_t;
 
@@ -75,6 +79,11 @@ dj_status_t dj_comm_address(dj_comm_t *comm, const void **address_p, uint32_t *b
 /* Receives a rendezvous that was answered with DJ_IN_PROGRESS; the second call follows, not from inside this
  * one. `hold` is void once that call was made (an endpoint that failed makes it too). */
 void dj_comm_accept(dj_comm_t *comm, void *hold, void *memory);
+
+/* Between the two, small messages to one peer may leave together (comm/batch.c); inside
+ * dj_comm_progress() that is so without asking. They nest. */
+void dj_comm_cork(dj_comm_t *comm);
+void dj_comm_uncork(dj_comm_t *comm);
 
 /* Handles what is there; returns how many events were handled. */
 unsigned dj_comm_progress(dj_comm_t *comm);
@@ -108,6 +117,8 @@ void dj_endpoint_fail(dj_endpoint_t *endpoint);
 /* Wire-up is complete. Sends before that are kept and go out in order; no need to wait. */
 bool dj_endpoint_ready(const dj_endpoint_t *endpoint);
 bool dj_endpoint_failed(const dj_endpoint_t *endpoint);
+/* From now on every message to this peer carries a checksum; those that arrive with one are checked anyway. */
+void dj_endpoint_set_checksum(dj_endpoint_t *endpoint, bool on);
 
 /* `header` is dj_header_t plus struct, header_bytes long (at most DJ_ENDPOINT_HEADER_MAX).
  * DJ_OK: sent, `done` is not called. DJ_IN_PROGRESS: `done` will be. Else a failure. */

@@ -23,7 +23,7 @@ static void finish(dj_operation_t *operation, bool arrived)
 {
     dj_comm_t *comm = operation->comm;
     void *memory = NULL, *token = NULL;
-    const dj_incoming_t incoming = {
+    dj_incoming_t incoming = {
         .header = (const dj_header_t *)operation->header,
         .body = operation->header + sizeof(dj_header_t),
         .payload = arrived ? operation->memory : NULL,
@@ -32,6 +32,10 @@ static void finish(dj_operation_t *operation, bool arrived)
         .failed = !arrived,
         .token = operation->argument,
     };
+    incoming.corrupt =
+        arrived && !dj_checksum_good(operation->header, operation->header_bytes, operation->memory,
+                                     operation->payload_bytes);
+    comm->counters.corrupt += incoming.corrupt;
     if (arrived) {
         ++comm->counters.messages_in;
         ++comm->counters.rendezvous_in;
@@ -175,6 +179,44 @@ static void handle_eager(dj_comm_t *comm, const dj_incoming_t *incoming)
     comm->options.on_message(comm->options.context, incoming, &memory, &token);
 }
 
+/* A message inside a BATCH; false: it is none. */
+static bool handle_item(dj_comm_t *comm, const dj_batch_item_t *item)
+{
+    if (dj_header_check(item->header, item->header_bytes) != DJ_OK)
+        return false;
+    const dj_incoming_t incoming = {
+        .header = item->header,
+        .body = (const uint8_t *)item->header + sizeof(dj_header_t),
+        .payload = item->payload,
+        .payload_bytes = item->payload_bytes,
+    };
+    if (incoming.header->type == DJ_MESSAGE_BATCH || incoming.header->type == DJ_MESSAGE_WIRE)
+        return false;
+    handle_eager(comm, &incoming);
+    return true;
+}
+
+static void handle_batch(dj_comm_t *comm, const dj_incoming_t *incoming)
+{
+    _Alignas(8) uint8_t aligned[DJ_BATCH_BYTES_MAX];
+    const dj_batch_t *batch = incoming->body;
+    const void *payload = incoming->payload;
+    dj_batch_item_t item;
+    uint64_t at = 0;
+    ++comm->counters.batches_in;
+    if ((uintptr_t)payload % 8 != 0 && incoming->payload_bytes <= sizeof(aligned))
+        payload = memcpy(aligned, payload, incoming->payload_bytes);
+    for (uint32_t i = 0; i < batch->n_messages; ++i) {
+        dj_status_t status = dj_batch_next(payload, incoming->payload_bytes, &at, &item);
+        if (status == DJ_OK && !handle_item(comm, &item))
+            status = DJ_ERR_PROTOCOL;
+        if (status != DJ_OK) {
+            refuse(comm, status);
+            return;
+        }
+    }
+}
+
 ucs_status_t dj_incoming_handle(void *argument, const void *header, size_t header_bytes, void *data,
                                 size_t bytes, const ucp_am_recv_param_t *parameters)
 {
@@ -200,6 +242,18 @@ ucs_status_t dj_incoming_handle(void *argument, const void *header, size_t heade
         dj_endpoint_wired(comm, incoming.header, incoming.body,
                           reply ? parameters->reply_ep : NULL);
         return rendezvous ? dj_ucx_refusal(DJ_ERR_PROTOCOL) : UCS_OK;
+    }
+    if (!rendezvous && !dj_checksum_good(header, (uint32_t)header_bytes, data, bytes)) {
+        incoming.corrupt = true;
+        ++comm->counters.corrupt;
+    }
+    if (incoming.header->type == DJ_MESSAGE_BATCH) {
+        dj_status_t refused = DJ_OK;
+        if (rendezvous || incoming.corrupt)
+            refused = refuse(comm, dj_fail(DJ_ERR_PROTOCOL, "a BATCH too large or damaged"));
+        else
+            handle_batch(comm, &incoming);
+        return rendezvous ? dj_ucx_refusal(refused) : UCS_OK;
     }
     if (rendezvous)
         return handle_rendezvous(comm, &incoming, (uint32_t)header_bytes, data, parameters);

@@ -65,7 +65,7 @@ enum {
     X(DJ_SAFETENSORS_HEADER_MAX, 100 << 20, "bytes of a safetensors file's header") \
     X(DJ_DEADLINE_MS_MAX, 1 << 30, "milliseconds a request may ask for") \
     X(DJ_PUT_PARTS_MAX, 4096, "parts of one PUT") \
-    X(DJ_BATCH_BYTES_MAX, 8192, "a BATCH's payload") \
+    X(DJ_BATCH_BYTES_MAX, 1536, "a BATCH's payload") \
     X(DJ_TUNNEL_PART_BYTES_MAX, 256 << 10, "payload bytes in one TUNNEL frame") \
     X(DJ_TUNNEL_MESSAGE_BYTES_MAX, 1 << 30, "payload of a data message that travels in TUNNEL frames") \
     X(DJ_RANKS_MAX, 4096, "ranks of one server") \

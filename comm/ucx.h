@@ -22,7 +22,7 @@
 /* Payloads from here on go by rendezvous into memory that the receiver names. */
 #define DJ_RENDEZVOUS_BYTES (32u << 10)
 /* Small payloads of several pieces are gathered here: one piece has UCX's fastest path. */
-#define DJ_GATHER_BYTES 1024
+#define DJ_GATHER_BYTES DJ_BATCH_BYTES_MAX
 
 typedef enum dj_operation_kind {
     DJ_OPERATION_SEND,
@@ -76,6 +76,11 @@ struct dj_endpoint {
     uint32_t drain_rounds;
     dj_operation_t outstanding;            /* list head */
     dj_operation_t *queue, **queue_last_p; /* while wiring */
+    bool checksum;
+    uint64_t sent_round; /* batch.c: the last round in which a message left at once */
+    dj_operation_t *batch;
+    uint32_t batched, batch_bytes; /* messages, and bytes, gathered in it */
+    dj_endpoint_t *next_batched;
 };
 
 struct dj_comm {
@@ -95,6 +100,9 @@ struct dj_comm {
     dj_operation_block_t *blocks;
     dj_operation_t *ended;
     int fd;
+    uint32_t corks;
+    uint64_t round;
+    dj_endpoint_t *batched;
     _Atomic bool armed, woken;
 };
 
@@ -142,6 +150,24 @@ void dj_endpoint_abandon(dj_endpoint_t *endpoint);
 /* WIRE arrived. */
 void dj_endpoint_wired(dj_comm_t *comm, const dj_header_t *header, const dj_wire_t *wire,
                        ucp_ep_h reply_to);
+
+/* A kept operation (n_pieces 0: its payload is in `gathered`) leaves. DJ_OK: it has. */
+dj_status_t dj_endpoint_post(dj_endpoint_t *endpoint, dj_operation_t *operation);
+
+/* ---- batch.c ---- */
+
+/* Whether a message of this size waits for the end of the round; then dj_batch_add(). */
+bool dj_batch_wants(dj_endpoint_t *endpoint, uint32_t header_bytes, uint64_t payload_bytes);
+void dj_batch_add(dj_endpoint_t *endpoint, const void *header, uint32_t header_bytes,
+                  const dj_piece_t *pieces, uint32_t n_pieces, uint64_t payload_bytes);
+void dj_batch_flush(dj_endpoint_t *endpoint);
+
+/* ---- checksum.c ---- */
+
+void dj_checksum_put(void *header, uint32_t header_bytes, const dj_piece_t *pieces,
+                     uint32_t n_pieces);
+bool dj_checksum_good(const void *header, uint32_t header_bytes, const void *payload,
+                      uint64_t payload_bytes);
 
 /* ---- incoming.c ---- */
 

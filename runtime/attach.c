@@ -98,7 +98,14 @@ static dj_status_t find_detached(dj_rank_t *rank, const dj_hello_t *hello, dj_se
     return DJ_OK;
 }
 
-static dj_status_t welcome(dj_rank_t *rank, dj_session_t *session, uint64_t connection)
+/* What either side wants. */
+static uint32_t agree(const dj_rank_t *rank, uint32_t wanted)
+{
+    return (wanted & DJ_FEATURES_KNOWN) | (rank->config->checksums ? DJ_FEATURE_CHECKSUM : 0);
+}
+
+static dj_status_t welcome(dj_rank_t *rank, dj_session_t *session, uint64_t connection,
+                           uint32_t features)
 {
     const void *address;
     uint32_t bytes;
@@ -109,7 +116,8 @@ static dj_status_t welcome(dj_rank_t *rank, dj_session_t *session, uint64_t conn
         .session = session->id, .generation = session->generation, .rank = rank->rank,
         .incarnation = rank->incarnation, .heartbeat_ms = dj_door_round_ms(rank->config),
         .suspect_ms = (uint32_t)rank->config->suspect_ms, .address_bytes = bytes,
-        .credits = DJ_REQUESTS_MAX, .credit_bytes = rank->config->ingress_bytes, .shared_memory = session->host == dj_host_identity(),
+        .credits = DJ_REQUESTS_MAX, .credit_bytes = rank->config->ingress_bytes,
+        .features = features, .shared_memory = session->host == dj_host_identity(),
         .host = dj_host_identity(),
         .device_class = rank->home.device->ops->info(rank->home.device)->class_hash};
     return dj_outbox_welcome(rank, connection, &welcome, address);
@@ -132,8 +140,11 @@ static void attach(dj_rank_t *rank, const dj_command_t *command)
             session->default_deadline_ms = hello->deadline_ms;
         status = dj_endpoint_create(rank->comm, command->address, command->address_bytes,
                                     &session->endpoint);
-        if (status == DJ_OK)
-            status = welcome(rank, session, command->connection);
+        uint32_t features = agree(rank, hello->features);
+        if (status == DJ_OK) {
+            dj_endpoint_set_checksum(session->endpoint, features & DJ_FEATURE_CHECKSUM);
+            status = welcome(rank, session, command->connection, features);
+        }
         if (status != DJ_OK && fresh)
             dj_session_end(rank, session);
     }

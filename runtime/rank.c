@@ -82,6 +82,7 @@ static dj_status_t open_worker(dj_rank_t *rank)
         status = dj_runner_init(&rank->device_runner, rank);
     dj_comm_options_t options = {.shared_memory = strcmp(config->transports, "tcp") != 0,
                                  .loopback_only = strncmp(rank->endpoint, "127.", 4) == 0,
+                                 .batch_bytes = (uint32_t)config->batch_bytes,
                                  .on_message = dj_worker_message,
                                  .context = rank};
     if (status == DJ_OK)

@@ -385,11 +385,19 @@ static dj_status_t begin_rendezvous(dj_rank_t *rank, dj_job_t *job, void *hold, 
     return DJ_OK;
 }
 
-static dj_status_t end_rendezvous(dj_rank_t *rank, dj_job_t *job, bool failed)
+static dj_status_t damaged(void)
+{
+    return dj_fail(DJ_ERR_CORRUPT, "the message was damaged on its way: its checksum does not fit; "
+                                   "look for a failing card, cable or memory");
+}
+
+static dj_status_t end_rendezvous(dj_rank_t *rank, dj_job_t *job, bool failed, bool corrupt)
 {
     job->hold = NULL;
     if (failed)
         dj_job_fail(job, dj_fail(DJ_ERR_PEER_DIED, "the request did not arrive whole"));
+    else if (corrupt)
+        dj_job_fail(job, damaged());
     job->state = DJ_JOB_READY;
     if (job->session->first_job == job)
         advance(rank, job->session);
@@ -412,7 +420,7 @@ dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void
     if (incoming->header->type == DJ_MESSAGE_PULL)
         return dj_pull_message(rank, incoming);
     if (incoming->token)
-        return end_rendezvous(rank, incoming->token, incoming->failed);
+        return end_rendezvous(rank, incoming->token, incoming->failed, incoming->corrupt);
     if (!is_request(incoming->header->type))
         return dj_fail(DJ_ERR_PROTOCOL, "a %s sent to a worker",
                        dj_message_name(incoming->header->type));
@@ -424,6 +432,13 @@ dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void
         return DJ_ERR_BUSY;
     if (incoming->rendezvous)
         return begin_rendezvous(rank, job, incoming->hold, memory_p, token_p);
+    if (incoming->corrupt) {
+        dj_job_fail(job, damaged());
+        job->payload = NULL;
+        job->payload_bytes = 0;
+        accept_ready(rank, job);
+        return DJ_OK;
+    }
     arrive_eager(rank, job);
     return DJ_OK;
 }
@@ -433,6 +448,7 @@ dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void
 void dj_worker_turn(dj_rank_t *rank)
 {
     dj_queue_entry_t *entry;
+    dj_comm_cork(rank->comm); /* answers of this turn to one client leave together */
     while ((entry = dj_queue_try_pop(&rank->done))) {
         dj_job_t *job = (dj_job_t *)entry;
         if (job->header.type == DJ_MESSAGE_PULL)
@@ -440,6 +456,7 @@ void dj_worker_turn(dj_rank_t *rank)
         else
             dj_job_finish(rank, job);
     }
+    dj_comm_uncork(rank->comm);
     while ((entry = dj_queue_try_pop(&rank->commands))) {
         dj_attach_command(rank, (dj_command_t *)entry);
         free(entry);

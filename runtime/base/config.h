@@ -29,6 +29,8 @@
     X(auth, TEXT, "token", "token|none", "who may connect; none must be typed")                    \
     X(execution_mode, TEXT, "", "local|local_remote|remote|zero_copy",                             \
       "where programs run; empty: chosen at connect")                                              \
+    X(checksums, FLAG, "0", "",                                                                    \
+      "a checksum on every message between client and rank, where either side asks")               \
     X(connect_ms, TIME, "5s", "1ms:1h", "deadline of connecting, hello included")
 
 #define DJ_CONFIG_SERVER_LIST(X)                                                                   \
@@ -38,6 +40,8 @@
     X(device, TEXT, "host", "host|cuda", "device of a rank")                                       \
     X(threads, COUNT, "0", "0:4096",                                                               \
       "kernel threads of a host device; 0: its share of the machine's cores")                      \
+    X(batch_bytes, SIZE, "1400", "0:1536",                                                         \
+      "answers of one moment to one client leave together up to this size; 0: never")              \
     X(transports, TEXT, "auto", "auto|shm|tcp", "what carries tensors")                            \
     X(model_roots, TEXT, "/", "",                                                                  \
       "colon-separated folders under which clients may name weight files")                         \

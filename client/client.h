@@ -107,6 +107,7 @@ struct djinn_request {
     void *raw_reply; /* LOAD: where the payload goes */
     uint64_t raw_bytes;
     dj_bytes_t meta; /* the payload's first piece */
+    dj_bytes_t parts; /* of gathered uploads: their table */
     dj_segment_record_t *segments; /* kept until sent: they own the immediates */
     struct {
         dj_header_t header;
@@ -266,9 +267,21 @@ void dj_requests_fail(djinn_t *djinn, dj_status_t status, const char *text);
 dj_status_t dj_recorder_submit(dj_recorder_t *recorder, const djinn_fetch_t *fetches, int count,
                                djinn_request_t **request_p);
 
-/* transfer.c: requests in parts, and small puts gathered into one. */
+/* gather.c */
+djinn_request_t *dj_put_take(djinn_t *djinn, uint64_t ref, uint64_t offset, const void *data,
+                             uint64_t bytes);
+/* Numbers and sends a PUT; quiet where that may be. DJ_ERR_BUSY as dj_request_number(); a failure of the
+ * sending itself is the message's outcome. */
+dj_status_t dj_put_send(djinn_request_t *message, bool wait);
+dj_status_t dj_gather_put(djinn_storage_t *storage, uint64_t offset, const void *data,
+                          uint64_t bytes, djinn_request_t **transfer_p);
+dj_status_t dj_gather_upload(djinn_storage_t *storage, const void *data, bool weight);
+/* What is gathered leaves. */
+dj_status_t dj_gather_flush_small(djinn_t *djinn, bool wait);
+
+/* transfer.c: requests in parts. */
+/* That, and the parts of transfers not yet sent: before anything else takes a number. */
 dj_status_t dj_gather_flush(djinn_t *djinn, bool wait);
-dj_status_t dj_gather_flush_small(djinn_t *djinn); /* leaves the parts of large ones alone */
 /* A message that belongs to transfers has its outcome. */
 void dj_transfer_note(djinn_request_t *message, dj_status_t status, const char *text);
 /* Makes a fetch of one large tensor into a transfer; `message` then brings its first part. */

@@ -92,6 +92,7 @@ void dj_djinn_put_unlocked(djinn_t *djinn)
     for (djinn_request_t *request = djinn->free_requests, *after; request; request = after) {
         after = request->next_free;
         dj_bytes_fini(&request->meta);
+        dj_bytes_fini(&request->parts);
         free(request->fetches);
         free(request->temporaries);
         free(request);

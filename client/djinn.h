@@ -118,8 +118,10 @@ djinn_status_t djinn_alive(djinn_t *djinn);
 
 #define DJINN_UPLOAD_WEIGHT 1u /* read-only and shared by content: a parameter */
 
-/* Copies `sizes` elements from host memory (dense, row-major). Small tensors wait for the next request;
- * large ones and weights are sent now. The bytes are the caller's again on return. */
+/* Copies `sizes` elements from host memory (dense, row-major). Small tensors wait for the next request, many
+ * small weights travel together, large ones are sent now; a failure of what was not sent now is told by the
+ * next call that waits. The bytes are the caller's again on return. `data` NULL: the tensor exists and holds
+ * nothing of meaning; djinn_put() fills it, with progress and cancel. */
 djinn_status_t djinn_upload(djinn_t *djinn, djinn_dtype_t dtype, int rank, const int64_t *sizes,
                             const void *data, uint32_t flags, djinn_tensor_t *tensor);
 /* A tensor of a safetensors file that the rank reads itself; shape and dtype come from the file.

@@ -36,6 +36,7 @@ djinn_request_t *dj_request_take(djinn_t *djinn)
     request->transfer.total_bytes = request->transfer.done_bytes = 0;
     request->done = NULL;
     dj_bytes_clear(&request->meta);
+    dj_bytes_clear(&request->parts);
     return request;
 }
 
@@ -369,7 +370,7 @@ dj_status_t dj_recorder_submit(dj_recorder_t *recorder, const djinn_fetch_t *fet
         return dj_fail(DJ_ERR_LIMIT, "%d fetches in one request, at most %u", count,
                        (unsigned)DJ_EXEC_FETCHES_MAX);
     if (!count && !request_p && !recorder->open && !recorder->closed)
-        return DJ_OK;
+        return dj_gather_flush_small(djinn, true);
     /* What other threads recorded leaves first: ids must reach the rank in order. */
     for (int i = 0; i < count && status == DJ_OK; i++) {
         const djinn_storage_t *storage = fetches[i].tensor.storage;
@@ -541,7 +542,7 @@ static dj_status_t want_answer(djinn_request_t *request)
         (!request->quiet && request->transfer.kind == DJ_TRANSFER_NONE))
         return DJ_OK;
     if (djinn->gather)
-        status = dj_gather_flush_small(djinn);
+        status = dj_gather_flush_small(djinn, true);
     if (status == DJ_OK && djinn->quiet_run > 0)
         status = send_null(djinn);
     return status;

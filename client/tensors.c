@@ -3,9 +3,11 @@
 #include <string.h>
 
 #include "client/client.h"
+#include "runtime/base/clock.h"
 
 static dj_status_t check_upload(djinn_t *djinn, djinn_dtype_t dtype, int rank,
-                                const int64_t *sizes, dj_view_t *view)
+                                const int64_t *sizes, const void *data, uint32_t flags,
+                                dj_view_t *view)
 {
     dj_status_t status = dj_djinn_check(djinn);
     if (status != DJ_OK)
@@ -13,13 +15,15 @@ static dj_status_t check_upload(djinn_t *djinn, djinn_dtype_t dtype, int rank,
     if (rank < 0 || rank > DJ_RANK_MAX)
         return dj_fail(DJ_ERR_LIMIT, "rank %d: at most %d dimensions", rank, DJ_RANK_MAX);
     *view = dj_view_contiguous((uint8_t)dtype, (uint8_t)rank, sizes);
+    if (!data && flags & DJINN_UPLOAD_WEIGHT && dj_view_dense_bytes(view) > 0)
+        return dj_fail(DJ_ERR_INVALID, "a weight without bytes");
     return dj_view_check(view, UINT64_MAX);
 }
 
-/* Large data and weights: one UPLOAD of their own, landing in Data or Text. Nothing recorded before can
- * concern the new ref, so nothing else has to leave first. */
-static dj_status_t upload_now(djinn_t *djinn, djinn_storage_t *storage, const void *data,
-                              uint32_t flags)
+/* One UPLOAD, landing in Data or Text. Nothing recorded before can concern the new ref, so nothing else has
+ * to leave first. */
+static dj_status_t send_upload(djinn_t *djinn, djinn_storage_t *storage, const void *data,
+                               uint32_t flags)
 {
     djinn_request_t *request;
     dj_status_t status = dj_storage_assign_ref(storage);
@@ -27,20 +31,63 @@ static dj_status_t upload_now(djinn_t *djinn, djinn_storage_t *storage, const vo
         status = dj_request_create(djinn, &request);
     if (status != DJ_OK)
         return status;
-    request->message.upload = (dj_upload_t){
-        storage->ref, storage->bytes, flags & DJINN_UPLOAD_WEIGHT ? DJ_UPLOAD_WEIGHT : 0, 0};
+    request->message.upload = (dj_upload_t){storage->ref, storage->bytes, flags, 0};
     request->pieces[0] = (dj_piece_t){data, storage->bytes};
-    request->n_pieces = storage->bytes ? 1 : 0;
+    request->n_pieces = storage->bytes && data ? 1 : 0;
     status = dj_request_send(request, DJ_MESSAGE_UPLOAD, sizeof(dj_upload_t));
     if (status == DJ_OK)
         status = dj_request_await(request);
-    while (status == DJ_OK && request->sending && !atomic_load(&djinn->dead))
-        dj_comm_progress(djinn->comm); /* the bytes are there: only UCX's own completion is missing */
+    uint64_t until_ns = dj_clock_ns() + 2 * DJ_NS_PER_S;
+    while (request->sending && dj_clock_ns() < until_ns)
+        dj_comm_progress(djinn->comm); /* the outcome is known: only UCX's own completion is missing */
     if (request->sending)
         request->detached = true; /* recycled by sent() */
     else
         dj_request_recycle(request);
     return status;
+}
+
+/* In parts: an empty ref, then puts over it. */
+static dj_status_t upload_large(djinn_t *djinn, djinn_storage_t *storage, const void *data)
+{
+    djinn_request_t *transfer;
+    dj_status_t status = send_upload(djinn, storage, NULL, DJ_UPLOAD_EMPTY);
+    if (status == DJ_OK)
+        status = dj_transfer_put(storage, 0, data, storage->bytes, &transfer);
+    if (status != DJ_OK)
+        return status;
+    status = dj_request_await(transfer);
+    dj_request_recycle(transfer);
+    return status;
+}
+
+static dj_status_t keep_immediate(djinn_storage_t *storage, const void *data)
+{
+    storage->immediate = malloc(storage->bytes ? storage->bytes : 1);
+    if (!storage->immediate)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for %llu bytes",
+                       (unsigned long long)storage->bytes);
+    if (storage->bytes > 0)
+        memcpy(storage->immediate, data, storage->bytes);
+    return DJ_OK;
+}
+
+static dj_status_t upload(djinn_t *djinn, djinn_storage_t *storage, const void *data,
+                          uint32_t flags)
+{
+    bool small = storage->bytes <= DJ_IMMEDIATE_BYTES_MAX;
+    storage->weight = (flags & DJINN_UPLOAD_WEIGHT) != 0;
+    if (!data && storage->bytes > 0)
+        return send_upload(djinn, storage, NULL, DJ_UPLOAD_EMPTY);
+    if (storage->weight && small && !djinn->executor)
+        return dj_gather_upload(storage, data, true);
+    if (storage->weight)
+        return send_upload(djinn, storage, data, DJ_UPLOAD_WEIGHT);
+    if (small)
+        return keep_immediate(storage, data);
+    if (dj_transfer_is_large(storage->bytes) && !djinn->executor)
+        return upload_large(djinn, storage, data);
+    return send_upload(djinn, storage, data, 0);
 }
 
 djinn_status_t djinn_upload(djinn_t *djinn, djinn_dtype_t dtype, int rank, const int64_t *sizes,
@@ -49,22 +96,12 @@ djinn_status_t djinn_upload(djinn_t *djinn, djinn_dtype_t dtype, int rank, const
     dj_view_t view;
     djinn_storage_t *storage;
     dj_djinn_lock(djinn);
-    dj_status_t status = check_upload(djinn, dtype, rank, sizes, &view);
+    dj_status_t status = check_upload(djinn, dtype, rank, sizes, data, flags, &view);
     if (status == DJ_OK)
         status = dj_storage_create(djinn, dj_view_dense_bytes(&view), &storage);
     if (status != DJ_OK)
         goto out;
-    if (flags & DJINN_UPLOAD_WEIGHT || storage->bytes > DJ_IMMEDIATE_BYTES_MAX) {
-        status = upload_now(djinn, storage, data, flags);
-        storage->weight = (flags & DJINN_UPLOAD_WEIGHT) != 0;
-    } else {
-        storage->immediate = malloc(storage->bytes ? storage->bytes : 1);
-        if (storage->immediate)
-            memcpy(storage->immediate, data, storage->bytes);
-        else
-            status = dj_fail(DJ_ERR_MEMORY, "no memory for %llu bytes",
-                             (unsigned long long)storage->bytes);
-    }
+    status = upload(djinn, storage, data, flags);
     if (status != DJ_OK) {
         dj_storage_put(storage); /* and its ref: the rank may have it, if only the answer is late */
         goto out;

@@ -1,9 +1,8 @@
 /* transfer.c - bytes over tensors that exist, and requests that are more than one message.
  *
  * A transfer is what the user holds; messages are what travels. A large put or fetch is cut into parts,
- * a few of them under way at a time, so that progress can be told and a cancel is quick. Small puts
- * that follow one another in memory are gathered into one message while an earlier one is unanswered;
- * a lone one leaves at once. Parts and gathered puts are quiet: the rank answers a run of them once.
+ * a few of them under way at a time, so that progress can be told and a cancel is quick. Small ones ride
+ * in a message together (gather.c).
  *
  * What was asked for first reaches the rank first: every other request sends what waits here before it
  * takes its own number (dj_gather_flush()). */
@@ -16,49 +15,13 @@
 
 enum {
     GATHER_EACH_BYTES = 32 << 10, /* from here on puts travel alone */
-    GATHER_BYTES = 256 << 10,
     PART_BYTES = 4 << 20,
     PARTS_OPEN = 4,
-    QUIET_EACH_BYTES = 1 << 20,
-    QUIET_RUN = 32, /* an answer is asked for at least this often, */
-    QUIET_BYTES = 8 << 20, /* and after so many bytes */
 };
 
 bool dj_transfer_is_large(uint64_t bytes)
 {
     return bytes > PART_BYTES;
-}
-
-/* ---- messages ---- */
-
-static dj_status_t send_put(djinn_request_t *message, bool wait)
-{
-    djinn_t *djinn = message->djinn;
-    dj_put_t *put = &message->message.put;
-    dj_status_t status = dj_request_number(message, wait);
-    if (status != DJ_OK)
-        return status;
-    message->quiet = djinn->loud_puts > 0 && put->bytes < QUIET_EACH_BYTES &&
-                     djinn->quiet_run < QUIET_RUN &&
-                     djinn->quiet_bytes + put->bytes < QUIET_BYTES;
-    djinn->quiet_bytes = message->quiet ? djinn->quiet_bytes + put->bytes : 0;
-    djinn->loud_puts += !message->quiet;
-    put->flags = message->quiet ? DJ_PUT_QUIET : 0;
-    dj_request_send(message, DJ_MESSAGE_PUT, sizeof(*put));
-    return DJ_OK; /* a failure was noted by dj_request_finish() */
-}
-
-static djinn_request_t *take_put(djinn_t *djinn, uint64_t ref, uint64_t offset, const void *data,
-                                 uint64_t bytes)
-{
-    djinn_request_t *message = dj_request_take(djinn);
-    if (!message)
-        return NULL;
-    message->detached = true;
-    message->message.put = (dj_put_t){.ref = ref, .offset = offset, .bytes = bytes};
-    message->pieces[0] = (dj_piece_t){data, bytes};
-    message->n_pieces = 1;
-    return message;
 }
 
 /* ---- transfers in parts ---- */
@@ -104,7 +67,7 @@ static dj_status_t send_part(djinn_request_t *transfer, uint64_t bytes, bool wai
     uint64_t offset = t->offset + t->next_bytes;
     uint8_t *host = t->host + t->next_bytes;
     djinn_request_t *message = t->kind == DJ_TRANSFER_PUT
-                                   ? take_put(djinn, t->storage->ref, offset, host, bytes)
+                                   ? dj_put_take(djinn, t->storage->ref, offset, host, bytes)
                                    : dj_request_take(djinn);
     if (!message)
         return DJ_ERR_MEMORY;
@@ -114,7 +77,7 @@ static dj_status_t send_part(djinn_request_t *transfer, uint64_t bytes, bool wai
     t->next_bytes += bytes;
     dj_status_t status;
     if (t->kind == DJ_TRANSFER_PUT)
-        status = send_put(message, wait);
+        status = dj_put_send(message, wait);
     else if ((status = dj_request_number(message, wait)) == DJ_OK)
         dj_request_send_fetch(message, t->storage, offset, host, bytes);
     if (status == DJ_OK)
@@ -241,30 +204,6 @@ void dj_transfer_note(djinn_request_t *message, dj_status_t status, const char *
         dj_gather_flush(djinn, false);
 }
 
-/* ---- gathering ---- */
-
-static dj_status_t flush_gather(djinn_t *djinn, bool wait)
-{
-    djinn_request_t *message = djinn->gather;
-    if (!message)
-        return DJ_OK;
-    djinn->gather = NULL;
-    message->pieces[0] = (dj_piece_t){message->meta.data, message->meta.size};
-    dj_status_t status = send_put(message, wait);
-    if (status == DJ_ERR_BUSY && !wait) {
-        djinn->gather = message;
-    } else if (status != DJ_OK) {
-        dj_transfer_note(message, status, dj_error_text());
-        dj_request_recycle(message);
-    }
-    return status == DJ_ERR_BUSY && !wait ? DJ_OK : status;
-}
-
-dj_status_t dj_gather_flush_small(djinn_t *djinn)
-{
-    return flush_gather(djinn, true);
-}
-
 /* The one transfer that still has parts to send, if any: each is begun after the one before has sent all. */
 static djinn_request_t *unsent(djinn_t *djinn)
 {
@@ -279,75 +218,13 @@ dj_status_t dj_gather_flush(djinn_t *djinn, bool wait)
 {
     if (__builtin_expect(!djinn->gather && !djinn->transfers, 1))
         return DJ_OK;
-    dj_status_t status = flush_gather(djinn, wait);
+    dj_status_t status = dj_gather_flush_small(djinn, wait);
     djinn_request_t *transfer;
     while (wait && djinn->comm && !atomic_load(&djinn->dead) && (transfer = unsent(djinn))) {
         if (dj_clock_ns() > transfer->deadline_ns)
             return dj_fail(DJ_ERR_DEADLINE, "an earlier transfer did not go on within the deadline");
         dj_comm_wait(djinn->comm, 50000, 5);
     }
-    return status;
-}
-
-static djinn_request_t *open_gather(djinn_t *djinn, uint64_t ref, uint64_t offset, uint64_t bytes)
-{
-    djinn_request_t *message = djinn->gather;
-    if (message && (message->message.put.ref != ref ||
-                    message->message.put.offset + message->message.put.bytes != offset ||
-                    message->message.put.bytes + bytes > GATHER_BYTES)) {
-        if (flush_gather(djinn, true) != DJ_OK)
-            return NULL;
-        message = NULL;
-    }
-    if (message)
-        return message;
-    message = take_put(djinn, ref, offset, NULL, 0);
-    if (message && !dj_bytes_reserve(&message->meta, GATHER_BYTES)) {
-        dj_request_recycle(message);
-        dj_fail(DJ_ERR_MEMORY, "no memory for %llu bytes", (unsigned long long)bytes);
-        return NULL;
-    }
-    djinn->gather = message;
-    return message;
-}
-
-/* Copies the bytes; `rider`, if any, is done when they are there. */
-static dj_status_t gather(djinn_storage_t *storage, uint64_t offset, const void *data,
-                          uint64_t bytes, djinn_request_t *rider)
-{
-    djinn_t *djinn = storage->djinn;
-    djinn_request_t *message = open_gather(djinn, storage->ref, offset, bytes);
-    if (!message)
-        return DJ_ERR_MEMORY;
-    dj_bytes_put(&message->meta, data, bytes);
-    message->message.put.bytes += bytes;
-    if (rider) {
-        rider->transfer.open = 1;
-        rider->next_rider = message->riders;
-        message->riders = rider;
-    }
-    if (djinn->loud_puts == 0 || message->message.put.bytes == GATHER_BYTES)
-        return flush_gather(djinn, true);
-    return DJ_OK;
-}
-
-static dj_status_t put_small(djinn_storage_t *storage, uint64_t offset, const void *data,
-                             uint64_t bytes, djinn_request_t **transfer_p)
-{
-    djinn_request_t *rider = NULL;
-    if (transfer_p) {
-        if (!(rider = dj_request_take(storage->djinn)))
-            return DJ_ERR_MEMORY;
-        rider->transfer = (struct dj_transfer){.kind = DJ_TRANSFER_PUT, .total_bytes = bytes,
-                                               .next_bytes = bytes};
-    }
-    dj_status_t status = gather(storage, offset, data, bytes, rider);
-    if (status != DJ_OK && rider) {
-        dj_request_recycle(rider);
-        return status;
-    }
-    if (rider)
-        *transfer_p = rider;
     return status;
 }
 
@@ -425,7 +302,7 @@ static dj_status_t put(djinn_t *djinn, const djinn_tensor_t *target, const void 
         return status;
     uint64_t offset = (uint64_t)view.offset * dj_dtype_bytes(view.dtype);
     if (bytes < GATHER_EACH_BYTES)
-        return put_small(target->storage, offset, data, bytes, transfer_p);
+        return dj_gather_put(target->storage, offset, data, bytes, transfer_p);
     djinn_request_t *transfer;
     status = dj_transfer_put(target->storage, offset, data, bytes, &transfer);
     if (status != DJ_OK || transfer_p) {

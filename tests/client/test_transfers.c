@@ -178,6 +178,53 @@ static void small_neighbours_travel_together(void **state)
     free(zeros);
 }
 
+/* Thousands of small weights: few messages, each of them at least a megabyte. */
+static void small_weights_travel_together(void **state)
+{
+    enum { EACH = 1500, COUNT = 3000 };
+    djinn_t *djinn = *state;
+    djinn_stats_t before, after;
+    djinn_tensor_t *tensors = calloc(COUNT, sizeof(*tensors));
+    int64_t n = EACH;
+    djinn_stats(djinn, &before);
+    for (int i = 0; i < COUNT; i++) {
+        uint8_t *data = patterned(EACH, (uint32_t)(i % 1000)); /* each content three times */
+        assert_ok(djinn_upload(djinn, DJINN_UINT8, 1, &n, data, DJINN_UPLOAD_WEIGHT, &tensors[i]));
+        free(data);
+    }
+    assert_ok(djinn_synchronize(djinn));
+    djinn_stats(djinn, &after);
+    assert_in_range(after.messages_out - before.messages_out, 2,
+                    (uint64_t)EACH * COUNT / MIB + 3);
+    assert_int_equal(server_number(&server, 0, "text_entries"), 1000);
+    for (int i = 0; i < COUNT; i += 7) {
+        uint8_t *data = patterned(EACH, (uint32_t)(i % 1000));
+        check(djinn, &tensors[i], data, EACH);
+        free(data);
+    }
+    for (int i = 0; i < COUNT; i++)
+        djinn_release(tensors[i].storage);
+    assert_ok(djinn_synchronize(djinn));
+    free(tensors);
+}
+
+/* An empty tensor, filled afterwards; a weight must have bytes. */
+static void a_tensor_without_bytes_is_filled_later(void **state)
+{
+    enum { N = 5 * MIB };
+    djinn_t *djinn = *state;
+    djinn_tensor_t tensor;
+    int64_t n = N;
+    uint8_t *data = patterned(N, 9);
+    assert_status(DJINN_ERR_INVALID, djinn_upload(djinn, DJINN_UINT8, 1, &n, NULL,
+                                                  DJINN_UPLOAD_WEIGHT, &tensor));
+    assert_ok(djinn_upload(djinn, DJINN_UINT8, 1, &n, NULL, 0, &tensor));
+    assert_ok(djinn_put(djinn, &tensor, data, N, NULL));
+    check(djinn, &tensor, data, N);
+    djinn_release(tensor.storage);
+    free(data);
+}
+
 /* The later of two writes of one place stays, whatever their sizes and however they travel. */
 static void the_last_write_of_a_place_stays(void **state)
 {
@@ -410,6 +457,8 @@ int main(void)
         TEST(a_window_beyond_the_storage_is_refused),
         TEST(every_size_arrives),
         TEST(small_neighbours_travel_together),
+        TEST(small_weights_travel_together),
+        TEST(a_tensor_without_bytes_is_filled_later),
         TEST(the_last_write_of_a_place_stays),
         TEST(puts_and_ops_keep_their_order),
         TEST(parts_leave_before_what_comes_after),

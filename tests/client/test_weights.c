@@ -253,6 +253,7 @@ static void two_clients_share_one_copy(void **state)
     djinn_tensor_t third;
     int64_t sizes[] = {2, 3};
     assert_ok(djinn_upload(second, DJINN_FLOAT32, 2, sizes, values, DJINN_UPLOAD_WEIGHT, &third));
+    assert_ok(djinn_synchronize(second)); /* small ones wait for the next request */
     assert_int_equal(server_number(&server, 0, "text_bytes"), text);
     assert_int_equal(server_number(&server, 0, "text_shared"), shared + 2);
     assert_true(server_becomes(&server, 0, "data_bytes", 0, 2000)); /* weights are no Data */

@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "client/djinn.h"
+#include "comm/path.h"
 #include "comm/control.h"
 #include "comm/endpoint.h"
 #include "planner/program.h"
@@ -155,6 +156,8 @@ struct djinn {
     char peer[DJ_ENDPOINT_TEXT_MAX];
     uint32_t rank, incarnation;
     uint32_t wanted_rank; /* or DJ_RANK_ANY */
+    dj_path_t path;
+    bool other_user; /* the rank on this host is: no shared memory with it */
 
     dj_control_t *control;
     dj_comm_t *comm;
@@ -212,6 +215,10 @@ static inline void dj_djinn_unlock(djinn_t *djinn)
 dj_status_t dj_djinn_create(djinn_t **djinn_p);
 void dj_djinn_put_unlocked(djinn_t *djinn); /* drops one reference; the last frees */
 dj_status_t dj_djinn_check(djinn_t *djinn); /* DJ_OK, or why the connection is of no use */
+/* path.c. DJ_OK: djinn->path is set. DJ_IN_PROGRESS: connect again with tcp alone; control and comm are
+ * closed. DJ_ERR_CONNECT: what was asked for cannot be had. */
+dj_status_t dj_path_take(djinn_t *djinn, const dj_welcome_t *welcome, bool tcp_only);
+
 dj_status_t dj_djinn_connect_control(const dj_config_t *config, uint32_t role,
                                      dj_hello_t *hello, const void *address, uint64_t deadline_ns,
                                      dj_control_t **control_p, dj_frame_t *frame,

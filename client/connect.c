@@ -320,6 +320,10 @@ static dj_status_t open_session(djinn_t *djinn, bool tcp_only, uint64_t deadline
     hello.address_bytes = bytes;
     status = dj_djinn_connect_control(&djinn->config, DJ_ROLE_CLIENT, &hello, address, deadline_ns,
                                       &djinn->control, &frame, &body);
+    if (status == DJ_OK)
+        status = dj_path_take(djinn, body, tcp_only);
+    if (status == DJ_IN_PROGRESS)
+        return open_session(djinn, true, deadline_ns);
     if (status != DJ_OK)
         return status;
     return take_welcome(djinn, body);

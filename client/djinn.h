@@ -248,8 +248,9 @@ djinn_status_t djinn_when_done(djinn_request_t *request, djinn_done_t done, void
  * connection has sent. */
 djinn_status_t djinn_move(djinn_t *target, const djinn_tensor_t *source, djinn_tensor_t *tensor);
 
-/* The rank behind the connection, and how its bytes travel: "shm", "tcp", "relay" with the reason. Static
- * for the life of the connection. */
+/* The rank behind the connection (-1: none, as after djinn_connect_local()), and how its bytes travel, with
+ * the reason: "shm, because same host and user"; the first word is shm, tcp, rdma, relay or local. Both
+ * stay as they are for the life of the connection, which owns the text. */
 int djinn_rank(djinn_t *djinn);
 const char *djinn_path(djinn_t *djinn);
 

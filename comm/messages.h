@@ -169,6 +169,13 @@ enum {
                           * rank 0 passes the connection on to a worker, whose CHALLENGE comes next */
 };
 
+/* Whether the lanes of shared memory are used. */
+enum {
+    DJ_SHARED_NO = 0,
+    DJ_SHARED_YES = 1,
+    DJ_SHARED_OTHER_USER = 2, /* they must not be: a client that offered them comes again without */
+};
+
 /* Then address_bytes of UCX worker address. */
 typedef struct dj_welcome {
     uint64_t session;
@@ -178,7 +185,7 @@ typedef struct dj_welcome {
     uint32_t suspect_ms;   /* silence after which it takes the peer for dead */
     uint32_t address_bytes;
     uint32_t credits;    /* requests in flight that the worker accepts */
-    uint32_t shared_memory; /* 1: same host and user, shm lanes are used */
+    uint32_t shared_memory; /* DJ_SHARED_* */
     uint64_t host;
     dj_hash_t device_class;
     uint64_t credit_bytes; /* payload in flight that the worker accepts: its ingress limit */

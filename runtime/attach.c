@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "comm/path.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/links.h"
@@ -104,12 +106,34 @@ static uint32_t agree(const dj_rank_t *rank, uint32_t wanted)
     return (wanted & DJ_FEATURES_KNOWN) | (rank->config->checksums ? DJ_FEATURE_CHECKSUM : 0);
 }
 
-static dj_status_t welcome(dj_rank_t *rank, dj_session_t *session, uint64_t connection,
-                           uint32_t features)
+/* Decides what carries the session's bytes; the client decides alike from *shared_p. */
+static dj_status_t choose_path(const dj_rank_t *rank, const dj_hello_t *hello, uint32_t *shared_p)
+{
+    bool tcp_only = hello->flags & DJ_HELLO_TCP_ONLY;
+    dj_path_facts_t facts = {.same_host = hello->host == dj_host_identity(),
+                             .same_user = hello->uid == (uint32_t)getuid(),
+                             .relay = hello->flags & DJ_HELLO_RELAY,
+                             .transports = tcp_only ? "tcp" : rank->config->transports};
+    dj_path_t path;
+    dj_path_facts_read("/sys", &facts);
+    dj_status_t status = dj_path_choose(&facts, &path);
+    if (status != DJ_OK)
+        return status;
+    dj_log(INFO, "path to process %u of user %u: %s", hello->pid, hello->uid, path.text);
+    *shared_p = path.carrier == DJ_CARRIER_SHM ? DJ_SHARED_YES : DJ_SHARED_NO;
+    if (facts.same_host && !facts.same_user && strcmp(facts.transports, "tcp") != 0)
+        *shared_p = DJ_SHARED_OTHER_USER;
+    return DJ_OK;
+}
+
+static dj_status_t welcome(dj_rank_t *rank, dj_session_t *session, const dj_hello_t *hello,
+                           uint64_t connection, uint32_t features)
 {
     const void *address;
-    uint32_t bytes;
+    uint32_t bytes, shared;
     dj_status_t status = dj_comm_address(rank->comm, &address, &bytes);
+    if (status == DJ_OK)
+        status = choose_path(rank, hello, &shared);
     if (status != DJ_OK)
         return status;
     dj_welcome_t welcome = {
@@ -117,7 +141,7 @@ static dj_status_t welcome(dj_rank_t *rank, dj_session_t *session, uint64_t conn
         .incarnation = rank->incarnation, .heartbeat_ms = dj_door_round_ms(rank->config),
         .suspect_ms = (uint32_t)rank->config->suspect_ms, .address_bytes = bytes,
         .credits = DJ_REQUESTS_MAX, .credit_bytes = rank->config->ingress_bytes,
-        .features = features, .shared_memory = session->host == dj_host_identity(),
+        .features = features, .shared_memory = shared,
         .host = dj_host_identity(),
         .device_class = rank->home.device->ops->info(rank->home.device)->class_hash};
     return dj_outbox_welcome(rank, connection, &welcome, address);
@@ -143,7 +167,7 @@ static void attach(dj_rank_t *rank, const dj_command_t *command)
         uint32_t features = agree(rank, hello->features);
         if (status == DJ_OK) {
             dj_endpoint_set_checksum(session->endpoint, features & DJ_FEATURE_CHECKSUM);
-            status = welcome(rank, session, command->connection, features);
+            status = welcome(rank, session, hello, command->connection, features);
         }
         if (status != DJ_OK && fresh)
             dj_session_end(rank, session);

@@ -1,12 +1,13 @@
 /* djinn_main.c - the djinn command: what a user asks from a terminal.
  *
- * Exit status: 0, 1 when the server could not be asked, 2 for wrong use. */
+ * Exit status: 0, 1 when the server could not be asked or a check of the doctor failed, 2 for wrong use. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/djinn.h"
 #include "launcher/credential.h"
+#include "launcher/doctor.h"
 #include "launcher/info.h"
 #include "runtime/base/log.h"
 
@@ -14,6 +15,8 @@ static const char usage[] =
     "usage: djinn COMMAND\n"
     "  info [--json] [--address HOST:PORT] [--OPTION VALUE]...\n"
     "                   ranks, devices, sessions, segments and plan hits of a server\n"
+    "  doctor [--json] [--address HOST:PORT] [--OPTION VALUE]...\n"
+    "                   whether this machine is fit, what to do, and the path to the server\n"
     "  config [markdown]\n"
     "                   every option and variable\n"
     "  completion bash  completion for the shell: source <(djinn completion bash)\n"
@@ -40,7 +43,7 @@ static dj_status_t info_options(int argc, char **argv, dj_config_t *config, bool
                 ;
             status = dj_config_options(config, end, argv, &at);
         } else {
-            return dj_fail(DJ_ERR_INVALID, "info takes no '%.64s'", argv[at]);
+            return dj_fail(DJ_ERR_INVALID, "%s takes no '%.64s'", argv[1], argv[at]);
         }
     }
     return status;
@@ -90,6 +93,23 @@ static int info(int argc, char **argv)
     return status == DJ_OK ? 0 : 1;
 }
 
+static int doctor(int argc, char **argv)
+{
+    dj_config_t config;
+    char found[128];
+    bool as_json = false;
+    if (info_options(argc, argv, &config, &as_json) != DJ_OK)
+        return wrong_use(dj_error_text(), "");
+    djinn_options_t server = {.abi_version = DJINN_ABI_VERSION,
+                              .token = config.token[0] ? config.token : NULL};
+    if (config.address[0])
+        server.address = config.address;
+    else if (dj_address_find(found, sizeof found) == DJ_OK)
+        server.address = found;
+    setenv("DJINN_TRANSPORTS", config.transports, 1);
+    return hand_down(&config) && dj_doctor_run(&server, as_json, stdout) ? 0 : 1;
+}
+
 static int config(int argc, char **argv)
 {
     if (argc == 2)
@@ -115,10 +135,10 @@ static int completion(int argc, char **argv)
         "    local word=\"${COMP_WORDS[COMP_CWORD]}\" words=\"$_djinn_options --help --version\"\n"
         "    local program=\"${COMP_WORDS[0]##*/}\"\n"
         "    if [[ $program == djinn && $COMP_CWORD == 1 ]]; then\n"
-        "        words='info config completion --help --version'\n"
+        "        words='info doctor config completion --help --version'\n"
         "    elif [[ $program == djinn ]]; then\n"
         "        case \"${COMP_WORDS[1]}\" in\n"
-        "        info) words=\"$_djinn_options --json\" ;;\n"
+        "        info|doctor) words=\"$_djinn_options --json\" ;;\n"
         "        config) words=markdown ;;\n"
         "        completion) words=bash ;;\n"
         "        *) words= ;;\n"
@@ -151,6 +171,8 @@ int main(int argc, char **argv)
     }
     if (strcmp(command, "info") == 0)
         return info(argc, argv);
+    if (strcmp(command, "doctor") == 0)
+        return doctor(argc, argv);
     if (strcmp(command, "config") == 0)
         return config(argc, argv);
     if (strcmp(command, "completion") == 0)

@@ -58,6 +58,38 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
+/* libFuzzer's alarm interrupts calls that have a time limit. */
+static ssize_t receive(int fd, void *target, size_t bytes)
+{
+    ssize_t got;
+    do
+        got = recv(fd, target, bytes, 0);
+    while (got < 0 && errno == EINTR);
+    return got;
+}
+
+static bool receive_all(int fd, void *target, size_t bytes)
+{
+    for (ssize_t got; bytes > 0; bytes -= (size_t)got) {
+        if ((got = receive(fd, target, bytes)) <= 0)
+            return false;
+        target = (uint8_t *)target + got;
+    }
+    return true;
+}
+
+static void connect_to(int fd, const struct sockaddr_in *place)
+{
+    int failed;
+    do
+        failed = connect(fd, (const struct sockaddr *)place, sizeof(*place));
+    while (failed && (errno == EINTR || errno == EALREADY));
+    if (failed && errno != EISCONN) {
+        perror("the door is shut");
+        abort();
+    }
+}
+
 /* A connection whose challenge was read; a reset at its end leaves no port behind in TIME_WAIT. */
 static int enter(int which, uint8_t nonce[32])
 {
@@ -71,9 +103,9 @@ static int enter(int which, uint8_t nonce[32])
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-    if (connect(fd, (struct sockaddr *)&places[which], sizeof(places[which])) != 0 ||
-        recv(fd, &first, sizeof(first), MSG_WAITALL) != sizeof(first)) {
-        perror("the door is shut");
+    connect_to(fd, &places[which]);
+    if (!receive_all(fd, &first, sizeof(first))) {
+        perror("no challenge");
         abort();
     }
     memcpy(nonce, first.challenge.nonce, 32);
@@ -104,7 +136,7 @@ static void read_to_the_end(int fd)
 {
     static uint8_t bytes[1 << 16];
     ssize_t got;
-    while ((got = recv(fd, bytes, sizeof(bytes), 0)) > 0)
+    while ((got = receive(fd, bytes, sizeof(bytes))) > 0)
         ;
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
         fprintf(stderr, "the door keeps a connection whose client has left\n");
@@ -123,7 +155,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int fd = enter(flags & 1, nonce);
     if (flags & 4)
         prove(&wire, nonce, flags & 8);
-    if (wire.size)
+    if (wire.size) /* at most a few KiB: the socket takes them at once */
         send(fd, wire.data, wire.size, MSG_NOSIGNAL);
     shutdown(fd, SHUT_WR);
     read_to_the_end(fd);

@@ -77,7 +77,9 @@ static void greet(dj_control_t *control, bool mend)
         FUZZ_ASSERT(memchr(redirect->endpoint, 0, sizeof(redirect->endpoint)) != NULL);
         return;
     }
-    take_address(body, mend);
+    const dj_welcome_t *welcome = body;
+    FUZZ_ASSERT(welcome->address_bytes == frame.length - sizeof(*welcome));
+    take_address(welcome, mend);
     listen_on(control);
 }
 

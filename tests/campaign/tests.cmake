@@ -1,0 +1,17 @@
+# Faults at random moments under load, with real processes. CTest runs short versions; the long ones are
+# started by hand (docs/testing.md) and leave their logs in tests/campaign/results.
+add_executable(campaign_client ${CMAKE_CURRENT_SOURCE_DIR}/campaign/client.c)
+target_link_libraries(campaign_client PRIVATE djinn_client)
+add_dependencies(campaign_client djinn-run djinn-rank djinn)
+
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+# dj_campaign(<name> <program> <words>...)
+function(dj_campaign name program)
+  add_test(NAME campaign_${name}
+           COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/campaign/${program} --bin
+                   ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${ARGN})
+  set_tests_properties(campaign_${name} PROPERTIES LABELS unit SKIP_RETURN_CODE 77 TIMEOUT 170
+                       RUN_SERIAL TRUE)
+endfunction()
+dj_campaign(kills_shm kills --rounds 8 --transport shm --seed 1)
+dj_campaign(kills_tcp kills --rounds 8 --transport tcp --seed 1)

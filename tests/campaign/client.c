@@ -19,7 +19,7 @@
 
 #include "client/djinn.h"
 
-enum { ASKED_MAX = 256, LATENCIES_MAX = 1 << 18 };
+enum { ASKED_MAX = 1024, LATENCIES_MAX = 1 << 18 };
 
 static djinn_t *djinn;
 static djinn_request_t *asked[ASKED_MAX];

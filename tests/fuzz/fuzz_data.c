@@ -1,4 +1,5 @@
-/* fuzz_data.c - the decoders of data messages, alone and fast: headers, EXEC bodies, addresses, tokens.
+/* fuzz_data.c - the decoders of data messages, alone and fast: headers, EXEC and PUT
+ * bodies, batches, addresses, tokens.
  *
  * Input: which:u8, then its bytes. What decodes must lie inside its payload. (fuzz_worker.c sends whole
  * messages through a rank; here a hundred thousand a second go through the checks themselves.) */
@@ -62,6 +63,41 @@ static void fuzz_exec(const uint8_t *data, size_t size)
     free(payload);
 }
 
+static void fuzz_put(const uint8_t *data, size_t size)
+{
+    dj_put_t put;
+    const dj_put_part_t *parts;
+    if (size < sizeof(put))
+        return;
+    memcpy(&put, data, sizeof(put));
+    size -= sizeof(put);
+    uint8_t *payload = payload_of(data + sizeof(put), size);
+    if (dj_put_decode(&put, payload, size, &parts) == DJ_OK && put.n_parts > 0) {
+        uint64_t at = dj_put_data_offset(put.n_parts);
+        for (uint32_t i = 0; i < put.n_parts; i++) {
+            fuzz_touch(payload + at, parts[i].bytes);
+            at = dj_put_next_offset(at, &parts[i]);
+        }
+    }
+    free(payload);
+}
+
+/* Every message of it lies inside, and it comes to an end. */
+static void fuzz_batch(const uint8_t *data, size_t size)
+{
+    uint8_t *payload = payload_of(data, size);
+    dj_batch_item_t item;
+    for (uint64_t at = 0, before = 0; at < size; before = at) {
+        if (dj_batch_next(payload, size, &at, &item) != DJ_OK)
+            break;
+        FUZZ_ASSERT(at > before);
+        fuzz_touch(item.header, item.header_bytes);
+        fuzz_touch(item.payload, item.payload_bytes);
+        dj_header_check(item.header, item.header_bytes);
+    }
+    free(payload);
+}
+
 static void fuzz_token(const uint8_t *data, size_t size)
 {
     uint8_t token[32];
@@ -93,7 +129,7 @@ static void fuzz_address(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const parts[])(const uint8_t *, size_t) = {fuzz_header, fuzz_exec, fuzz_token,
-                                                             fuzz_address};
+                                                             fuzz_address, fuzz_put, fuzz_batch};
     if (size > 0)
         parts[data[0] % (sizeof(parts) / sizeof(parts[0]))](data + 1, size - 1);
     return 0;

@@ -136,6 +136,24 @@ static void seed_data(dj_bytes_t *input)
         dj_bytes_put_zeros(input, dj_message_struct_bytes(type));
         keep("data", input);
     }
+    dj_put_t put = {.n_parts = 1};
+    dj_put_part_t part = {REF(1), 0, 64, DJ_PART_NEW, 0};
+    dj_bytes_put_u8(input, 4);
+    dj_bytes_put(input, &put, sizeof(put));
+    dj_bytes_put(input, &part, sizeof(part));
+    dj_bytes_put_zeros(input, 64 - sizeof(part) + 64);
+    keep("data", input);
+    dj_bytes_put_u8(input, 5);
+    for (int i = 0; i < 2; i++) {
+        dj_header_t header = {DJ_HEADER_MAGIC, DJ_PROTOCOL_VERSION, DJ_MESSAGE_PUT, 1, 1, 0, 1, 0};
+        dj_put_t small = {.ref = REF(1), .bytes = 8};
+        dj_bytes_put_u32(input, sizeof(header) + sizeof(small));
+        dj_bytes_put_u32(input, 8);
+        dj_bytes_put(input, &header, sizeof(header));
+        dj_bytes_put(input, &small, sizeof(small));
+        dj_bytes_put_u64(input, 7);
+    }
+    keep("data", input);
     dj_bytes_put_u8(input, 2);
     dj_bytes_put(input, digits, sizeof(digits) - 1);
     keep("data", input);

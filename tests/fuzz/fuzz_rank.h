@@ -1,4 +1,4 @@
-/* fuzz_rank.h - a rank without transport, for targets that hand it messages as comm would.
+/* fuzz_rank.h - a rank without peers, for targets that hand it messages as comm would.
  *
  * The device is fake_device.c; jobs that a rank gives to its device thread run in
  * fuzz_rank_run() on this one, so that an input always does the same. Answers have nowhere to go: a
@@ -45,6 +45,10 @@ static inline void fuzz_rank_open(const char *model_roots)
                                 &home->cache) == DJ_OK);
     FUZZ_ASSERT(dj_runner_init(&fuzz_rank.progress_runner, &fuzz_rank) == DJ_OK);
     FUZZ_ASSERT(dj_runner_init(&fuzz_rank.device_runner, &fuzz_rank) == DJ_OK);
+    /* Nobody is connected to it: what the rank asks of its comm finds no peer. */
+    dj_comm_options_t options = {.loopback_only = true, .on_message = dj_worker_message,
+                                 .context = &fuzz_rank};
+    FUZZ_ASSERT(dj_comm_create(&options, &fuzz_rank.comm) == DJ_OK);
 }
 
 static inline dj_session_t *fuzz_session_open(void)

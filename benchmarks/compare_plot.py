@@ -33,17 +33,16 @@ def number_text(value):
 
 
 class Axis:
-    """Maps values to a stretch of pixels, by logarithm or straight."""
+    """Maps values to a stretch of pixels by their logarithm."""
 
-    def __init__(self, low, high, begin, end, log=True):
-        self.log, self.begin, self.end = log, begin, end
-        self.low, self.high = (math.log(low), math.log(high)) if log else (low, high)
+    def __init__(self, low, high, begin, end):
+        self.begin, self.end = begin, end
+        self.low, self.high = math.log(low), math.log(high)
         if self.high == self.low:
             self.low, self.high = self.low - 1, self.high + 1
 
     def __call__(self, value):
-        at = math.log(value) if self.log else value
-        return self.begin + (at - self.low) / (self.high - self.low) * (self.end - self.begin)
+        return self.begin + (math.log(value) - self.low) / (self.high - self.low) * (self.end - self.begin)
 
 
 def decades(low, high):
@@ -54,10 +53,9 @@ def decades(low, high):
     return [value for value in found if low <= value <= high]
 
 
-def even_ticks(low, high):
-    step = next((s for s in (0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10) if (high - low) / s <= 5), 50)
-    first = math.ceil(low / step)
-    return [round(i * step, 6) for i in range(first, int(high / step + 1e-9) + 1)]
+def ratio_ticks(low, high):
+    fine, coarse = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2), (0.125, 0.25, 0.5, 1, 2, 4, 8, 16)
+    return [value for value in (fine if high / low < 3 else coarse) if low <= value <= high]
 
 
 def text(x, y, words, anchor="start", size=12, colour=INK, weight="normal"):
@@ -120,14 +118,14 @@ def draw_upper(parts, curves, axis_x, unit):
 def draw_lower(parts, ratios, axis_x, better):
     top = TOP + UPPER + GAP
     values = [v for rows in ratios.values() for row in rows for v in row[1:]] + [1]
-    low, high = max(0, min(values) - 0.1), min(max(values) + 0.1, 8)
-    axis = Axis(low, high, top + LOWER, top, log=False)
+    low, high = max(min(values), 0.1) / 1.12, min(max(values), 16) * 1.12
+    axis = Axis(low, high, top + LOWER, top)
     sizes = [row[0] for rows in ratios.values() for row in rows]
-    frame(parts, axis_x, size_ticks(sizes), top, LOWER, even_ticks(low, high), axis, "djinn / peer")
+    frame(parts, axis_x, size_ticks(sizes), top, LOWER, ratio_ticks(low, high), axis, "ratio to peer")
     parts.append(line(LEFT, axis(1), WIDTH - RIGHT, axis(1), INK, 1.2, "5 4"))
     parts.append(text(WIDTH - RIGHT, top - 8, better, "end", 11, FAINT))
     for side, rows in ratios.items():
-        cut = [(s, *(min(v, high) for v in rest)) for s, *rest in rows]
+        cut = [(s, *(max(low, min(v, high)) for v in rest)) for s, *rest in rows]
         parts.append(band([(axis_x(s), axis(l)) for s, _, l, _ in cut],
                           [(axis_x(s), axis(h)) for s, _, _, h in cut], colour_of(side)))
         parts.append(curve([(axis_x(s), axis(m)) for s, m, _, _ in cut], colour_of(side)))
@@ -143,7 +141,7 @@ def draw_legend(parts, labels):
         parts.append(line(x, TOP - 17, x + 20, TOP - 17, colour_of(side), 2.6))
         parts.append(f'<circle cx="{x + 10}" cy="{TOP - 17}" r="3" fill="{colour_of(side)}"/>')
         parts.append(text(x + 26, TOP - 13, label))
-        x += 46 + 6.6 * len(label)
+        x += 48 + 6.1 * len(label)
 
 
 def draw(title, subtitle, unit, better, labels, curves, ratios):

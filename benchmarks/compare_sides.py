@@ -64,8 +64,8 @@ def finish(process, limit_s):
 class Load:
     """How much of one figure is measured: the same for each side."""
 
-    def __init__(self, test, size, quick):
-        self.size = size
+    def __init__(self, test, size, quick, limit_s):
+        self.size, self.limit_s = size, limit_s
         share = 0.1 if quick else 1
         if test in ("latency", "multi_lat"):
             count = 10000 if size <= 8192 else 2000 if size <= 262144 else 200
@@ -79,7 +79,6 @@ class Load:
             windows = min(1000, total // (max(size, 1) * self.window))
             self.iterations = max(4, int(windows * share))
         self.warmup = max(2, self.iterations // 10)
-        self.limit_s = 60
 
 
 class Side:

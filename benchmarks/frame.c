@@ -139,8 +139,9 @@ static djinn_status_t run(dj_bench_t *bench)
         dj_osu_end(&kind->test, &bench->options);
     /* Nobody leaves while another still measures against it. */
     djinn_status_t ended = status == DJINN_OK ? line_up(bench) : status;
-    if (status != DJINN_OK || ended != DJINN_OK)
-        fprintf(stderr, "%s: %s\n", kind->test.program, djinn_error());
+    if (ended != DJINN_OK)
+        fprintf(stderr, "%s: %s: %s\n", kind->test.program, djinn_status_name(ended),
+                djinn_error());
     if (kind->close)
         kind->close(bench);
     if (bench->djinn)
@@ -160,7 +161,8 @@ int dj_bench_main(const dj_bench_kind_t *kind, int argc, char **argv)
                               .processes = (uint32_t)bench.options.processes};
     dj_log_init(NULL, "benchmark");
     djinn_status_t status = (djinn_status_t)dj_stage_open(&setup, &bench.stage);
-    if (status != DJINN_OK && bench.stage.place.rank == 0)
+    /* A refusal is the same in all processes; what else goes wrong, one of them alone knows. */
+    if (status != DJINN_OK && (bench.stage.place.rank == 0 || status != DJINN_ERR_INVALID))
         fprintf(stderr, "%s: %s\n", kind->test.program, dj_error_text());
     if (status == DJINN_OK && bench.stage.serves)
         return dj_stage_serve(&bench.stage);

@@ -246,11 +246,11 @@ int dj_osu_parse(const dj_osu_test_t *test, int argc, char **argv, dj_osu_option
         else
             taken = take_option(test, &parsed, letter, optarg);
         if (!taken)
-            return 1;
+            return speaks() ? 1 : 0;
     }
     if (optind < argc) {
         refuse(test, "'%.64s' is one word too many", argv[optind]);
-        return 1;
+        return speaks() ? 1 : 0;
     }
     *options = parsed;
     return -1;

@@ -387,6 +387,27 @@ int dj_stage_serve(dj_stage_t *stage)
 
 /* ---- opening ---- */
 
+/* All processes come to the same refusal. Process 0 tells it, and the others wait for its end: a
+ * launcher that saw one of them fail first would end the job before the reason is out. */
+static dj_status_t check_count(const dj_stage_setup_t *setup, dj_stage_t *stage, bool given)
+{
+    uint32_t count = stage->place.size;
+    dj_status_t status = DJ_OK;
+    if (!given && count % 2)
+        status = dj_fail(DJ_ERR_INVALID,
+                         "%u processes make no pairs: start an even number, half of them clients, "
+                         "half servers",
+                         count);
+    else if (stage->size < setup->least || stage->size > setup->most)
+        status = dj_fail(DJ_ERR_INVALID,
+                         "this test runs with %u to %u %s; the launcher started %u processes%s",
+                         setup->least, setup->most, setup->members ? "members" : "clients", count,
+                         given ? "" : ", half of them servers");
+    if (status != DJ_OK && stage->place.rank > 0)
+        await(stage->links[0], POLLIN, dj_clock_ns() + GREETING_MS * DJ_NS_PER_MS, NULL, NULL);
+    return status;
+}
+
 /* Under a launcher: who serves whom. Each tells all others its server's address, empty for a
  * client. */
 static dj_status_t share_out(const dj_stage_setup_t *setup, dj_stage_t *stage)
@@ -395,24 +416,15 @@ static dj_status_t share_out(const dj_stage_setup_t *setup, dj_stage_t *stage)
     bool given = setup->members || dj_environment("DJINN_ADDRESS");
     stage->rank = stage->place.rank;
     stage->size = given ? count : clients;
-    if (!given && count % 2)
-        return dj_fail(DJ_ERR_INVALID,
-                       "%u processes make no pairs: start an even number, half "
-                       "of them clients, half servers",
-                       count);
-    if (stage->size < setup->least || stage->size > setup->most)
-        return dj_fail(DJ_ERR_INVALID,
-                       "this test runs with %u to %u %s; the launcher started %u "
-                       "processes%s",
-                       setup->least, setup->most, setup->members ? "members" : "clients", count,
-                       given ? "" : ", half of them servers");
-    if (given)
-        return DJ_OK;
+    dj_status_t status = check_count(setup, stage, given);
+    if (status != DJ_OK || given)
+        return status;
     dj_meeting_t *all = calloc(count, sizeof(*all));
     if (!all)
         return dj_fail(DJ_ERR_MEMORY, "no memory for %u addresses", count);
     stage->serves = stage->rank >= clients;
-    dj_status_t status = stage->serves ? start_server(stage) : DJ_OK;
+    if (stage->serves)
+        status = start_server(stage);
     if (status == DJ_OK)
         status = gather(stage, stage->rank, count, &stage->server, sizeof(*all), (char *)all,
                         dj_clock_ns() + MEET_S * DJ_NS_PER_S, NULL, NULL);

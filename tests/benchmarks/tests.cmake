@@ -12,5 +12,6 @@ dj_suite_test(ends unit Ends)
 dj_suite_test(mpirun mpi Mpirun)
 dj_suite_test(slurm slurm Slurm)
 dj_suite_test(compare mpi Compare)
+set_tests_properties(benchmarks_compare PROPERTIES TIMEOUT 300)
 
 dj_test(benchmarks/test_osu.c LABEL unit LIBS dj_osu)

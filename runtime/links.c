@@ -29,7 +29,9 @@ typedef struct dj_link {
     uint64_t number; /* of the open link, or of the dial under way */
     uint64_t connection;
     dj_endpoint_t *endpoint;
-    uint32_t peer_incarnation, made; /* endpoints made here for that incarnation of the peer */
+    uint32_t peer_incarnation;
+    uint64_t peer_address; /* its hash, of the last endpoint */
+    uint32_t made;         /* endpoints made here for that address */
     uint32_t holds;
     uint64_t used_ns, retry_ns;
     dj_status_t why; /* the last dial failed */
@@ -106,7 +108,18 @@ void dj_links_break(dj_links_t *links, uint32_t rank, uint64_t number, const cha
 
 /* ---- opening ---- */
 
-/* The n-th endpoint for this incarnation of the peer, after those that are missing before it. */
+/* Counts go by the peer's worker address: another one is another process. */
+static void meet(dj_link_t *link, const dj_command_t *command)
+{
+    uint64_t address = dj_hash_of(command->address, command->address_bytes).word[0];
+    link->peer_incarnation = command->hello.incarnation;
+    if (link->peer_address == address)
+        return;
+    link->peer_address = address;
+    link->made = 0;
+}
+
+/* The n-th endpoint for this peer's worker, after those that are missing before it. */
 static dj_status_t make_endpoint(dj_links_t *links, dj_link_t *link, uint32_t number,
                                  const dj_command_t *command)
 {
@@ -139,14 +152,6 @@ static void become_open(dj_links_t *links, dj_link_t *link, const dj_command_t *
     count_open(links, 1);
     dj_log(DEBUG, "link to rank %u incarnation %u is open, %s", rank_of(links, link),
            link->peer_incarnation, dialled ? "dialled" : "accepted");
-}
-
-static void meet(dj_link_t *link, uint32_t incarnation)
-{
-    if (link->peer_incarnation == incarnation)
-        return;
-    link->peer_incarnation = incarnation;
-    link->made = 0;
 }
 
 /* ---- a peer's hello ---- */
@@ -193,7 +198,7 @@ static void accept_peer(dj_links_t *links, const dj_command_t *command)
     dj_link_t *link = link_of(links, hello->rank);
     if (status == DJ_OK) {
         lose(links, link, "the peer opens a new one");
-        meet(link, hello->incarnation);
+        meet(link, command);
         uint32_t number = link->made > hello->generation ? link->made : hello->generation;
         status = make_endpoint(links, link, number, command);
         if (status == DJ_OK) { /* a dial of ours that is under way finds the link open, and ends */
@@ -216,7 +221,6 @@ static void accept_peer(dj_links_t *links, const dj_command_t *command)
 static dj_status_t dial(dj_links_t *links, dj_link_t *link)
 {
     uint64_t number = ++links->last_number;
-    meet(link, link->incarnation);
     dj_hello_t hello = {.rank = links->rank->rank, .incarnation = links->rank->incarnation,
                         .generation = link->made};
     dj_status_t status = dj_dial_start(links->rank, &links->dials, number, rank_of(links, link),
@@ -250,6 +254,7 @@ static void dialled(dj_links_t *links, const dj_command_t *command)
         return;
     }
     if (current && about->incarnation == link->incarnation) {
+        meet(link, command);
         status = make_endpoint(links, link, about->generation, command);
         if (status == DJ_OK)
             become_open(links, link, command, true);
@@ -301,6 +306,12 @@ dj_endpoint_t *dj_links_endpoint(dj_links_t *links, uint32_t rank, uint64_t numb
 {
     dj_link_t *link = link_of(links, rank);
     return link && link->state == DJ_LINK_OPEN && link->number == number ? link->endpoint : NULL;
+}
+
+uint32_t dj_links_incarnation(dj_links_t *links, uint32_t rank)
+{
+    const dj_link_t *link = link_of(links, rank);
+    return link ? link->incarnation : 0;
 }
 
 void dj_links_let_go(dj_links_t *links, uint32_t rank, uint64_t number)

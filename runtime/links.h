@@ -11,8 +11,8 @@
  * name is refused.
  *
  * UCX 1.13 pairs the n-th endpoint that one worker makes for another with the n-th the other makes for it.
- * So both sides count the endpoints they have made for each other's incarnation, the counts travel in
- * HELLO and WELCOME (`generation`), and the side that is behind makes and closes what is missing before the
+ * So both sides count the endpoints they have made for each other's worker, the counts travel in HELLO and
+ * WELCOME (`generation`), and the side that is behind makes and closes what is missing before the
  * real one: otherwise a dial that was given up half-way would leave rendezvous without an endpoint.
  *
  * Threads: the progress thread alone. Dialling blocks, so each dial has a short thread of its own, which
@@ -39,6 +39,8 @@ uint64_t dj_links_hold(dj_links_t *links, uint32_t rank);
 void dj_links_let_go(dj_links_t *links, uint32_t rank, uint64_t number);
 /* The endpoint of that very link, or NULL when it is no more. */
 dj_endpoint_t *dj_links_endpoint(dj_links_t *links, uint32_t rank, uint64_t number);
+/* The rank's incarnation, as the coordinator names it. */
+uint32_t dj_links_incarnation(dj_links_t *links, uint32_t rank);
 /* Ends that very link: what is outstanding on it is reported as lost. */
 void dj_links_break(dj_links_t *links, uint32_t rank, uint64_t number, const char *why);
 

@@ -95,6 +95,7 @@ static dj_status_t ask(dj_rank_t *rank, dj_job_t *job, dj_endpoint_t *endpoint)
     if (status != DJ_OK && status != DJ_IN_PROGRESS)
         return status;
     job->moving.number = number;
+    job->moving.incarnation = dj_links_incarnation(rank->links, move->source_rank);
     job->moving.link = dj_links_hold(rank->links, move->source_rank);
     return DJ_OK;
 }
@@ -104,6 +105,9 @@ static dj_status_t ask(dj_rank_t *rank, dj_job_t *job, dj_endpoint_t *endpoint)
 static dj_status_t try_remote(dj_rank_t *rank, dj_job_t *job)
 {
     dj_endpoint_t *endpoint;
+    if (job->moving.again && job->moving.incarnation !=
+                                 dj_links_incarnation(rank->links, job->move.source_rank))
+        return source_lost(job, "it was started again");
     dj_status_t status = dj_links_reach(rank->links, job->move.source_rank, &endpoint);
     if (status == DJ_OK)
         status = ask(rank, job, endpoint);

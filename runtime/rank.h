@@ -74,6 +74,7 @@ typedef struct dj_moving {
     struct dj_job *partner; /* source and target are here: the PULL of the MOVE and the other way round */
     uint64_t number, link;  /* of the PULL on its way, of the link it travels over */
     uint64_t began_ns;
+    uint32_t incarnation; /* of the source, when it was asked first */
     void *memory; /* of the MOVE's new ref; what the PULL reads */
     bool made, receiving, again;
 } dj_moving_t;

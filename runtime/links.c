@@ -273,8 +273,7 @@ dj_status_t dj_links_reach(void *context, uint32_t rank, dj_endpoint_t **endpoin
     dj_link_t *link = link_of(links, rank);
     uint64_t now_ns = dj_clock_ns();
     if (!link)
-        return dj_fail(DJ_ERR_INVALID, "rank %u: of %u ranks this is rank %u", rank,
-                       links->n_links, links->rank->rank);
+        return dj_fail(DJ_ERR_INVALID, "rank %u is none that this rank has links with", rank);
     if (link->state == DJ_LINK_OPEN && dj_endpoint_failed(link->endpoint))
         lose(links, link, "its endpoint failed");
     if (link->state == DJ_LINK_OPEN) {

@@ -60,7 +60,6 @@ dj_live_test(runtime/test_hostile.c LIBS test_raw)
 dj_live_test(runtime/test_hostile_puts.c LIBS test_raw)
 dj_live_test(runtime/test_hostile_random.c LIBS test_raw)
 dj_live_test(runtime/test_attach.c LIBS test_raw)
-dj_live_test(runtime/test_links.c TCP LIBS test_raw)
 dj_processes_test(transfers unit test_workers.py Transfers)
 dj_test(runtime/test_many_clients.c LABEL unit TIMEOUT 120 LIBS test_server djinn_client)
 add_dependencies(runtime_test_many_clients djinn-run djinn-rank)
@@ -69,3 +68,10 @@ set_tests_properties(runtime_test_many_clients_tcp PROPERTIES LABELS unit TIMEOU
                      ENVIRONMENT "TEST_MODE=remote")
 set_tests_properties(runtime_test_many_clients runtime_test_many_clients_tcp
                      PROPERTIES RUN_SERIAL TRUE)
+# Links between ranks: each also waits for silences and restarts.
+dj_test(runtime/test_links.c LABEL unit TIMEOUT 180 LIBS test_raw)
+add_dependencies(runtime_test_links djinn-run djinn-rank alloc_count)
+add_test(NAME runtime_test_links_tcp COMMAND runtime_test_links)
+set_tests_properties(runtime_test_links_tcp PROPERTIES LABELS unit TIMEOUT 180
+                     ENVIRONMENT "TEST_MODE=remote")
+set_tests_properties(runtime_test_links runtime_test_links_tcp PROPERTIES RUN_SERIAL TRUE)

@@ -45,12 +45,21 @@ dj_status_t dj_group_create(const dj_group_options_t *options, dj_group_t **grou
     group->next_round = options->round + 1;
     for (uint32_t i = 0; i < n; ++i)
         group->peers[i].group = group;
+    group->windows = calloc(n, sizeof(group->windows[0]));
+    if (!group->windows) {
+        free(group);
+        return dj_fail(DJ_ERR_MEMORY, "no memory for a group of %u members", n);
+    }
     *group_p = group;
     return DJ_OK;
 }
 
 void dj_group_destroy(dj_group_t *group)
 {
+    if (!group)
+        return;
+    dj_publications_fini(group);
+    free(group->windows);
     free(group);
 }
 
@@ -82,6 +91,7 @@ void dj_group_lost(dj_group_t *group, uint32_t member)
     peer->due = 0;
     peer->ask.round = 0;
     group->attention = true;
+    dj_publications_lost(group, member);
     if (group->round.open)
         dj_round_replace(group, member);
 }
@@ -186,11 +196,12 @@ static void settle_with(dj_group_t *group, uint32_t member)
         peer->due &= (uint8_t)~DJ_DUE_INVITE;
     if (peer->due & DJ_DUE_INVITE && send_invite(group, member) != DJ_ERR_BUSY)
         peer->due &= (uint8_t)~DJ_DUE_INVITE;
-    if (!(peer->due & DJ_DUE_ANSWER))
-        return;
     dj_group_find(group, member);
-    peer->answer.offset = group->round.open ? group->round.number : group->next_round;
-    if (dj_group_send(group, member, &peer->answer, NULL, NULL, NULL) != DJ_ERR_BUSY)
+    if (peer->due & DJ_DUE_RECEIPT &&
+        dj_group_send(group, member, &peer->receipt, NULL, NULL, NULL) != DJ_ERR_BUSY)
+        peer->due &= (uint8_t)~DJ_DUE_RECEIPT;
+    if (peer->due & DJ_DUE_ANSWER &&
+        dj_group_send(group, member, &peer->answer, NULL, NULL, NULL) != DJ_ERR_BUSY)
         peer->due &= (uint8_t)~DJ_DUE_ANSWER;
 }
 
@@ -323,8 +334,6 @@ static dj_status_t take_over(dj_group_t *group, const dj_group_step_t *step)
     bool source = round->asked && step->from == round->source;
     if (!source && peer->state != DJ_CHILD_EXPECTED)
         return dj_group_refuse(group, "an end by a member that was not asked");
-    if (step->offset > group->next_round && step->offset < UINT64_MAX / 2)
-        group->next_round = step->offset; /* left behind: the next call joins */
     if (source)
         dj_round_ended(group, step);
     else

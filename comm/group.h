@@ -15,11 +15,12 @@
  *
  * A missing member is no reason to hang. Who is lost (dj_group_lost(), a failed endpoint, `reach`
  * says so) or silent for a good part of the time to the deadline is left out, and its children hang
- * on its parent for this round. A collective in which that happened ends with DJ_ERR_PEER_DIED (all
- * of the missing are lost) or DJ_ERR_DEADLINE at those members who know of it, with the number and
- * the first missing member in the sentence; whoever could be served was served, and the next round
- * goes on without the missing, with DJ_OK, until they are back. A broadcast or gather whose root is
- * lost fails at all members.
+ * on its parent for this round. A collective in which that happened ends with DJ_ERR_PEER_DIED (the
+ * first of the missing is lost) or DJ_ERR_DEADLINE at those members who know of it, with the number
+ * and the first missing member in the sentence; whoever could be served was served. The next round
+ * goes on without them: a lost member is no member any more until `reach` gives it again, and not
+ * missed; a silent one is not waited for, but missed, until it is heard or lost. A broadcast or
+ * gather whose root is lost fails at all members.
  *
  * Ownership: buffers are the caller's and are not touched after the call returns. Destroy the comm
  * before the group. Threads: the comm's owner alone; no call from inside a handler, except
@@ -86,9 +87,10 @@ bool dj_group_progress(dj_group_t *group);
 /* Each makes progress on the comm until it is over or the deadline has passed. The absolute
  * deadline is in nanoseconds of dj_clock_ns(); a transfer that must be torn from the caller's
  * memory then takes up to 600 ms more, and ends that endpoint. DJ_ERR_PEER_DIED, DJ_ERR_DEADLINE,
- * DJ_ERR_LIMIT, DJ_ERR_MEMORY, DJ_ERR_INVALID (not a member; called from a handler), DJ_ERR_STALE
- * (this member was left behind, and its next call joins the group's round). Ends when this member
- * has its bytes and its children theirs. */
+ * DJ_ERR_LIMIT, DJ_ERR_MEMORY, DJ_ERR_INVALID (not a member; another
+ * one is under way). A broadcast ends when this member has its bytes and its children theirs; where
+ * others are is not known then. A member that was left behind catches up: rounds that are over end
+ * at once. */
 dj_status_t dj_group_broadcast(dj_group_t *group, uint32_t root, void *data, uint64_t bytes,
                                uint64_t deadline_ns);
 dj_status_t dj_group_barrier(dj_group_t *group, uint64_t deadline_ns);

@@ -48,6 +48,8 @@ static bool settle_source(dj_group_t *group)
         round->next_source = find_source(group);
     if (round->next_source == DJ_GROUP_NOBODY) {
         round->status = dj_fail(DJ_ERR_PEER_DIED, "the root, member %u, is lost", round->root);
+        round->missing = 1;
+        round->first_missing = round->root;
         return false;
     }
     uint32_t pending = round->kind == DJ_GROUP_BROADCAST ? round->receiving : round->in_flight;

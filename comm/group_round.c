@@ -52,7 +52,12 @@ static void expect_children(dj_group_t *group, uint32_t place, bool invite)
             expect(group, member, invite);
             continue;
         }
-        group->peers[member].adopted = true;
+        dj_group_peer_t *peer = &group->peers[member];
+        if (!peer->lost && peer->state == DJ_CHILD_NONE) {
+            peer->state = DJ_CHILD_MISSING; /* it may be alive: it is missed every time */
+            group->round.silent = true;
+        }
+        peer->adopted = true;
         expect_children(group, child, true);
     }
 }
@@ -88,7 +93,9 @@ void dj_round_invited(dj_group_t *group, const dj_group_step_t *step)
     if (round->kind == DJ_GROUP_BARRIER && step->root < round->root &&
         !group->peers[step->root].lost)
         dj_round_restart(group, step->root);
-    if (step->root == round->root && above_me(group, step->from))
+    round->doubt = round->doubt || step->root > round->root;
+    bool known = round->asked && round->source == step->from;
+    if (step->root == round->root && above_me(group, step->from) && !known)
         round->next_source = step->from;
 }
 
@@ -101,8 +108,8 @@ void dj_round_ended(dj_group_t *group, const dj_group_step_t *step)
     if (round->missing == 0 || round->first_missing >= group->n)
         return;
     dj_group_peer_t *peer = &group->peers[round->first_missing];
-    if (round->first_missing != group->me && !peer->lost)
-        peer->absent = true;
+    if (round->first_missing == round->root && !peer->lost)
+        peer->absent = true; /* the next barrier has another root */
 }
 
 /* ---- opening ---- */
@@ -117,7 +124,7 @@ static void set_times(dj_group_t *group, uint64_t deadline_ns)
     round->begin_ns = now_ns;
     round->unit_ns = time_ns / (2 * (height + 2));
     round->patience_ns = now_ns + time_ns / 2 + below * round->unit_ns;
-    round->answer_ns = now_ns + time_ns - below * (round->unit_ns / (height + 1));
+    round->answer_ns = now_ns + time_ns - below * (2 * round->unit_ns / (height + 1));
 }
 
 static void reset_peers(dj_group_t *group, bool invite)
@@ -225,12 +232,13 @@ static void watch_child(dj_group_t *group, uint32_t member, uint64_t now_ns)
         dj_group_reach(group, member, &endpoint) == DJ_ERR_PEER_DIED || !its_turn(group, peer))
         return;
     uint64_t still_ns = now_ns - peer->moved_ns;
-    if (now_ns >= round->patience_ns && still_ns > round->unit_ns / 2) {
+    if (now_ns >= round->patience_ns && still_ns > round->unit_ns) {
         peer->state = DJ_CHILD_MISSING;
         peer->absent = true;
         round->silent = true;
         group->attention = true;
-    } else if (!peer->adopted && still_ns + round->unit_ns > round->patience_ns - round->begin_ns) {
+    } else if (!peer->adopted &&
+               still_ns + 2 * round->unit_ns > round->patience_ns - round->begin_ns) {
         dj_log(DEBUG, "member %u is silent: its children are invited", member);
         peer->due |= DJ_DUE_INVITE; /* if it lives it hears where the group is */
         adopt(group, member);
@@ -247,12 +255,15 @@ static void watch(dj_group_t *group, uint64_t now_ns)
         watch_child(group, i, now_ns);
     if (round->source != DJ_GROUP_NOBODY)
         dj_group_reach(group, round->source, &endpoint);
+    if (round->doubt && round->root != group->me)
+        dj_group_reach(group, round->root, &endpoint);
     group->attention = true;
     if (now_ns < round->answer_ns || round->over)
         return;
     round->over = round->silent = true;
     if (round->asked && round->missing == 0 && !group->peers[round->source].lost) {
-        group->peers[round->source].absent = true;
+        /* Of a parent that is not the root its own parent judges, and invites. */
+        group->peers[round->source].absent = round->source == round->root;
         round->missing = 1;
         round->first_missing = round->source;
     }
@@ -345,9 +356,6 @@ static dj_status_t verdict(dj_group_t *group, const dj_group_result_t *result)
     unsigned long long number = (unsigned long long)round->number;
     if (round->status != DJ_OK)
         return dj_fail_prefix(round->status, "%s, round %llu", name(round->kind), number);
-    if (group->next_round > round->number + 1)
-        return dj_fail(DJ_ERR_STALE, "%s, round %llu: the group has gone on to round %llu",
-                       name(round->kind), number, (unsigned long long)group->next_round);
     if (result->missing > 0) {
         bool dead = !round->silent && result->first_missing < group->n &&
                     group->peers[result->first_missing].lost;

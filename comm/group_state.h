@@ -13,7 +13,7 @@
  *   SEND   down  gather: send me the bytes of your subtree
  *   PART   both  payload: `offset` in the whole
  *   DONE   down  barrier, gather: the round is over, so many are missing
- *   OVER   both  the round has ended here without that; `offset`: the round that is next here
+ *   OVER   both  the round has ended here without that; so many are missing
  *   INVITE down  ask me: your parent is missing
  *
  * and of a publication, by its number at its origin (`root`): OFFER down, ASK up, PART down, DONE
@@ -53,8 +53,9 @@ typedef enum dj_child_state {
 
 /* What a member is owed as soon as it can be reached. */
 enum {
-    DJ_DUE_INVITE = 1, /* to ask me, in the open round */
-    DJ_DUE_ANSWER = 2, /* what became of the round of `answer` */
+    DJ_DUE_INVITE = 1,  /* to ask me, in the open round */
+    DJ_DUE_ANSWER = 2,  /* what became of the round of `answer` */
+    DJ_DUE_RECEIPT = 4, /* that the publication of `receipt` is here */
 };
 
 typedef struct dj_group_peer {
@@ -65,7 +66,7 @@ typedef struct dj_group_peer {
     bool absent;            /* silent: not waited for until it is heard */
     bool missed;            /* in the last round */
     uint8_t due;
-    dj_group_step_t answer;
+    dj_group_step_t answer, receipt;
     /* In the open round: */
     uint8_t state;
     bool adopted;       /* its children hang on me */
@@ -79,6 +80,7 @@ typedef struct dj_group_peer {
 
 typedef struct dj_group_round_state {
     bool open, asked, wanted, released, over, silent;
+    bool doubt; /* barrier: another member thinks that the root is gone */
     uint32_t kind, root, place;
     uint32_t source;      /* the parent, or who stands in for it */
     uint32_t next_source; /* takes over when nothing of the old one is on the way any more */
@@ -101,6 +103,11 @@ typedef struct dj_group_result {
 
 struct dj_publication;
 
+/* Numbers of one origin that were delivered: the highest, and bit i: the one i before it. */
+typedef struct dj_group_window {
+    uint64_t top, bits;
+} dj_group_window_t;
+
 struct dj_group {
     dj_group_options_t options;
     dj_group_counters_t counters;
@@ -115,7 +122,8 @@ struct dj_group {
     struct dj_publication *publications;
     uint32_t n_publications;
     uint64_t publication_bytes, next_publication;
-    struct dj_group_window *windows; /* an origin's numbers that were delivered */
+    dj_group_window_t *windows; /* one an origin */
+    bool tending;
     dj_group_peer_t peers[];
 };
 

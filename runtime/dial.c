@@ -20,6 +20,7 @@ static dj_status_t take_welcome(const dj_dial_t *dial, const dj_frame_t *frame, 
         return dj_fail(DJ_ERR_STALE, "rank %u is incarnation %u, not %u", dial->target,
                        welcome->incarnation, dial->incarnation);
     command->hello.generation = welcome->generation;
+    command->hello.features = welcome->features;
     command->address_bytes = welcome->address_bytes;
     memcpy(command->address, welcome + 1, welcome->address_bytes);
     return DJ_OK;

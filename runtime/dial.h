@@ -1,8 +1,8 @@
 /* dial.h - one dial: a thread that connects to a rank's door, says HELLO as a peer, hands over, and ends.
  *
  * The outcome comes to the progress thread as DJ_COMMAND_DIALLED with the dial's number: on success by way
- * of the control thread, which then owns the connection; command->hello says whom it leads to and, in
- * `generation`, the endpoint's number, command->address the peer's worker address. */
+ * of the control thread, which then owns the connection; command->hello says whom it leads to, what was
+ * agreed in `features` and the endpoint's number in `generation`, command->address the peer's address. */
 #ifndef DJ_RUNTIME_DIAL_H
 #define DJ_RUNTIME_DIAL_H
 
@@ -22,7 +22,7 @@ typedef struct dj_dial {
     dj_command_t *command; /* the outcome; handed over at the end */
 } dj_dial_t;
 
-/* `hello` brings rank, incarnation and generation. DJ_ERR_MEMORY, DJ_ERR_SYSTEM. */
+/* `hello` brings rank, incarnation, generation and features. DJ_ERR_MEMORY, DJ_ERR_SYSTEM. */
 dj_status_t dj_dial_start(dj_rank_t *rank, dj_dial_t **dials_p, uint64_t number, uint32_t target,
                           uint32_t incarnation, const char *endpoint, const dj_hello_t *hello);
 /* Waits for its thread and frees it; nothing when there is no such dial. */

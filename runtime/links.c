@@ -141,8 +141,9 @@ static dj_status_t make_endpoint(dj_links_t *links, dj_link_t *link, uint32_t nu
 }
 
 static void become_open(dj_links_t *links, dj_link_t *link, const dj_command_t *command,
-                        bool dialled)
+                        uint32_t features, bool dialled)
 {
+    dj_endpoint_set_checksum(link->endpoint, features & DJ_FEATURE_CHECKSUM);
     link->state = DJ_LINK_OPEN;
     link->dialled = dialled;
     link->connection = command->connection;
@@ -175,7 +176,13 @@ static dj_status_t check_peer(dj_links_t *links, const dj_hello_t *hello)
     return DJ_OK;
 }
 
-static dj_status_t welcome_peer(dj_links_t *links, uint64_t connection, uint32_t number)
+static uint32_t own_features(const dj_links_t *links)
+{
+    return links->rank->config->checksums ? DJ_FEATURE_CHECKSUM : 0;
+}
+
+static dj_status_t welcome_peer(dj_links_t *links, uint64_t connection, uint32_t number,
+                                uint32_t features)
 {
     const dj_rank_t *rank = links->rank;
     const void *address;
@@ -187,7 +194,8 @@ static dj_status_t welcome_peer(dj_links_t *links, uint64_t connection, uint32_t
                             .incarnation = rank->incarnation,
                             .heartbeat_ms = (uint32_t)rank->config->heartbeat_ms,
                             .suspect_ms = (uint32_t)rank->config->suspect_ms,
-                            .address_bytes = bytes, .host = dj_host_identity()};
+                            .address_bytes = bytes, .features = features,
+                            .host = dj_host_identity()};
     return dj_outbox_welcome(links->rank, connection, &welcome, address);
 }
 
@@ -202,8 +210,9 @@ static void accept_peer(dj_links_t *links, const dj_command_t *command)
         uint32_t number = link->made > hello->generation ? link->made : hello->generation;
         status = make_endpoint(links, link, number, command);
         if (status == DJ_OK) { /* a dial of ours that is under way finds the link open, and ends */
-            become_open(links, link, command, false);
-            status = welcome_peer(links, command->connection, number);
+            uint32_t features = (hello->features & DJ_FEATURES_KNOWN) | own_features(links);
+            become_open(links, link, command, features, false);
+            status = welcome_peer(links, command->connection, number, features);
         }
     }
     if (status == DJ_OK)
@@ -222,7 +231,7 @@ static dj_status_t dial(dj_links_t *links, dj_link_t *link)
 {
     uint64_t number = ++links->last_number;
     dj_hello_t hello = {.rank = links->rank->rank, .incarnation = links->rank->incarnation,
-                        .generation = link->made};
+                        .generation = link->made, .features = own_features(links)};
     dj_status_t status = dj_dial_start(links->rank, &links->dials, number, rank_of(links, link),
                                        link->incarnation, link->endpoint_text, &hello);
     if (status != DJ_OK)
@@ -257,7 +266,7 @@ static void dialled(dj_links_t *links, const dj_command_t *command)
         meet(link, command);
         status = make_endpoint(links, link, about->generation, command);
         if (status == DJ_OK)
-            become_open(links, link, command, true);
+            become_open(links, link, command, about->features, true);
         else
             dial_failed(link, status, dj_error_text());
     } else if (current) {

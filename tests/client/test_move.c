@@ -2,7 +2,7 @@
  *
  * First what cannot be, then bytes of every size and shape, chains, both ways at once, a source that is
  * busy. The client's own counters show that what moved did not pass through it. After each test all
- * ranks hold nothing. A second time over tcp, links between ranks included. */
+ * ranks hold nothing. A second time over tcp with checksums, links between ranks included. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +24,7 @@ static int start(void **state)
 {
     static const char *const words[] = {"--threads", "1", "--link-idle-ms", "300ms", NULL};
     static const char *const tcp[] = {"--threads",    "1",   "--link-idle-ms", "300ms",
-                                      "--transports", "tcp", NULL};
+                                      "--transports", "tcp", "--checksums", NULL};
     return server_start(&server, RANKS, over_tcp() ? tcp : words) ? 0 : -1;
 }
 

@@ -95,7 +95,8 @@ void dj_link_read(dj_rank_t *rank)
         else if (frame.type == DJ_MESSAGE_ROSTER)
             dj_roster_take(rank, body);
         else if (frame.type == DJ_MESSAGE_REFUSE)
-            dj_log(ERROR, "the coordinator refuses: %s", ((const dj_refuse_t *)body)->text);
+            dj_log(ERROR, "the coordinator refuses: %.*s", DJ_ERROR_TEXT_MAX,
+                   ((const dj_refuse_t *)body)->text);
     }
     if (status != DJ_IN_PROGRESS)
         lose(door, dj_error_text());

@@ -194,7 +194,8 @@ static void tend(dj_comm_t *comm)
         restless = restless || dj_endpoint_restless(endpoint);
         at_p = &endpoint->next;
     }
-    comm->attention = comm->attention || restless;
+    if (restless) /* a plain assignment could undo what another thread has set meanwhile */
+        comm->attention = true;
 }
 
 unsigned dj_comm_progress(dj_comm_t *comm)

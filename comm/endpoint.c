@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm/channel.h"
 #include "comm/ucx.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
@@ -173,6 +174,8 @@ dj_status_t dj_endpoint_send(dj_endpoint_t *endpoint, const void *header, uint32
     dj_status_t status = check_send(endpoint, header_bytes, n_pieces);
     if (status != DJ_OK)
         return status;
+    if (endpoint->channel)
+        return dj_channel_send(endpoint, header, header_bytes, pieces, n_pieces, done, argument);
     uint64_t payload_bytes = 0;
     for (uint32_t i = 0; i < n_pieces; ++i)
         payload_bytes += pieces[i].bytes;
@@ -480,6 +483,8 @@ static void end_wiring(dj_endpoint_t *endpoint, uint64_t now_ns)
 
 bool dj_endpoint_tend(dj_endpoint_t *endpoint, uint64_t now_ns)
 {
+    if (endpoint->channel)
+        return dj_channel_tend(endpoint);
     if (endpoint->closed && endpoint->state == DJ_ENDPOINT_WIRING)
         end_wiring(endpoint, now_ns);
     if (endpoint->state == DJ_ENDPOINT_WIRING && !endpoint->closed && endpoint->flushed &&
@@ -500,6 +505,8 @@ bool dj_endpoint_tend(dj_endpoint_t *endpoint, uint64_t now_ns)
 
 bool dj_endpoint_restless(const dj_endpoint_t *endpoint)
 {
+    if (endpoint->channel)
+        return endpoint->closed;
     return endpoint->state == DJ_ENDPOINT_FAILED || endpoint->state == DJ_ENDPOINT_DRAINING ||
            (endpoint->closed && endpoint->state == DJ_ENDPOINT_WIRING);
 }

@@ -71,6 +71,7 @@ struct dj_endpoint {
     uint8_t state;
     bool flushed, echoed; /* the halves of wire-up */
     bool closed;          /* the owner has let go */
+    struct dj_channel *channel; /* NULL; else messages go that way and nothing here is UCX's (channel.c) */
     void *closing;        /* UCX's request, or NULL */
     uint64_t close_ns, drain_from_ns;
     uint32_t drain_rounds;
@@ -92,7 +93,7 @@ struct dj_comm {
     uint8_t *address; /* as handed out: with our prefix */
     uint32_t address_bytes;
     bool host_memory_only;
-    bool attention; /* an endpoint has changed: tend it after this progress */
+    _Atomic bool attention; /* an endpoint has changed: tend it after this progress */
     uint64_t next_id;
     dj_endpoint_t *endpoints;
     dj_table_t by_ucp; /* ucp_ep_h → dj_endpoint_t */

@@ -15,9 +15,10 @@
 #include <stdatomic.h>
 
 #include "client/djinn.h"
-#include "comm/path.h"
+#include "comm/channel.h"
 #include "comm/control.h"
 #include "comm/endpoint.h"
+#include "comm/path.h"
 #include "planner/program.h"
 #include "runtime/base/config.h"
 #include "runtime/base/table.h"
@@ -167,6 +168,8 @@ struct djinn {
     pthread_t heartbeat;
     bool heartbeat_runs;
     int wake_fd; /* eventfd of that thread; -1: none */
+    dj_channel_t *channel; /* of a relayed connection, else NULL; and room for one part's tail */
+    uint8_t *tail;
     atomic_bool stop;
     _Atomic int dead; /* a status once the rank is lost */
     char dead_text[DJ_ERROR_TEXT_MAX];
@@ -223,6 +226,12 @@ dj_status_t dj_djinn_connect_control(const dj_config_t *config, uint32_t role,
                                      dj_hello_t *hello, const void *address, uint64_t deadline_ns,
                                      dj_control_t **control_p, dj_frame_t *frame,
                                      const void **body_p);
+
+/* heartbeat.c: the control connection's own thread. */
+dj_status_t dj_heartbeat_start(djinn_t *djinn);
+void dj_heartbeat_stop(djinn_t *djinn); /* waits for it */
+/* The endpoint of a relayed connection; before the thread starts. */
+dj_status_t dj_heartbeat_open_channel(djinn_t *djinn);
 
 /* storage.c */
 dj_status_t dj_storage_create(djinn_t *djinn, uint64_t bytes, djinn_storage_t **storage_p);

@@ -1,14 +1,14 @@
 /* connect.c - from an address to a session: hello, redirection, endpoint, heartbeats; and the end.
  *
- * Rank 0 answers a client with WELCOME when it is alone, else with REDIRECT to a worker. The heartbeat
- * thread owns the reading side of the control socket: its end, or silence, is the rank's death, which it
- * notes in `dead` for every waiter to see. */
+ * Rank 0 answers a client with WELCOME when it is alone, else with REDIRECT to a worker. A worker that died
+ * between the two, or a grant that it does not know any more, leads back to rank 0, each time later, until
+ * the deadline: nothing was begun that could be done twice. A first connection that is refused is told at
+ * once. Through the relay all of it happens on one connection. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "client/client.h"
@@ -17,7 +17,11 @@
 
 #define DJ_LOG_MODULE "client"
 
-enum { DJ_HEARTBEAT_MS_MAX = 3600000 }; /* that a WELCOME may announce: the configuration's range */
+enum {
+    DJ_HEARTBEAT_MS_MAX = 3600000, /* that a WELCOME may announce: the configuration's range */
+    DJ_RETRY_MS = 10,              /* before the second try to connect; doubled each time */
+    DJ_RELAY_PATIENCE_MS = 30000,  /* a tunnel may be slow; silence is noticed by heartbeats */
+};
 
 _Static_assert((int)DJINN_ERR_INTERNAL == (int)DJ_ERR_INTERNAL, "djinn.h and status.h agree");
 _Static_assert((int)DJINN_FLOAT64 == (int)DJ_F64 && DJINN_MAX_RANK == DJ_RANK_MAX, "tensor.h");
@@ -159,118 +163,98 @@ static dj_status_t check_answer(const dj_frame_t *frame, const void *body)
     return DJ_OK;
 }
 
+/* One connection and its hello. DJ_OK with WELCOME or REDIRECT in *frame. */
+static dj_status_t greet_at(const char *endpoint, const uint8_t token[32], dj_hello_t *hello,
+                            const void *address, uint64_t deadline_ns, dj_control_t **control_p,
+                            dj_frame_t *frame, const void **body_p)
+{
+    dj_control_t *control;
+    dj_status_t status = dj_control_connect(endpoint, deadline_ns, &control);
+    if (status != DJ_OK)
+        return status;
+    if (hello->flags & DJ_HELLO_RELAY)
+        dj_control_set_patience(control, DJ_RELAY_PATIENCE_MS);
+    status = dj_control_greet(control, token, hello, address, deadline_ns, frame, body_p);
+    if (status == DJ_OK)
+        status = check_answer(frame, *body_p);
+    if (status == DJ_OK)
+        *control_p = control;
+    else
+        dj_control_close(control);
+    return status;
+}
+
+static void follow(const dj_redirect_t *redirect, dj_hello_t *hello, char *endpoint, size_t size)
+{
+    snprintf(endpoint, size, "%.*s", DJ_ENDPOINT_TEXT_MAX - 1, redirect->endpoint);
+    hello->session = redirect->session;
+    hello->grant_expires_ms = redirect->grant_expires_ms;
+    memcpy(hello->grant, redirect->grant, sizeof(hello->grant));
+    hello->flags |= DJ_HELLO_DIRECT;
+}
+
+/* Rank 0, and where it sends us; asked_p: rank 0 has answered, so that another try may find another worker. */
+static dj_status_t try_connect(const char *address_text, const uint8_t token[32], dj_hello_t *hello,
+                               const void *address, uint64_t deadline_ns, bool *asked_p,
+                               dj_control_t **control_p, dj_frame_t *frame, const void **body_p)
+{
+    char endpoint[256];
+    dj_hello_t first = *hello;
+    snprintf(endpoint, sizeof(endpoint), "%s", address_text);
+    for (int hop = 0; hop < 2; hop++) {
+        dj_status_t status = greet_at(endpoint, token, &first, address, deadline_ns, control_p,
+                                      frame, body_p);
+        if (status != DJ_OK || frame->type == DJ_MESSAGE_WELCOME)
+            return status;
+        *asked_p = true;
+        follow(*body_p, &first, endpoint, sizeof(endpoint));
+        dj_control_close(*control_p);
+    }
+    return dj_fail(DJ_ERR_CONNECT, "%s sends clients on in circles", endpoint);
+}
+
+/* The next try may end better: the worker is gone or was started anew. */
+static bool worth_another_try(dj_status_t status, bool asked, const dj_hello_t *hello)
+{
+    if (hello->flags & DJ_HELLO_RELAY)
+        return status == DJ_ERR_PEER_DIED;
+    return asked && (status == DJ_ERR_CONNECT || status == DJ_ERR_PEER_DIED ||
+                     status == DJ_ERR_STALE);
+}
+
+static void pause_for(uint64_t ms)
+{
+    poll(NULL, 0, (int)ms);
+}
+
 dj_status_t dj_djinn_connect_control(const dj_config_t *config, uint32_t role, dj_hello_t *hello,
                                      const void *address, uint64_t deadline_ns,
                                      dj_control_t **control_p, dj_frame_t *frame,
                                      const void **body_p)
 {
     uint8_t token[32];
-    char endpoint[256];
     dj_status_t status = read_token(config, token);
     if (status != DJ_OK)
         return status;
     if (!config->address[0])
         return dj_fail(DJ_ERR_CONNECT, "no server is named: set DJINN_ADDRESS to host:port of "
                                        "rank 0, or start one with djinn-run");
-    snprintf(endpoint, sizeof(endpoint), "%s", config->address);
     hello->role = role;
     hello->uid = (uint32_t)getuid();
     hello->pid = (uint32_t)getpid();
     hello->host = dj_host_identity();
     hello->op_table = dj_op_table_hash();
-    for (int hop = 0; hop < 2; hop++) {
-        dj_control_t *control;
-        status = dj_control_connect(endpoint, deadline_ns, &control);
-        if (status != DJ_OK)
+    for (uint64_t pause_ms = DJ_RETRY_MS;; pause_ms *= 2) {
+        bool asked = false;
+        status = try_connect(config->address, token, hello, address, deadline_ns, &asked, control_p,
+                             frame, body_p);
+        if (status == DJ_OK || !worth_another_try(status, asked, hello) ||
+            dj_clock_ns() + pause_ms * DJ_NS_PER_MS >= deadline_ns)
             return status;
-        status = dj_control_greet(control, token, hello, address, deadline_ns, frame, body_p);
-        if (status == DJ_OK)
-            status = check_answer(frame, *body_p);
-        if (status == DJ_OK && frame->type == DJ_MESSAGE_WELCOME) {
-            *control_p = control;
-            return DJ_OK;
-        }
-        if (status == DJ_OK) {
-            const dj_redirect_t *redirect = *body_p;
-            snprintf(endpoint, sizeof(endpoint), "%.*s", DJ_ENDPOINT_TEXT_MAX - 1,
-                     redirect->endpoint);
-            hello->session = redirect->session;
-            hello->grant_expires_ms = redirect->grant_expires_ms;
-            memcpy(hello->grant, redirect->grant, sizeof(hello->grant));
-            hello->flags |= DJ_HELLO_DIRECT;
-        }
-        dj_control_close(control);
-        if (status != DJ_OK)
-            return status;
+        dj_log(DEBUG, "connecting again in %llu ms: %s", (unsigned long long)pause_ms,
+               dj_error_text());
+        pause_for(pause_ms);
     }
-    return dj_fail(DJ_ERR_CONNECT, "%s sends clients on in circles", endpoint);
-}
-
-/* ---- heartbeats ---- */
-
-static void mark_dead(djinn_t *djinn, dj_status_t status, const char *cause)
-{
-    snprintf(djinn->dead_text, sizeof(djinn->dead_text),
-             "rank %u at %s is lost (%.300s): its tensors are gone; connect again and rebuild them",
-             djinn->rank, djinn->peer, cause);
-    atomic_store(&djinn->dead, status);
-    dj_comm_wake(djinn->comm);
-}
-
-static dj_status_t answer_heartbeat(djinn_t *djinn)
-{
-    dj_heartbeat_t beat = {dj_clock_ns()};
-    return dj_control_send(djinn->control, DJ_MESSAGE_HEARTBEAT, &beat, sizeof(beat), NULL, 0,
-                           dj_clock_ns() + 10 * DJ_NS_PER_MS);
-}
-
-/* DJ_IN_PROGRESS: all that is there has been taken. */
-static dj_status_t take_frames(djinn_t *djinn)
-{
-    dj_frame_t frame;
-    const void *body;
-    dj_status_t status;
-    bool asked = false;
-    while ((status = dj_control_try_receive(djinn->control, &frame, &body)) == DJ_OK) {
-        asked = asked || frame.type == DJ_MESSAGE_HEARTBEAT;
-        if (frame.type == DJ_MESSAGE_REFUSE)
-            mark_dead(djinn, DJ_ERR_PEER_DIED, ((const dj_refuse_t *)body)->text);
-    }
-    if (asked && !atomic_load(&djinn->stop))
-        answer_heartbeat(djinn); /* a connection that takes none ends soon enough */
-    return status;
-}
-
-/* The rank sets the pace: each of its heartbeats is answered, so that this thread wakes once for both. */
-static void *heartbeat_main(void *argument)
-{
-    djinn_t *djinn = argument;
-    uint64_t suspect_ns = djinn->suspect_ms * DJ_NS_PER_MS;
-    while (!atomic_load(&djinn->stop) && !atomic_load(&djinn->dead)) {
-        struct pollfd pollers[2] = {{.fd = dj_control_fd(djinn->control), .events = POLLIN},
-                                    {.fd = djinn->wake_fd, .events = POLLIN}};
-        uint64_t silent_ns = dj_clock_ns() - dj_control_last_heard_ns(djinn->control);
-        uint64_t left_ns = silent_ns < suspect_ns ? suspect_ns - silent_ns : 0;
-        poll(pollers, 2, (int)(left_ns / DJ_NS_PER_MS + 1));
-        dj_status_t status = take_frames(djinn);
-        if (atomic_load(&djinn->stop))
-            break;
-        if (status != DJ_IN_PROGRESS)
-            mark_dead(djinn, DJ_ERR_PEER_DIED, "its control connection ended");
-        else if (dj_clock_ns() - dj_control_last_heard_ns(djinn->control) > suspect_ns)
-            mark_dead(djinn, DJ_ERR_PEER_DIED, "it has been silent too long");
-    }
-    return NULL;
-}
-
-static dj_status_t start_heartbeat(djinn_t *djinn)
-{
-    djinn->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (djinn->wake_fd < 0)
-        return dj_fail(DJ_ERR_SYSTEM, "no descriptor for the heartbeats' thread: %s; raise ulimit -n",
-                       strerror(errno));
-    djinn->heartbeat_runs = pthread_create(&djinn->heartbeat, NULL, heartbeat_main, djinn) == 0;
-    return djinn->heartbeat_runs ? DJ_OK : dj_fail(DJ_ERR_SYSTEM, "no thread for heartbeats");
 }
 
 /* ---- connecting ---- */
@@ -285,7 +269,7 @@ static dj_status_t open_comm(djinn_t *djinn, bool shared_memory)
     return dj_comm_create(&options, &djinn->comm);
 }
 
-static dj_status_t take_welcome(djinn_t *djinn, const dj_welcome_t *welcome)
+static dj_status_t take_welcome(djinn_t *djinn, const dj_welcome_t *welcome, bool relay)
 {
     djinn->session = welcome->session;
     djinn->generation = welcome->generation;
@@ -296,28 +280,30 @@ static dj_status_t take_welcome(djinn_t *djinn, const dj_welcome_t *welcome)
         djinn->suspect_ms = welcome->heartbeat_ms * 5ull / 3; /* one that is late is not yet silence */
     djinn->credit_bytes = welcome->credit_bytes;
     snprintf(djinn->peer, sizeof(djinn->peer), "%s", dj_control_peer(djinn->control));
-    dj_status_t status =
-        dj_endpoint_create(djinn->comm, welcome + 1, welcome->address_bytes, &djinn->endpoint);
+    dj_status_t status = relay ? dj_heartbeat_open_channel(djinn)
+                               : dj_endpoint_create(djinn->comm, welcome + 1,
+                                                    welcome->address_bytes, &djinn->endpoint);
     if (status == DJ_OK)
         dj_endpoint_set_checksum(djinn->endpoint, welcome->features & DJ_FEATURE_CHECKSUM);
     return status;
 }
 
 /* Greets, and where rank and client cannot share memory makes the comm again without it. */
-static dj_status_t open_session(djinn_t *djinn, bool tcp_only, uint64_t deadline_ns)
+static dj_status_t open_session(djinn_t *djinn, uint32_t flags, uint64_t deadline_ns)
 {
     dj_frame_t frame;
     const void *body, *address;
     uint32_t bytes;
-    dj_hello_t hello = {.flags = tcp_only ? DJ_HELLO_TCP_ONLY : 0,
+    dj_hello_t hello = {.flags = flags,
                         .deadline_ms = (uint32_t)djinn->deadline_ms, .rank = djinn->wanted_rank,
                         .features = djinn->config.checksums ? DJ_FEATURE_CHECKSUM : 0};
-    dj_status_t status = open_comm(djinn, !tcp_only);
+    dj_status_t status = open_comm(djinn, !flags);
     if (status == DJ_OK)
         status = dj_comm_address(djinn->comm, &address, &bytes);
     if (status != DJ_OK)
         return status;
-    hello.address_bytes = bytes;
+    if (!(flags & DJ_HELLO_RELAY))
+        hello.address_bytes = bytes;
     status = dj_djinn_connect_control(&djinn->config, DJ_ROLE_CLIENT, &hello, address, deadline_ns,
                                       &djinn->control, &frame, &body);
     if (status == DJ_OK)
@@ -326,7 +312,7 @@ static dj_status_t open_session(djinn_t *djinn, bool tcp_only, uint64_t deadline
         return open_session(djinn, true, deadline_ns);
     if (status != DJ_OK)
         return status;
-    return take_welcome(djinn, body);
+    return take_welcome(djinn, body, flags & DJ_HELLO_RELAY);
 }
 
 /* One empty request each way finishes the wire-up: UCX 1.13 aborts on a rendezvous posted before. */
@@ -349,7 +335,7 @@ static dj_status_t first_exchange(djinn_t *djinn, uint64_t deadline_ns)
     return status;
 }
 
-static dj_status_t apply_options(djinn_t *djinn, const djinn_options_t *options, bool *tcp_only_p)
+static dj_status_t apply_options(djinn_t *djinn, const djinn_options_t *options, uint32_t *flags_p)
 {
     static const djinn_options_t defaults = {.abi_version = DJINN_ABI_VERSION};
     if (!options)
@@ -371,7 +357,10 @@ static dj_status_t apply_options(djinn_t *djinn, const djinn_options_t *options,
         djinn->wanted_rank = (uint32_t)options->rank;
     }
     const char *mode = options->mode ? options->mode : djinn->config.execution_mode;
-    *tcp_only_p = strcmp(djinn->config.transports, "tcp") == 0 || strcmp(mode, "remote") == 0;
+    if (strcmp(djinn->config.transports, "tcp") == 0 || strcmp(mode, "remote") == 0)
+        *flags_p = DJ_HELLO_TCP_ONLY;
+    if (options->flags & DJINN_CONNECT_RELAY || strcmp(djinn->config.transports, "relay") == 0)
+        *flags_p = DJ_HELLO_RELAY;
     if (strcmp(mode, "zero_copy") == 0)
         return dj_fail(DJ_ERR_UNSUPPORTED, "zero_copy needs RDMA and GPUDirect, and this machine "
                                            "has no RDMA device: use remote or local_remote");
@@ -384,16 +373,16 @@ static dj_status_t apply_options(djinn_t *djinn, const djinn_options_t *options,
 djinn_status_t djinn_connect(const djinn_options_t *options, djinn_t **djinn_p)
 {
     djinn_t *djinn;
-    bool tcp_only = false;
+    uint32_t flags = 0; /* DJ_HELLO_* */
     dj_status_t status = dj_djinn_create(&djinn);
     if (status != DJ_OK)
         return (djinn_status_t)status;
     uint64_t deadline_ns = dj_clock_ns() + djinn->config.connect_ms * DJ_NS_PER_MS;
-    status = apply_options(djinn, options, &tcp_only);
+    status = apply_options(djinn, options, &flags);
     if (status == DJ_OK)
-        status = open_session(djinn, tcp_only, deadline_ns);
+        status = open_session(djinn, flags, deadline_ns);
     if (status == DJ_OK)
-        status = start_heartbeat(djinn);
+        status = dj_heartbeat_start(djinn);
     if (status == DJ_OK)
         status = first_exchange(djinn, deadline_ns);
     djinn->config.address = djinn->config.token = ""; /* the caller's strings */
@@ -434,22 +423,11 @@ static void say_close(djinn_t *djinn)
         ; /* the rank ends the stream once the session's memory is back */
 }
 
-static void stop_heartbeat(djinn_t *djinn)
-{
-    uint64_t one = 1;
-    atomic_store(&djinn->stop, true);
-    if (djinn->heartbeat_runs && write(djinn->wake_fd, &one, sizeof(one)) == sizeof(one))
-        pthread_join(djinn->heartbeat, NULL);
-    if (djinn->wake_fd >= 0)
-        close(djinn->wake_fd);
-    djinn->wake_fd = -1;
-}
-
 void djinn_close(djinn_t *djinn)
 {
     if (!djinn)
         return;
-    stop_heartbeat(djinn);
+    dj_heartbeat_stop(djinn);
     say_close(djinn);
     dj_djinn_lock(djinn);
     for (dj_recorder_t *recorder = djinn->recorders; recorder; recorder = recorder->next)
@@ -462,9 +440,13 @@ void djinn_close(djinn_t *djinn)
         dj_comm_destroy(djinn->comm);
     if (djinn->control)
         dj_control_close(djinn->control);
+    dj_channel_put(djinn->channel);
+    free(djinn->tail);
     djinn->endpoint = NULL;
     djinn->comm = NULL;
     djinn->control = NULL;
+    djinn->channel = NULL;
+    djinn->tail = NULL;
     atomic_store(&djinn->dead, DJ_ERR_CONNECT);
     snprintf(djinn->dead_text, sizeof(djinn->dead_text), "this connection was closed");
     dj_djinn_unlock(djinn);

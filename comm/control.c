@@ -28,6 +28,7 @@ struct dj_control {
     pthread_mutex_t send_lock;
     uint32_t sequence_out, sequence_in;
     _Atomic bool trusted, broken;
+    bool may_restart;
     _Atomic uint64_t last_heard_ns;
     char peer[DJ_CONTROL_PEER_TEXT];
     uint8_t *buffer; /* frames lie from its start, so that bodies are aligned */
@@ -74,15 +75,39 @@ dj_status_t dj_control_connect(const char *address, uint64_t deadline_ns, dj_con
     return status;
 }
 
+static void free_control(dj_control_t *control)
+{
+    pthread_mutex_destroy(&control->send_lock);
+    dj_bytes_fini(&control->unsent);
+    free(control->buffer);
+    free(control);
+}
+
 void dj_control_close(dj_control_t *control)
 {
     if (!control)
         return;
     close(control->fd);
-    pthread_mutex_destroy(&control->send_lock);
-    dj_bytes_fini(&control->unsent);
-    free(control->buffer);
-    free(control);
+    free_control(control);
+}
+
+int dj_control_release(dj_control_t *control)
+{
+    if (control->filled > control->taken || dj_control_unsent(control) > 0)
+        return -1;
+    int fd = control->fd;
+    free_control(control);
+    return fd;
+}
+
+void dj_control_may_restart(dj_control_t *control)
+{
+    control->may_restart = true;
+}
+
+void dj_control_set_patience(dj_control_t *control, uint32_t patience_ms)
+{
+    dj_socket_set_patience(control->fd, patience_ms);
 }
 
 int dj_control_fd(const dj_control_t *control)
@@ -330,6 +355,11 @@ static dj_status_t parse(dj_control_t *control, dj_frame_t *frame, const void **
     dj_status_t status = dj_frame_check(frame, atomic_load(&control->trusted));
     if (status != DJ_OK)
         return dj_fail_prefix(status, "from %s", control->peer);
+    if (control->may_restart && frame->type == DJ_MESSAGE_CHALLENGE && frame->sequence == 0) {
+        control->may_restart = false;
+        control->sequence_in = control->sequence_out = 0;
+        atomic_store(&control->trusted, false);
+    }
     if (frame->sequence != control->sequence_in)
         return dj_fail(DJ_ERR_PROTOCOL, "from %s: %s with sequence %u instead of %u", control->peer,
                        dj_message_name(frame->type), frame->sequence, control->sequence_in);

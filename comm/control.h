@@ -53,6 +53,15 @@ dj_status_t dj_control_receive(dj_control_t *control, uint64_t deadline_ns, dj_f
 /* The same without waiting: DJ_IN_PROGRESS when no whole frame is here yet. */
 dj_status_t dj_control_try_receive(dj_control_t *control, dj_frame_t *frame, const void **body_p);
 
+/* The peer's next CHALLENGE with sequence 0 begins both sequences anew and ends all trust: behind the relay
+ * another rank speaks. */
+void dj_control_may_restart(dj_control_t *control);
+/* How long bytes may stay unread at the other side before the connection is cut; 2 s until called. */
+void dj_control_set_patience(dj_control_t *control, uint32_t patience_ms);
+/* Gives the descriptor up and frees the rest. -1 and nothing done, when bytes lie here that were received and
+ * not taken, or posted and not sent. */
+int dj_control_release(dj_control_t *control);
+
 /* From now on frames up to DJ_FRAME_BYTES_MAX are accepted (dj_frame_check's `authenticated`). */
 void dj_control_trust(dj_control_t *control);
 uint64_t dj_control_last_heard_ns(const dj_control_t *control);

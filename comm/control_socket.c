@@ -57,6 +57,12 @@ static void format_address(const struct sockaddr_storage *address, socklen_t siz
         snprintf(text, text_size, bracket ? "[%s]:%s" : "%s:%s", host, port);
 }
 
+void dj_socket_set_patience(int fd, uint32_t patience_ms)
+{
+    unsigned timeout_ms = patience_ms;
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
+}
+
 dj_status_t dj_socket_prepare(int fd, char peer[DJ_CONTROL_PEER_TEXT])
 {
     dj_status_t status = make_nonblocking(fd);
@@ -64,9 +70,8 @@ dj_status_t dj_socket_prepare(int fd, char peer[DJ_CONTROL_PEER_TEXT])
         return status;
     /* Not fatal: a Unix socket has neither option. */
     int on = 1;
-    unsigned timeout_ms = USER_TIMEOUT_MS;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
+    dj_socket_set_patience(fd, USER_TIMEOUT_MS);
     struct sockaddr_storage address = {0}; /* a Unix socket without a name fills in only its family */
     socklen_t size = sizeof(address);
     if (getpeername(fd, (struct sockaddr *)&address, &size) != 0)
@@ -139,6 +144,24 @@ dj_status_t dj_socket_connect(const char *address, uint64_t deadline_ns, int *fd
                        address);
     return dj_fail(DJ_ERR_CONNECT, "cannot connect to %s: %s; is djinn-server running there?",
                    address, strerror(error));
+}
+
+dj_status_t dj_socket_begin(const char *address, int *fd_p)
+{
+    struct addrinfo *found = NULL;
+    dj_status_t status = resolve(address, AI_NUMERICHOST, &found);
+    if (status != DJ_OK)
+        return status;
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || (connect(fd, found->ai_addr, found->ai_addrlen) != 0 && errno != EINPROGRESS)) {
+        status = dj_fail(DJ_ERR_CONNECT, "cannot connect to %s: %s", address, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+    }
+    freeaddrinfo(found);
+    if (status == DJ_OK)
+        *fd_p = fd;
+    return status;
 }
 
 static int listen_one(const struct addrinfo *target, int *error_p)

@@ -25,19 +25,14 @@ static dj_status_t refused(const dj_control_t *control, const dj_refuse_t *refus
     return dj_fail((dj_status_t)refuse->status, "%s refused: %s", dj_control_peer(control), text);
 }
 
-static dj_status_t take_challenge(dj_control_t *control, uint64_t deadline_ns,
-                                  dj_challenge_t *challenge)
+static dj_status_t read_challenge(const dj_control_t *control, const dj_frame_t *frame,
+                                  const void *body, dj_challenge_t *challenge)
 {
-    dj_frame_t frame;
-    const void *body;
-    dj_status_t status = dj_control_receive(control, deadline_ns, &frame, &body);
-    if (status != DJ_OK)
-        return status;
-    if (frame.type == DJ_MESSAGE_REFUSE)
+    if (frame->type == DJ_MESSAGE_REFUSE)
         return refused(control, body);
-    if (frame.type != DJ_MESSAGE_CHALLENGE)
+    if (frame->type != DJ_MESSAGE_CHALLENGE)
         return dj_fail(DJ_ERR_PROTOCOL, "%s began with %s instead of CHALLENGE",
-                       dj_control_peer(control), dj_message_name(frame.type));
+                       dj_control_peer(control), dj_message_name(frame->type));
     memcpy(challenge, body, sizeof(*challenge));
     return DJ_OK;
 }
@@ -67,15 +62,13 @@ static dj_status_t check_answer(dj_control_t *control, const dj_frame_t *frame, 
     }
 }
 
-dj_status_t dj_control_greet(dj_control_t *control, const uint8_t token[32], dj_hello_t *hello,
-                             const void *address, uint64_t deadline_ns, dj_frame_t *frame,
-                             const void **body_p)
+/* From one CHALLENGE, which is here, to the frame that answers our HELLO. */
+static dj_status_t answer_challenge(dj_control_t *control, const uint8_t token[32],
+                                    dj_hello_t *hello, const void *address, uint64_t deadline_ns,
+                                    dj_frame_t *frame, const void **body_p)
 {
     dj_challenge_t challenge;
-    if (hello->address_bytes > DJ_ADDRESS_BYTES_MAX)
-        return dj_fail(DJ_ERR_LIMIT, "a worker address of %u bytes, but the limit is %d",
-                       hello->address_bytes, DJ_ADDRESS_BYTES_MAX);
-    dj_status_t status = take_challenge(control, deadline_ns, &challenge);
+    dj_status_t status = read_challenge(control, frame, *body_p, &challenge);
     if (status != DJ_OK)
         return status;
     dj_hello_prove(hello->proof, token, challenge.nonce, hello, address, hello->address_bytes);
@@ -84,7 +77,25 @@ dj_status_t dj_control_greet(dj_control_t *control, const uint8_t token[32], dj_
     /* A server that has refused and left may still have its sentence here for us to read. */
     if (status != DJ_OK && status != DJ_ERR_PEER_DIED)
         return status;
-    status = dj_control_receive(control, deadline_ns, frame, body_p);
+    return dj_control_receive(control, deadline_ns, frame, body_p);
+}
+
+dj_status_t dj_control_greet(dj_control_t *control, const uint8_t token[32], dj_hello_t *hello,
+                             const void *address, uint64_t deadline_ns, dj_frame_t *frame,
+                             const void **body_p)
+{
+    if (hello->address_bytes > DJ_ADDRESS_BYTES_MAX)
+        return dj_fail(DJ_ERR_LIMIT, "a worker address of %u bytes, but the limit is %d",
+                       hello->address_bytes, DJ_ADDRESS_BYTES_MAX);
+    dj_status_t status = dj_control_receive(control, deadline_ns, frame, body_p);
+    if (status != DJ_OK)
+        return status;
+    if (hello->flags & DJ_HELLO_RELAY)
+        dj_control_may_restart(control);
+    status = answer_challenge(control, token, hello, address, deadline_ns, frame, body_p);
+    /* Behind the relay the worker asks for itself: no proof made for rank 0 serves there. */
+    if (status == DJ_OK && frame->type == DJ_MESSAGE_CHALLENGE && hello->flags & DJ_HELLO_RELAY)
+        status = answer_challenge(control, token, hello, address, deadline_ns, frame, body_p);
     if (status != DJ_OK)
         return status;
     return check_answer(control, frame, *body_p);

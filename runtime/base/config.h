@@ -42,7 +42,8 @@
       "kernel threads of a host device; 0: its share of the machine's cores")                      \
     X(batch_bytes, SIZE, "1400", "0:1536",                                                         \
       "answers of one moment to one client leave together up to this size; 0: never")              \
-    X(transports, TEXT, "auto", "auto|shm|tcp", "what carries tensors")                            \
+    X(transports, TEXT, "auto", "auto|shm|tcp|relay",                                              \
+      "what carries tensors; relay (clients): all through the one port of rank 0")                 \
     X(model_roots, TEXT, "/", "",                                                                  \
       "colon-separated folders under which clients may name weight files")                         \
     X(restarts, COUNT, "100", "", "how often a supervisor restarts one rank")                      \

@@ -56,6 +56,16 @@ dj_status_t dj_channel_create(dj_channel_wake_fn_t wake_carrier, void *context, 
     return DJ_OK;
 }
 
+dj_channel_t *dj_channel_get(dj_channel_t *channel)
+{
+    if (!channel)
+        return NULL;
+    pthread_mutex_lock(&channel->lock);
+    channel->references++;
+    pthread_mutex_unlock(&channel->lock);
+    return channel;
+}
+
 static void free_arrivals(arrival_t *at)
 {
     while (at) {
@@ -221,6 +231,8 @@ dj_status_t dj_channel_send(dj_endpoint_t *endpoint, const void *header, uint32_
         free(parcel);
         return status;
     }
+    if (endpoint->checksum)
+        dj_checksum_put(parcel->message.header, header_bytes, pieces, n_pieces);
     parcel->next = NULL;
     parcel->done = done;
     parcel->argument = argument;
@@ -261,7 +273,10 @@ static void hand_over(dj_endpoint_t *endpoint, const dj_tunnel_whole_t *message)
         .body = message->header + sizeof(dj_header_t),
         .payload = message->payload,
         .payload_bytes = message->payload_bytes,
+        .corrupt = !dj_checksum_good(message->header, message->header_bytes, message->payload,
+                                     message->payload_bytes),
     };
+    comm->counters.corrupt += incoming.corrupt;
     ++comm->counters.messages_in;
     comm->counters.bytes_in += message->payload_bytes;
     if (comm->options.on_message(comm->options.context, &incoming, &memory, &token) < 0)

@@ -22,7 +22,8 @@ typedef void (*dj_channel_wake_fn_t)(void *context, uint64_t word);
 
 dj_status_t dj_channel_create(dj_channel_wake_fn_t wake_carrier, void *context, uint64_t word,
                               dj_channel_t **channel_p);
-void dj_channel_put(dj_channel_t *channel); /* NULL is allowed */
+dj_channel_t *dj_channel_get(dj_channel_t *channel); /* one reference more; NULL is allowed, here and below */
+void dj_channel_put(dj_channel_t *channel);
 
 /* The owner's end; closed with dj_endpoint_close(). DJ_ERR_MEMORY. */
 dj_status_t dj_endpoint_create_tunnel(dj_comm_t *comm, dj_channel_t *channel,

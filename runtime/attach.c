@@ -11,6 +11,7 @@
 #include "comm/path.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
+#include "comm/channel.h"
 #include "runtime/links.h"
 
 #define DJ_LOG_MODULE "session"
@@ -147,6 +148,15 @@ static dj_status_t welcome(dj_rank_t *rank, dj_session_t *session, const dj_hell
     return dj_outbox_welcome(rank, connection, &welcome, address);
 }
 
+static dj_status_t open_endpoint(dj_rank_t *rank, const dj_command_t *command,
+                                 dj_session_t *session)
+{
+    if (command->channel)
+        return dj_endpoint_create_tunnel(rank->comm, command->channel, &session->endpoint);
+    return dj_endpoint_create(rank->comm, command->address, command->address_bytes,
+                              &session->endpoint);
+}
+
 static void attach(dj_rank_t *rank, const dj_command_t *command)
 {
     const dj_hello_t *hello = &command->hello;
@@ -162,8 +172,7 @@ static void attach(dj_rank_t *rank, const dj_command_t *command)
         session->state = DJ_SESSION_ATTACHED;
         if (hello->deadline_ms)
             session->default_deadline_ms = hello->deadline_ms;
-        status = dj_endpoint_create(rank->comm, command->address, command->address_bytes,
-                                    &session->endpoint);
+        status = open_endpoint(rank, command, session);
         uint32_t features = agree(rank, hello->features);
         if (status == DJ_OK) {
             dj_endpoint_set_checksum(session->endpoint, features & DJ_FEATURE_CHECKSUM);
@@ -264,4 +273,5 @@ void dj_attach_command(dj_rank_t *rank, dj_command_t *command)
     default:
         dj_links_command(rank->links, command);
     }
+    dj_channel_put(command->channel);
 }

@@ -91,9 +91,21 @@ void dj_door_greeted(dj_door_t *door)
     set_listening(door, true);
 }
 
+static void forget(dj_door_t *door, dj_connection_t *c)
+{
+    dj_table_remove(&door->by_id, dj_key_u64(c->id));
+    dj_connection_t *last = door->connections[--door->n_connections];
+    door->connections[c->place] = last;
+    last->place = c->place;
+    free(c);
+}
+
 void dj_door_end(dj_rank_t *rank, dj_connection_t *c)
 {
     dj_door_t *door = rank->door;
+    if (c->channel)
+        dj_channel_break(c->channel);
+    dj_channel_put(c->channel);
     if (c->role == DJ_ROLE_CLIENT && c->greeted && rank->serves) {
         dj_command_t *command = dj_door_command(DJ_COMMAND_DETACH, c->id);
         if (command)
@@ -108,23 +120,27 @@ void dj_door_end(dj_rank_t *rank, dj_connection_t *c)
         dj_coordinator_lost(&door->coordinator, c->id);
     if (!c->greeted)
         dj_door_greeted(door);
-    dj_table_remove(&door->by_id, dj_key_u64(c->id));
     dj_control_close(c->control);
-    dj_connection_t *last = door->connections[--door->n_connections];
-    door->connections[c->place] = last;
-    last->place = c->place;
-    free(c);
+    forget(door, c);
 }
 
-static void watch_writing(dj_door_t *door, dj_connection_t *c)
+int dj_door_release(dj_rank_t *rank, dj_connection_t *c)
 {
-    bool writing = dj_control_unsent(c->control) > 0;
-    struct epoll_event event = {.events = writing ? EPOLLIN | EPOLLOUT : EPOLLIN,
-                                .data.u64 = c->id};
-    if (writing == c->writing)
+    int fd = dj_control_release(c->control);
+    if (fd >= 0)
+        forget(rank->door, c);
+    return fd;
+}
+
+void dj_door_rewatch(dj_door_t *door, dj_connection_t *c)
+{
+    uint32_t interest = (c->full ? 0 : (uint32_t)EPOLLIN) |
+                        (c->more || dj_control_unsent(c->control) ? (uint32_t)EPOLLOUT : 0);
+    struct epoll_event event = {.events = interest, .data.u64 = c->id};
+    if (interest == c->interest)
         return;
     epoll_ctl(door->epoll_fd, EPOLL_CTL_MOD, dj_control_fd(c->control), &event);
-    c->writing = writing;
+    c->interest = interest;
 }
 
 bool dj_door_send(dj_rank_t *rank, dj_connection_t *c, uint16_t type, const void *body,
@@ -142,7 +158,7 @@ bool dj_door_send(dj_rank_t *rank, dj_connection_t *c, uint16_t type, const void
         dj_door_end(rank, c);
         return false;
     }
-    watch_writing(rank->door, c);
+    dj_door_rewatch(rank->door, c);
     return true;
 }
 
@@ -178,6 +194,7 @@ static dj_status_t enlist(dj_door_t *door, dj_control_t *control, dj_connection_
         free(c);
         return status;
     }
+    c->interest = EPOLLIN;
     c->admitted_ns = dj_clock_ns();
     c->place = door->n_connections;
     door->connections[door->n_connections++] = c;
@@ -348,6 +365,8 @@ static bool take_frame(dj_rank_t *rank, dj_connection_t *c, const dj_frame_t *fr
         return true;
     if (c->role == DJ_ROLE_CLIENT && frame->type == DJ_MESSAGE_CLOSE && rank->serves)
         return take_close(rank, c, body);
+    if (c->channel && c->welcomed && frame->type == DJ_MESSAGE_TUNNEL)
+        return dj_carry_in(rank, c, body, frame->length);
     if (c->role == DJ_ROLE_TOOL && frame->type == DJ_MESSAGE_INFO)
         return take_info(rank, c);
     if (c->role == DJ_ROLE_WORKER && frame->type == DJ_MESSAGE_REGISTER)
@@ -367,7 +386,7 @@ static void read_connection(dj_rank_t *rank, dj_connection_t *c)
 {
     dj_frame_t frame;
     const void *body;
-    for (int i = 0; i < DJ_FRAMES_PER_TURN; i++) {
+    for (int i = 0; i < DJ_FRAMES_PER_TURN && !c->full; i++) {
         dj_status_t status = dj_control_try_receive(c->control, &frame, &body);
         if (status == DJ_IN_PROGRESS) {
             c->unread = false;
@@ -384,7 +403,9 @@ static void read_connection(dj_rank_t *rank, dj_connection_t *c)
         if (!take_frame(rank, c, &frame, body))
             return;
     }
-    c->unread = rank->door->unread = true; /* in our buffer, where epoll does not look */
+    c->unread = true; /* in our buffer, where epoll does not look */
+    rank->door->unread = rank->door->unread || !c->full;
+    dj_door_rewatch(rank->door, c);
 }
 
 static void read_rest(dj_rank_t *rank)
@@ -394,7 +415,7 @@ static void read_rest(dj_rank_t *rank)
         return;
     door->unread = false;
     for (uint32_t i = door->n_connections; i-- > 0;)
-        if (i < door->n_connections && door->connections[i]->unread)
+        if (i < door->n_connections && door->connections[i]->unread && !door->connections[i]->full)
             read_connection(rank, door->connections[i]);
 }
 
@@ -406,6 +427,8 @@ static bool is_late(const dj_rank_t *rank, const dj_connection_t *c, uint64_t no
         return now_ns > c->admitted_ns + DJ_ANSWER_MS * DJ_NS_PER_MS;
     if (!c->greeted)
         return now_ns > c->admitted_ns + DJ_HELLO_MS * DJ_NS_PER_MS;
+    if (c->full)
+        return false; /* we are the ones who do not listen */
     return now_ns > dj_control_last_heard_ns(c->control) + rank->config->suspect_ms * DJ_NS_PER_MS;
 }
 
@@ -419,6 +442,7 @@ static void end_silent(dj_rank_t *rank, uint64_t now_ns)
     for (uint32_t i = door->n_connections; i-- > 0;)
         if (is_late(rank, door->connections[i], now_ns))
             dj_door_end(rank, door->connections[i]);
+    dj_relay_sweep(rank, now_ns);
 }
 
 uint32_t dj_door_round_ms(const dj_config_t *config)
@@ -483,6 +507,21 @@ void dj_door_announce(dj_rank_t *rank)
         dj_log(WARN, "the supervisor does not hear that this rank is ready: %s", strerror(errno));
 }
 
+static void take_connection_event(dj_rank_t *rank, dj_connection_t *c, uint32_t events)
+{
+    if ((events & EPOLLOUT) && dj_control_flush(c->control) < 0) {
+        dj_door_end(rank, c);
+        return;
+    }
+    if ((events & EPOLLOUT) && c->channel && !dj_carry_out(rank, c))
+        return;
+    dj_door_rewatch(rank->door, c);
+    if (events & (EPOLLERR | EPOLLHUP) && c->full)
+        dj_door_end(rank, c); /* nothing may be read, and it would be said again and again */
+    else
+        read_connection(rank, c);
+}
+
 static void take_event(dj_rank_t *rank, const struct epoll_event *event)
 {
     dj_door_t *door = rank->door;
@@ -495,12 +534,9 @@ static void take_event(dj_rank_t *rank, const struct epoll_event *event)
         if (door->link)
             dj_link_read(rank);
     } else if ((c = dj_door_find(door, event->data.u64))) {
-        if ((event->events & EPOLLOUT) && dj_control_flush(c->control) < 0) {
-            dj_door_end(rank, c);
-            return;
-        }
-        watch_writing(door, c);
-        read_connection(rank, c);
+        take_connection_event(rank, c, event->events);
+    } else {
+        dj_relay_event(rank, event->data.u64, event->events);
     }
 }
 
@@ -583,8 +619,11 @@ void dj_door_close(dj_rank_t *rank)
     while (door->n_connections)
         dj_door_end(rank, door->connections[0]);
     dj_outbox_empty(rank);
-    while ((entry = dj_queue_try_pop(&rank->commands))) /* nobody is left to obey them */
+    dj_relay_end_all(door);
+    while ((entry = dj_queue_try_pop(&rank->commands))) { /* nobody is left to obey them */
+        dj_channel_put(((dj_command_t *)entry)->channel);
         free(entry);
+    }
     if (door->link)
         dj_control_close(door->link);
     if (door->epoll_fd >= 0)

@@ -5,11 +5,14 @@
  *   outbox.c  what other threads want sent
  *   link.c    a worker's link to the coordinator
  *   roster.c  who is where, for links between ranks
+ *   relay.c   clients that rank 0 passes on to a worker
+ *   carry.c   the data of a client that has no other connection
  *
  * Threads: the control thread alone, except dj_outbox_*(). */
 #ifndef DJ_RUNTIME_DOOR_H
 #define DJ_RUNTIME_DOOR_H
 
+#include "comm/channel.h"
 #include "runtime/coordinator.h"
 
 typedef struct dj_connection {
@@ -20,12 +23,18 @@ typedef struct dj_connection {
     uint64_t admitted_ns;
     bool greeted, waits_for_worker;
     bool welcomed; /* heartbeats begin after the WELCOME: it must be the hello's first answer */
-    bool writing;  /* waits for the socket to take more */
+    uint32_t interest; /* what epoll waits for */
+    bool relay;    /* rank 0: to be passed on to a worker; a worker: data comes in TUNNEL frames */
+    dj_channel_t *channel; /* of such a one at its worker, else NULL */
+    bool more;     /* the channel has parts to send */
+    bool full;     /* the channel takes no more: not read */
     bool unread;   /* frames lie in its buffer that were not looked at yet */
     uint32_t role, uid;
     uint32_t wanted; /* rank that a client asks for, or DJ_RANK_ANY */
     dj_hash_t device_class; /* of a worker */
 } dj_connection_t;
+
+typedef struct dj_relay dj_relay_t;
 
 struct dj_door {
     int listen_fd, epoll_fd;
@@ -34,7 +43,10 @@ struct dj_door {
     dj_connection_t **connections;
     dj_table_t by_id;
     uint32_t n_connections, strangers;
-    uint64_t last_connection;
+    uint64_t last_connection; /* number given last, to a connection or to a relay's side */
+    dj_relay_t *relays;
+    dj_table_t relay_by_word;
+    uint32_t n_relays;
     dj_control_t *link; /* to the coordinator; NULL when lost or this is it */
     uint64_t link_retry_ns, report_ns;
     uint64_t watched_ns;
@@ -59,6 +71,11 @@ bool dj_door_send(dj_rank_t *rank, dj_connection_t *c, uint16_t type, const void
 /* Sends REFUSE with the calling thread's last sentence and ends the connection; always false. */
 bool dj_door_refuse(dj_rank_t *rank, dj_connection_t *c, dj_status_t status);
 void dj_door_end(dj_rank_t *rank, dj_connection_t *c);
+/* The connection ends here and goes on elsewhere: gives its descriptor up. -1 and nothing done when bytes of it
+ * lie here. */
+int dj_door_release(dj_rank_t *rank, dj_connection_t *c);
+/* Sets what epoll waits for, after unsent bytes, parts or room in the channel have changed. */
+void dj_door_rewatch(dj_door_t *door, dj_connection_t *c);
 /* One stranger fewer. */
 void dj_door_greeted(dj_door_t *door);
 /* Adds a descriptor to what the thread waits for. */
@@ -76,6 +93,23 @@ void dj_door_adopt(dj_rank_t *rank, dj_control_t *control, dj_command_t *news);
 bool dj_door_greet(dj_rank_t *rank, dj_connection_t *c, const dj_hello_t *hello, uint32_t length);
 /* Rank 0 of several: sends the client on, or keeps it waiting until a worker is here. */
 bool dj_door_redirect(dj_rank_t *rank, dj_connection_t *c);
+
+/* ---- relay.c ---- */
+
+/* The client waits until its worker is reached. DJ_ERR_LIMIT, DJ_ERR_CONNECT, DJ_ERR_MEMORY. */
+dj_status_t dj_relay_begin(dj_rank_t *rank, const dj_connection_t *c, const dj_worker_t *worker);
+void dj_relay_event(dj_rank_t *rank, uint64_t word, uint32_t events);
+void dj_relay_sweep(dj_rank_t *rank, uint64_t now_ns);
+void dj_relay_end_all(dj_door_t *door);
+
+/* ---- carry.c ---- */
+
+/* Gives the connection a channel. */
+dj_status_t dj_carry_begin(dj_rank_t *rank, dj_connection_t *c);
+/* A TUNNEL frame's body. False: the connection is gone. */
+bool dj_carry_in(dj_rank_t *rank, dj_connection_t *c, const dj_tunnel_t *part, uint32_t length);
+/* Sends what the channel has, as far as the socket takes it. False: the connection is gone. */
+bool dj_carry_out(dj_rank_t *rank, dj_connection_t *c);
 
 /* ---- outbox.c ---- */
 

@@ -1,7 +1,8 @@
 /* hello.c - a stranger's HELLO: is the token known, is the grant good, and what follows from the role.
  *
  * A client's session is made by the progress thread; its WELCOME comes back through the outbox. Rank 0 of
- * several sends clients on to a worker, with a grant that the worker can check alone. */
+ * several sends clients on to a worker, with a grant that the worker can check alone, or passes their connection
+ * on when it is all they have. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -59,9 +60,13 @@ static dj_status_t check_grant(const dj_rank_t *rank, const dj_hello_t *hello)
 static bool post_hello(dj_rank_t *rank, dj_connection_t *c, dj_command_kind_t kind,
                        const dj_hello_t *hello)
 {
+    dj_status_t status = c->relay ? dj_carry_begin(rank, c) : DJ_OK;
+    if (status != DJ_OK)
+        return dj_door_refuse(rank, c, status);
     dj_command_t *command = dj_door_command(kind, c->id);
     if (!command)
         return dj_door_refuse(rank, c, dj_fail(DJ_ERR_MEMORY, "no memory for a session"));
+    command->channel = dj_channel_get(c->channel);
     command->hello = *hello;
     command->address_bytes = hello->address_bytes;
     memcpy(command->address, hello + 1, hello->address_bytes);
@@ -79,6 +84,10 @@ bool dj_door_redirect(dj_rank_t *rank, dj_connection_t *c)
     c->waits_for_worker = worker == NULL;
     if (!worker)
         return true;
+    if (c->relay) {
+        dj_status_t status = dj_relay_begin(rank, c, worker);
+        return status == DJ_OK || dj_door_refuse(rank, c, status);
+    }
     dj_redirect_t redirect = {.session = dj_random_u64(), .rank = worker->about.rank,
                               .incarnation = worker->about.incarnation,
                               .grant_expires_ms = realtime_ms() + DJ_GRANT_MS};
@@ -121,6 +130,7 @@ bool dj_door_greet(dj_rank_t *rank, dj_connection_t *c, const dj_hello_t *hello,
     c->role = hello->role;
     c->uid = hello->uid;
     c->wanted = hello->rank;
+    c->relay = hello->role == DJ_ROLE_CLIENT && (hello->flags & DJ_HELLO_RELAY);
     c->greeted = true;
     dj_door_greeted(rank->door);
     dj_control_trust(c->control);

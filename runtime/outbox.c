@@ -68,6 +68,13 @@ dj_status_t dj_outbox_adopt(dj_rank_t *rank, dj_control_t *control, dj_command_t
     return DJ_OK;
 }
 
+/* The channel has something to send, or takes messages again. */
+static void resume(dj_rank_t *rank, dj_connection_t *c)
+{
+    if (dj_carry_out(rank, c) && c->unread && !c->full)
+        rank->door->unread = true;
+}
+
 static void send_out(dj_rank_t *rank, dj_outgoing_t *out)
 {
     if (out->adopt) {
@@ -86,6 +93,8 @@ static void send_out(dj_rank_t *rank, dj_outgoing_t *out)
         return;
     if (out->end)
         dj_door_end(rank, c);
+    else if (!out->type && c->channel)
+        resume(rank, c);
     else if (out->type == DJ_MESSAGE_WELCOME)
         c->welcomed = true;
 }

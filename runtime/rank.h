@@ -134,6 +134,7 @@ typedef struct dj_command {
     uint64_t number; /* DIALLED */
     dj_status_t status;
     char text[DJ_ERROR_TEXT_MAX];
+    struct dj_channel *channel; /* ATTACH of a relayed client: a reference; else NULL */
     uint32_t address_bytes;
     uint8_t address[DJ_ADDRESS_BYTES_MAX];
 } dj_command_t;

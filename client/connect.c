@@ -202,13 +202,18 @@ static dj_status_t try_connect(const char *address_text, const uint8_t token[32]
     dj_hello_t first = *hello;
     snprintf(endpoint, sizeof(endpoint), "%s", address_text);
     for (int hop = 0; hop < 2; hop++) {
-        dj_status_t status = greet_at(endpoint, token, &first, address, deadline_ns, control_p,
-                                      frame, body_p);
-        if (status != DJ_OK || frame->type == DJ_MESSAGE_WELCOME)
+        dj_control_t *control;
+        dj_status_t status = greet_at(endpoint, token, &first, address, deadline_ns, &control, frame,
+                                      body_p);
+        if (status != DJ_OK)
             return status;
-        *asked_p = true;
+        if (frame->type == DJ_MESSAGE_WELCOME) {
+            *control_p = control;
+            return DJ_OK;
+        }
         follow(*body_p, &first, endpoint, sizeof(endpoint));
-        dj_control_close(*control_p);
+        dj_control_close(control);
+        *asked_p = hop == 0;
     }
     return dj_fail(DJ_ERR_CONNECT, "%s sends clients on in circles", endpoint);
 }

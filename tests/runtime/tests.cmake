@@ -75,3 +75,9 @@ add_test(NAME runtime_test_links_tcp COMMAND runtime_test_links)
 set_tests_properties(runtime_test_links_tcp PROPERTIES LABELS unit TIMEOUT 180
                      ENVIRONMENT "TEST_MODE=remote")
 set_tests_properties(runtime_test_links runtime_test_links_tcp PROPERTIES RUN_SERIAL TRUE)
+dj_test(runtime/test_relay.c LABEL unit TIMEOUT 90 LIBS test_server djinn_client)
+add_dependencies(runtime_test_relay djinn-run djinn-rank)
+add_test(NAME examples_matmul_relayed
+         COMMAND env -i PATH=/usr/bin:/bin HOME=/nonexistent DJINN_TRANSPORTS=relay
+                 $<TARGET_FILE:djinn-run> -q -n 3 -- $<TARGET_FILE:matmul>)
+set_tests_properties(examples_matmul_relayed PROPERTIES LABELS unit TIMEOUT 60)

@@ -87,6 +87,7 @@ struct djinn_request {
     bool detached; /* nobody holds it: free when done, keep its error for the next caller */
     bool sending, sized;
     bool quiet;    /* done when a later one is answered, unless its own failure is */
+    bool *left_p; /* set when UCX has let go of the payload; or NULL */
     uint64_t sent_bytes; /* of payload, counted against the credit until it is done */
     djinn_request_t *owner;               /* this is a part of that transfer */
     djinn_request_t *riders, *next_rider; /* small puts that travel in this one */
@@ -268,6 +269,8 @@ djinn_request_t *dj_request_take(djinn_t *djinn);
 dj_status_t dj_request_number(djinn_request_t *request, bool wait);
 /* Both, after what waits to be sent together has left. */
 dj_status_t dj_request_create(djinn_t *djinn, djinn_request_t **request_p);
+/* One turn of a short wait, the lock kept. */
+void dj_request_make_progress(djinn_t *djinn);
 void dj_request_recycle(djinn_request_t *request);
 dj_status_t dj_request_send(djinn_request_t *request, dj_message_t type, uint32_t struct_bytes);
 /* Progress and wait until answered; drops the lock while it sleeps. At the deadline, a connection whose
@@ -289,6 +292,8 @@ djinn_request_t *dj_put_take(djinn_t *djinn, uint64_t ref, uint64_t offset, cons
 /* Numbers and sends a PUT; quiet where that may be. DJ_ERR_BUSY as dj_request_number(); a failure of the
  * sending itself is the message's outcome. */
 dj_status_t dj_put_send(djinn_request_t *message, bool wait);
+/* Whether a put of this size travels with others where it can. */
+bool dj_gather_wants(const djinn_t *djinn, uint64_t bytes);
 dj_status_t dj_gather_put(djinn_storage_t *storage, uint64_t offset, const void *data,
                           uint64_t bytes, djinn_request_t **transfer_p);
 dj_status_t dj_gather_upload(djinn_storage_t *storage, const void *data, bool weight);

@@ -9,7 +9,11 @@
 #include "client/client.h"
 
 enum {
-    GATHER_BYTES = 256 << 10,
+    GATHER_BYTES = 64 << 10,      /* over shared memory, where a message costs little, */
+    GATHER_WIRE_BYTES = 1 << 20,  /* and elsewhere */
+    DIRECT_BYTES = 2 << 10,       /* over shared memory, larger puts are not gathered */
+    EACH_BYTES = 32 << 10,        /* puts from here on travel alone: rendezvous costs less than a copy; */
+    EACH_WIRE_BYTES = 256 << 10,  /* elsewhere */
     UPLOADS_BYTES = 1 << 20, /* a transfer of uploads is at least that large, if there is so much */
     QUIET_EACH_BYTES = 1 << 20,
     QUIET_RUN = 32, /* an answer is asked for at least this often, */
@@ -47,6 +51,21 @@ djinn_request_t *dj_put_take(djinn_t *djinn, uint64_t ref, uint64_t offset, cons
     message->pieces[0] = (dj_piece_t){data, bytes};
     message->n_pieces = 1;
     return message;
+}
+
+static bool shares_memory(const djinn_t *djinn)
+{
+    return djinn->path.carrier == DJ_CARRIER_SHM;
+}
+
+static uint64_t gather_bytes(const djinn_t *djinn)
+{
+    return shares_memory(djinn) ? GATHER_BYTES : GATHER_WIRE_BYTES;
+}
+
+bool dj_gather_wants(const djinn_t *djinn, uint64_t bytes)
+{
+    return bytes < (shares_memory(djinn) ? EACH_BYTES : EACH_WIRE_BYTES);
 }
 
 /* ---- gathering ---- */
@@ -90,7 +109,7 @@ static djinn_request_t *open_gather(djinn_t *djinn, uint64_t ref, uint64_t offse
     djinn_request_t *message = djinn->gather;
     if (message && (message->parts.size > 0 || message->message.put.ref != ref ||
                     message->message.put.offset + message->message.put.bytes != offset ||
-                    message->message.put.bytes + bytes > GATHER_BYTES)) {
+                    message->message.put.bytes + bytes > gather_bytes(djinn))) {
         if (dj_gather_flush_small(djinn, true) != DJ_OK)
             return NULL;
         message = NULL;
@@ -98,7 +117,7 @@ static djinn_request_t *open_gather(djinn_t *djinn, uint64_t ref, uint64_t offse
     if (message)
         return message;
     message = dj_put_take(djinn, ref, offset, NULL, 0);
-    if (message && !dj_bytes_reserve(&message->meta, GATHER_BYTES)) {
+    if (message && !dj_bytes_reserve(&message->meta, gather_bytes(djinn))) {
         dj_request_recycle(message);
         dj_fail(DJ_ERR_MEMORY, "no memory for %llu bytes", (unsigned long long)bytes);
         return NULL;
@@ -122,9 +141,34 @@ static dj_status_t gather(djinn_storage_t *storage, uint64_t offset, const void 
         rider->next_rider = message->riders;
         message->riders = rider;
     }
-    if (djinn->loud_puts == 0 || message->message.put.bytes == GATHER_BYTES)
+    if (djinn->loud_puts == 0 || message->message.put.bytes == gather_bytes(djinn))
         return dj_gather_flush_small(djinn, true);
     return DJ_OK;
+}
+
+/* Without a copy: shared memory takes one of its own at once, or as soon as the rank has made room. */
+static dj_status_t send_directly(djinn_storage_t *storage, uint64_t offset, const void *data,
+                                 uint64_t bytes, djinn_request_t *rider)
+{
+    djinn_t *djinn = storage->djinn;
+    bool left = false;
+    dj_status_t status = dj_gather_flush_small(djinn, true);
+    djinn_request_t *message =
+        status == DJ_OK ? dj_put_take(djinn, storage->ref, offset, data, bytes) : NULL;
+    if (!message)
+        return status == DJ_OK ? DJ_ERR_MEMORY : status;
+    message->riders = rider;
+    if (rider)
+        rider->transfer.open = 1;
+    status = dj_put_send(message, true);
+    if (status != DJ_OK)
+        dj_request_recycle(message);
+    else if (message->sending) {
+        message->left_p = &left;
+        while (!left)
+            dj_request_make_progress(djinn);
+    }
+    return status;
 }
 
 dj_status_t dj_gather_put(djinn_storage_t *storage, uint64_t offset, const void *data,
@@ -137,7 +181,8 @@ dj_status_t dj_gather_put(djinn_storage_t *storage, uint64_t offset, const void 
         rider->transfer = (struct dj_transfer){.kind = DJ_TRANSFER_PUT, .total_bytes = bytes,
                                                .next_bytes = bytes};
     }
-    dj_status_t status = gather(storage, offset, data, bytes, rider);
+    bool direct = shares_memory(storage->djinn) && bytes >= DIRECT_BYTES;
+    dj_status_t status = (direct ? send_directly : gather)(storage, offset, data, bytes, rider);
     if (status != DJ_OK && rider) {
         dj_request_recycle(rider);
         return status;

@@ -24,7 +24,7 @@ djinn_request_t *dj_request_take(djinn_t *djinn)
     request->id = 0;
     request->message.header.type = 0;
     request->status = DJ_IN_PROGRESS;
-    request->deadline_ns = dj_clock_ns() + djinn->deadline_ms * DJ_NS_PER_MS;
+    request->deadline_ns = dj_clock_coarse_ns() + djinn->deadline_ms * DJ_NS_PER_MS;
     request->detached = request->sending = request->sized = request->quiet = false;
     request->n_fetches = request->n_pieces = request->n_temporaries = 0;
     request->fetch_bytes = request->sent_bytes = 0;
@@ -35,6 +35,7 @@ djinn_request_t *dj_request_take(djinn_t *djinn)
     request->transfer.kind = DJ_TRANSFER_NONE;
     request->transfer.total_bytes = request->transfer.done_bytes = 0;
     request->done = NULL;
+    request->left_p = NULL;
     dj_bytes_clear(&request->meta);
     dj_bytes_clear(&request->parts);
     return request;
@@ -153,6 +154,9 @@ static void sent(void *argument, dj_status_t status)
 {
     djinn_request_t *request = argument;
     request->sending = false;
+    if (request->left_p)
+        *request->left_p = true;
+    request->left_p = NULL;
     recycle_segments(request);
     if (request->status == DJ_IN_PROGRESS) {
         if (status != DJ_OK)
@@ -578,6 +582,13 @@ static void sleep_unlocked(djinn_t *djinn)
     poll(&entry, 1, 20);
     dj_djinn_lock(djinn);
     djinn->sleepers--;
+}
+
+void dj_request_make_progress(djinn_t *djinn)
+{
+    if (atomic_load(&djinn->dead))
+        let_go(djinn);
+    dj_comm_wait(djinn->comm, djinn->config.spin_us * 1000, 1);
 }
 
 dj_status_t dj_request_await(djinn_request_t *request)

@@ -14,7 +14,6 @@
 #include "runtime/base/clock.h"
 
 enum {
-    GATHER_EACH_BYTES = 32 << 10, /* from here on puts travel alone */
     PART_BYTES = 4 << 20,
     PARTS_OPEN = 4,
 };
@@ -301,7 +300,7 @@ static dj_status_t put(djinn_t *djinn, const djinn_tensor_t *target, const void 
     if (status != DJ_OK)
         return status;
     uint64_t offset = (uint64_t)view.offset * dj_dtype_bytes(view.dtype);
-    if (bytes < GATHER_EACH_BYTES)
+    if (dj_gather_wants(djinn, bytes))
         return dj_gather_put(target->storage, offset, data, bytes, transfer_p);
     djinn_request_t *transfer;
     status = dj_transfer_put(target->storage, offset, data, bytes, &transfer);

@@ -25,8 +25,8 @@ static const struct {
 } settings[] = {
     {"MM_", "ERROR_HANDLING", "y"},
     {"CMA_", "MEMORY_INVALIDATE", "y"},
-    {"TCP_", "TX_SEG_SIZE", "256K"},
-    {"TCP_", "RX_SEG_SIZE", "256K"},
+    {"TCP_", "TX_SEG_SIZE", "64K"},
+    {"TCP_", "RX_SEG_SIZE", "64K"},
     /* No zero-copy sends: over tcp, one that the peer's death cuts is completed twice, and UCX
      * aborts. Rendezvous by put or get is not concerned. */
     {"", "ZCOPY_THRESH", "inf"},

@@ -15,7 +15,6 @@
 
 #define DJ_LOG_MODULE "runtime"
 #define DJ_SHORT_NS 20000           /* contract 5: the progress thread replays plans below this */
-#define DJ_SHORT_PUT_BYTES (64u << 10) /* copied in well under that */
 #define DJ_PREDICTION_MARGIN 10.0
 #define DJ_POISON_MARGIN (1u << 20) /* watched beyond the predicted peak */
 
@@ -524,7 +523,7 @@ bool dj_job_is_short(dj_rank_t *rank, dj_job_t *job)
     if (job->landed)
         return true;
     if (job->header.type == DJ_MESSAGE_PUT)
-        return job->put.n_parts == 0 && job->put.bytes <= DJ_SHORT_PUT_BYTES;
+        return dj_landing_is_short(job->session, &job->put);
     if (job->header.type != DJ_MESSAGE_EXEC || job->exec.n_segments > 4 || rank->config->poison)
         return false;
     if (dj_exec_decode(&job->exec, job->payload, job->payload_bytes, segments, 4, &body) != DJ_OK)

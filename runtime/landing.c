@@ -10,7 +10,10 @@
 
 #include "runtime/rank.h"
 
-enum { LOOK_AHEAD = 16 };
+enum {
+    LOOK_AHEAD = 16,
+    SHORT_BYTES = 64 << 10, /* copied in well under what the progress thread may take */
+};
 
 static void copy_in(const dj_rank_t *rank, void *target, const void *source, uint64_t bytes)
 {
@@ -175,6 +178,26 @@ static dj_status_t write_ref(dj_rank_t *rank, dj_session_t *session, uint64_t re
     if (status == DJ_OK)
         copy_in(rank, (uint8_t *)slot->block.data + offset, data, bytes);
     return status;
+}
+
+bool dj_landing_is_short(dj_session_t *session, const dj_put_t *put)
+{
+    dj_ref_slot_t *slot;
+    return put->n_parts == 0 && put->bytes <= SHORT_BYTES &&
+           (dj_ref_find(session, put->ref, &slot) != DJ_OK || !slot->text);
+}
+
+bool dj_landing_at_once(dj_rank_t *rank, dj_session_t *session, const dj_incoming_t *incoming)
+{
+    const dj_put_t *put = incoming->body;
+    if (session->pending || put->n_parts || !(put->flags & DJ_PUT_QUIET) || incoming->rendezvous ||
+        !dj_landing_is_short(session, put) || incoming->corrupt || incoming->header->request <= session->last_seen_request ||
+        dj_put_check(put, incoming->payload_bytes) != DJ_OK ||
+        write_ref(rank, session, put->ref, put->offset, incoming->payload, put->bytes) != DJ_OK)
+        return false;
+    session->last_seen_request = incoming->header->request;
+    atomic_fetch_add_explicit(&rank->counters.requests, 1, memory_order_relaxed);
+    return true;
 }
 
 static dj_status_t apply_part(dj_rank_t *rank, dj_session_t *session, const dj_put_part_t *part,

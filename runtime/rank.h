@@ -207,6 +207,10 @@ void dj_runner_fini(dj_runner_t *runner);
 /* landing.c: UPLOAD and PUT. Where the bytes of the queue's last job may arrive: *memory_p, or it stays
  * NULL: in ingress; DJ_IN_PROGRESS: when those before it that write the same bytes are done. Then its turn. */
 dj_status_t dj_landing_place(dj_rank_t *rank, dj_job_t *job, void **memory_p);
+/* No more than a small copy: not one that first moves a weight out of Text. */
+bool dj_landing_is_short(dj_session_t *session, const dj_put_t *put);
+/* A small quiet PUT of a session with nothing else to do: done without a job. False: nothing has happened. */
+bool dj_landing_at_once(dj_rank_t *rank, dj_session_t *session, const dj_incoming_t *incoming);
 void dj_landing_admit(dj_rank_t *rank, dj_session_t *session);
 dj_status_t dj_landing_apply(dj_rank_t *rank, dj_job_t *job);
 

@@ -427,6 +427,8 @@ dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void
     dj_session_t *session = find_session(rank, incoming->header);
     if (!session)
         return DJ_ERR_STALE;
+    if (incoming->header->type == DJ_MESSAGE_PUT && dj_landing_at_once(rank, session, incoming))
+        return DJ_OK;
     dj_job_t *job = make_job(rank, session, incoming);
     if (!job)
         return DJ_ERR_BUSY;

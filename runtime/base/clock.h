@@ -15,4 +15,13 @@ static inline uint64_t dj_clock_ns(void)
     return (uint64_t)now.tv_sec * DJ_NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
+/* The same clock as of the kernel's last tick (some milliseconds ago), at a fifth of the price: for
+ * deadlines. */
+static inline uint64_t dj_clock_coarse_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint64_t)now.tv_sec * DJ_NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
 #endif

@@ -427,15 +427,15 @@ static void print_json(const dj_osu_test_t *test, const dj_osu_options_t *option
     else if (test->sized)
         printf("\"size\": %llu, ", (unsigned long long)row->bytes);
     if (test->metric != DJ_OSU_LATENCY)
-        printf("\"mb_per_s\": %.2f, ", row->mb_per_s);
+        printf("\"mb_per_s\": %.9g, ", row->mb_per_s);
     if (test->metric == DJ_OSU_RATE)
-        printf("\"messages_per_s\": %.2f, ", row->rate_per_s);
-    printf("\"average_us\": %.3f, \"min_us\": %.3f, \"median_us\": %.3f, \"p99_us\": %.3f, "
-           "\"max_us\": %.3f, \"iterations\": %llu",
+        printf("\"messages_per_s\": %.9g, ", row->rate_per_s);
+    printf("\"average_us\": %.9g, \"min_us\": %.9g, \"median_us\": %.9g, \"p99_us\": %.9g, "
+           "\"max_us\": %.9g, \"iterations\": %llu",
            summary->average_us, summary->min_us, summary->median_us, summary->p99_us,
            summary->max_us, (unsigned long long)summary->iterations);
     for (uint32_t i = 0; i < options->n_percentiles; i++)
-        printf(", \"tail_p%u\": %.3f", options->percentiles[i], percentile(test, row, i));
+        printf(", \"tail_p%u\": %.9g", options->percentiles[i], percentile(test, row, i));
     if (options->validate)
         printf(", \"wrong_bytes\": %llu", (unsigned long long)summary->wrong);
     printf("}");

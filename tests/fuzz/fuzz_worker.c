@@ -90,7 +90,8 @@ static void next_message(dj_reader_t *reader, const dj_session_t *session, uint6
     const uint8_t *bytes = fuzz_take(reader, dj_reader_u16(reader), &taken);
     dj_bytes_clear(payload);
     dj_bytes_put(payload, bytes, taken);
-    message.header.session = session->id;
+    if (message.header.type != DJ_MESSAGE_PULL) /* which names its session in the struct */
+        message.header.session = session->id;
     message.header.generation = session->generation + (tweak & TWEAK_STALE ? 1 : 0);
     message.header.request = tweak & TWEAK_REPEAT ? *request : ++*request;
     if (message.header.type == DJ_MESSAGE_EXEC) {

@@ -162,6 +162,24 @@ static void seed_data(dj_bytes_t *input)
     keep("data", input);
 }
 
+static void seed_group(dj_bytes_t *input)
+{
+    for (uint32_t kind = 0; kind < 16; kind++) {
+        dj_group_step_t step = {.round = 1, .bytes = 16, .kind = kind, .from = 3, .root = 0};
+        dj_bytes_put_u8(input, (uint8_t)(kind % 3));
+        dj_bytes_put(input, &step, sizeof(step));
+        dj_bytes_put_u8(input, 16);
+        dj_bytes_put_zeros(input, 16);
+        dj_bytes_put_u8(input, 7);
+        dj_bytes_put_u8(input, 0);
+        dj_bytes_put_u8(input, 16);
+        dj_bytes_put_u8(input, (uint8_t)kind);
+        dj_bytes_put_u8(input, 6);
+        dj_bytes_put_u8(input, 4);
+        keep("group", input);
+    }
+}
+
 /* ---- programs, alone and in an EXEC ---- */
 
 static void put_program(dj_bytes_t *input, const dj_program_t *program, const dj_graph_t *graph)
@@ -306,6 +324,7 @@ int main(int argc, char **argv)
     seed_greet(&input);
     seed_door(&input);
     seed_data(&input);
+    seed_group(&input);
     seed_programs(&input);
     seed_worker(&input);
     seed_weights(&input);

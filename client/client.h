@@ -178,6 +178,7 @@ struct djinn {
     uint64_t session;
     uint32_t generation, sequence;
     uint64_t deadline_ms, suspect_ms;
+    uint64_t beat_ms, beat_ns; /* relayed: heartbeats go out at least this often; the last one (heartbeat.c) */
     uint64_t next_request, next_serial;
     djinn_request_t *requests[DJ_REQUESTS_MAX]; /* by id modulo */
     djinn_request_t *free_requests;

@@ -19,6 +19,7 @@
 
 enum {
     DJ_HEARTBEAT_MS_MAX = 3600000, /* that a WELCOME may announce: the configuration's range */
+    DJ_BEAT_MS_MIN = 5,
     DJ_RETRY_MS = 10,              /* before the second try to connect; doubled each time */
     DJ_RELAY_PATIENCE_MS = 30000,  /* a tunnel may be slow; silence is noticed by heartbeats */
 };
@@ -283,6 +284,9 @@ static dj_status_t take_welcome(djinn_t *djinn, const dj_welcome_t *welcome, boo
     if (welcome->heartbeat_ms <= DJ_HEARTBEAT_MS_MAX &&
         djinn->suspect_ms < welcome->heartbeat_ms * 5ull / 3)
         djinn->suspect_ms = welcome->heartbeat_ms * 5ull / 3; /* one that is late is not yet silence */
+    djinn->beat_ms = (welcome->suspect_ms < djinn->suspect_ms ? welcome->suspect_ms : djinn->suspect_ms) / 4;
+    if (djinn->beat_ms < DJ_BEAT_MS_MIN)
+        djinn->beat_ms = DJ_BEAT_MS_MIN;
     djinn->credit_bytes = welcome->credit_bytes;
     snprintf(djinn->peer, sizeof(djinn->peer), "%s", dj_control_peer(djinn->control));
     dj_status_t status = relay ? dj_heartbeat_open_channel(djinn)

@@ -3,7 +3,9 @@
  *
  * The connection's end, or silence, is the rank's death, which it notes in `dead` for every waiter to see. A
  * relayed connection sends parts of messages as the socket takes them; heartbeats pass between them, and any
- * byte that comes is a sign of life, so a long transfer is not taken for a death. */
+ * byte that comes is a sign of life, so a long transfer is not taken for a death. While the rank sends parts its
+ * heartbeats are left out or queue behind them: on a slow line a relayed client that only answered would fall
+ * silent, so it also speaks unasked, `beat_ms` after it last did. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -33,6 +35,7 @@ static void mark_dead(djinn_t *djinn, dj_status_t status, const char *cause)
 static void answer_heartbeat(djinn_t *djinn)
 {
     dj_heartbeat_t beat = {dj_clock_ns()};
+    djinn->beat_ns = beat.sent_ns;
     if (!djinn->channel)
         dj_control_send(djinn->control, DJ_MESSAGE_HEARTBEAT, &beat, sizeof(beat), NULL, 0,
                         dj_clock_ns() + 10 * DJ_NS_PER_MS);
@@ -65,6 +68,7 @@ static dj_status_t take_frames(djinn_t *djinn)
         if (status == DJ_OK)
             status = take_frame(djinn, &frame, body);
     }
+    asked = asked || (djinn->channel && dj_clock_ns() - djinn->beat_ns > djinn->beat_ms * DJ_NS_PER_MS);
     if (asked && !atomic_load(&djinn->stop))
         answer_heartbeat(djinn); /* a connection that takes none ends soon enough */
     return status;
@@ -113,15 +117,25 @@ static void check_silence(djinn_t *djinn, dj_status_t status, bool full)
         mark_dead(djinn, DJ_ERR_PEER_DIED, "it has been silent too long");
 }
 
+/* Until the rank has been silent too long, or a relayed connection of ours has. */
+static int sleep_limit_ms(const djinn_t *djinn)
+{
+    uint64_t silent_ns = dj_clock_ns() - dj_control_last_heard_ns(djinn->control);
+    uint64_t left_ms = djinn->suspect_ms - silent_ns / DJ_NS_PER_MS;
+    if (left_ms > djinn->suspect_ms)
+        left_ms = 0; /* it has been */
+    if (djinn->channel && left_ms > djinn->beat_ms)
+        left_ms = djinn->beat_ms;
+    return (int)left_ms + 1;
+}
+
 /* The rank sets the pace: each of its heartbeats is answered, so that this thread wakes once for both. */
 static void *heartbeat_main(void *argument)
 {
     djinn_t *djinn = argument;
     bool full = false, more = false;
     while (!atomic_load(&djinn->stop) && !atomic_load(&djinn->dead)) {
-        uint64_t silent_ns = dj_clock_ns() - dj_control_last_heard_ns(djinn->control);
-        uint64_t left_ms = djinn->suspect_ms - silent_ns / DJ_NS_PER_MS;
-        wait_for_news(djinn, full, more, left_ms <= djinn->suspect_ms ? (int)left_ms + 1 : 1);
+        wait_for_news(djinn, full, more, sleep_limit_ms(djinn));
         bool was_full = full;
         dj_status_t status = take_frames(djinn);
         if (djinn->channel && status == DJ_IN_PROGRESS) {

@@ -8,13 +8,16 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <arpa/inet.h>
 #include <dirent.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -233,6 +236,92 @@ static void test_rank_0_killed_in_a_transfer(void **state)
     killed_under(0);
 }
 
+/* ---- a slow line ---- */
+
+enum { LINE_BYTES = 64 << 10, LINE_PAUSE_MS = 32 }; /* 2 MiB a second towards the client */
+
+static int dial(const char *address)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0), little = LINE_BYTES;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &little, sizeof(little));
+    return connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0 ? fd : -1;
+}
+
+static bool pass_on(int from, int to)
+{
+    static char bytes[LINE_BYTES];
+    ssize_t got = recv(from, bytes, sizeof(bytes), 0), put = 0;
+    for (ssize_t now = 0; put < got && now >= 0; put += now)
+        now = send(to, bytes + put, (size_t)(got - put), MSG_NOSIGNAL);
+    return got > 0;
+}
+
+/* Both ways until one side ends: as fast as it goes to the server, slowly to the client. */
+static void be_the_line(int client, int rank)
+{
+    uint64_t next_ms = 0;
+    for (bool well = client >= 0 && rank >= 0; well;) {
+        bool slow = now_ms() < next_ms;
+        struct pollfd ends[2] = {{.fd = client, .events = POLLIN},
+                                 {.fd = slow ? -1 : rank, .events = POLLIN}};
+        poll(ends, 2, slow ? 1 : 100);
+        if (ends[0].revents)
+            well = pass_on(client, rank);
+        if (well && !slow && ends[1].revents) {
+            well = pass_on(rank, client);
+            next_ms = now_ms() + LINE_PAUSE_MS;
+        }
+    }
+    _exit(0);
+}
+
+/* The process behind `address` from now on. */
+static pid_t slow_line(const char *to, char address[64])
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof(at);
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof(at)), 0);
+    assert_int_equal(listen(listener, 4), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &size), 0);
+    snprintf(address, 64, "127.0.0.1:%u", ntohs(at.sin_port));
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        int client = accept(listener, NULL, NULL);
+        be_the_line(client, dial(to));
+    }
+    close(listener);
+    assert_true(pid > 0);
+    return pid;
+}
+
+/* While parts come the rank's heartbeats queue behind them: the client must be heard all the same. */
+static void test_a_fetch_longer_than_silence_may_be(void **state)
+{
+    static const char *const words[] = {"--threads", "1", "--suspect-ms", "1s", NULL};
+    server_t many = server;
+    char address[64];
+    djinn_t *djinn = NULL;
+    assert_true(server_start(&server, 1, words));
+    pid_t line = slow_line(server.address, address);
+    djinn_options_t options = server_options(&server);
+    options.flags = DJINN_CONNECT_RELAY;
+    options.address = address;
+    assert_int_equal(djinn_connect(&options, &djinn), DJINN_OK);
+    uint64_t began_ms = now_ms();
+    assert_round_trip(djinn, 8 << 20, 5);
+    assert_true(now_ms() - began_ms > 3000);
+    djinn_close(djinn);
+    end_client(line);
+    assert_true(server_is_empty(&server, 0));
+    server_stop(&server);
+    server = many;
+}
+
 static int start(void **state)
 {
     static const char *const words[] = {"--threads", "1", "--suspect-ms", "10s", NULL};
@@ -254,6 +343,7 @@ int main(void)
         cmocka_unit_test(test_a_client_that_stops_reading),
         cmocka_unit_test(test_a_worker_killed_in_a_transfer),
         cmocka_unit_test(test_rank_0_killed_in_a_transfer),
+        cmocka_unit_test(test_a_fetch_longer_than_silence_may_be),
     };
     return server_verdict(cmocka_run_group_tests(tests, start, stop));
 }

@@ -4,6 +4,7 @@
  * here. Answers find their request by id. Bytes that were asked for land in the caller's memory directly
  * when one tensor is fetched by rendezvous; several land side by side and are copied out. */
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -612,6 +613,8 @@ dj_status_t dj_request_await(djinn_request_t *request)
             spun_from = now;
         } else if (now - spun_from > spin_ns) {
             sleep_unlocked(djinn);
+        } else {
+            sched_yield(); /* the rank may want this very core */
         }
     }
     if (djinn->sleepers && djinn->comm)

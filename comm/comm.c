@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@
 #include "runtime/base/log.h"
 
 #define BLOCK_OPERATIONS 16
+#define YIELD_NS 3000
 #define DESTROY_DRAIN_NS (700 * DJ_NS_PER_MS)
 
 /* ---- operations ---- */
@@ -200,13 +202,16 @@ static void tend(dj_comm_t *comm)
 
 unsigned dj_comm_progress(dj_comm_t *comm)
 {
-    dj_comm_cork(comm);
+    comm->round += comm->corks++ == 0;
     unsigned events = ucp_worker_progress(comm->worker);
     if (__builtin_expect(comm->attention, 0)) {
         tend(comm);
         ++events;
     }
-    dj_comm_uncork(comm);
+    if (__builtin_expect(comm->batched != NULL, 0))
+        dj_comm_uncork(comm);
+    else
+        --comm->corks;
     return events;
 }
 
@@ -245,7 +250,8 @@ void dj_comm_wake(dj_comm_t *comm)
         ucp_worker_signal(comm->worker);
 }
 
-/* Polls until something happens or the time is over; true when something did. */
+/* Polls until something happens or the time is over; true when something did. The peer that is waited for
+ * may want this very core: it gets it after a moment. */
 static bool spin(dj_comm_t *comm, uint64_t spin_ns)
 {
     uint64_t until_ns = 0;
@@ -263,6 +269,8 @@ static bool spin(dj_comm_t *comm, uint64_t spin_ns)
             until_ns = now_ns + spin_ns;
         if (now_ns >= until_ns)
             return false;
+        if (now_ns + spin_ns > until_ns + YIELD_NS)
+            sched_yield();
     }
 }
 

@@ -5,6 +5,7 @@
  * whoever pushes after that finds the queue empty and wakes it again. */
 #include "runtime/base/queue.h"
 
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -95,6 +96,7 @@ static void spin_until_filled(dj_queue_t *queue, uint64_t spin_ns)
             __builtin_ia32_pause();
 #endif
         }
+        sched_yield(); /* who is to fill it may want this very core */
     } while (dj_clock_ns() < end_ns);
 }
 

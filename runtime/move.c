@@ -416,6 +416,13 @@ static dj_job_t *find_move(dj_rank_t *rank, const dj_header_t *header)
     return job;
 }
 
+static dj_status_t damaged(const dj_job_t *job)
+{
+    return dj_fail(DJ_ERR_CORRUPT, "the bytes from rank %u were damaged on their way: their checksum does "
+                                   "not fit; look for a failing card, cable or memory",
+                   job->move.source_rank);
+}
+
 dj_status_t dj_move_message(dj_rank_t *rank, const dj_incoming_t *incoming, void **memory_p,
                             void **token_p)
 {
@@ -423,8 +430,9 @@ dj_status_t dj_move_message(dj_rank_t *rank, const dj_incoming_t *incoming, void
     dj_job_t *job = incoming->token;
     if (job) { /* a rendezvous came to its end */
         job->moving.receiving = false;
-        end_move(rank, job, incoming->failed ? source_lost(job, "its bytes did not arrive whole")
-                                             : DJ_OK);
+        dj_status_t status = incoming->failed ? source_lost(job, "its bytes did not arrive whole")
+                             : incoming->corrupt ? damaged(job) : DJ_OK;
+        end_move(rank, job, status);
         return DJ_OK;
     }
     job = find_move(rank, incoming->header);
@@ -432,7 +440,7 @@ dj_status_t dj_move_message(dj_rank_t *rank, const dj_incoming_t *incoming, void
         atomic_fetch_add_explicit(&rank->counters.stale, 1, memory_order_relaxed);
         return dj_fail(DJ_ERR_STALE, "a RESULT that nobody waits for");
     }
-    dj_status_t status = check_answer(job, incoming);
+    dj_status_t status = incoming->corrupt ? damaged(job) : check_answer(job, incoming);
     if (status == DJ_OK && incoming->rendezvous) {
         job->moving.receiving = true;
         *memory_p = job->moving.memory;

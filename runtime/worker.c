@@ -229,7 +229,8 @@ static dj_status_t own_payload(dj_rank_t *rank, dj_job_t *job)
 {
     if (job->owned || job->payload_bytes == 0)
         return DJ_OK;
-    if (job->session->ingress_bytes + job->payload_bytes > rank->config->ingress_bytes)
+    if (job->payload_bytes > rank->config->ingress_bytes ||
+        job->session->ingress_bytes > rank->config->ingress_bytes - job->payload_bytes)
         return dj_fail(DJ_ERR_RESOURCE, "%llu bytes of inputs wait already, the limit is %llu: "
                                         "wait for answers or raise --ingress-bytes",
                        (unsigned long long)job->session->ingress_bytes,

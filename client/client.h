@@ -273,6 +273,8 @@ dj_status_t dj_request_create(djinn_t *djinn, djinn_request_t **request_p);
 /* One turn of a short wait, the lock kept. */
 void dj_request_make_progress(djinn_t *djinn);
 void dj_request_recycle(djinn_request_t *request);
+/* The same, or as soon as UCX has let go of its bytes. */
+void dj_request_release(djinn_request_t *request);
 dj_status_t dj_request_send(djinn_request_t *request, dj_message_t type, uint32_t struct_bytes);
 /* Progress and wait until answered; drops the lock while it sleeps. At the deadline, a connection whose
  * transfers still use the caller's memory is given up, so that the memory is free on return. */

@@ -336,8 +336,7 @@ static dj_status_t first_exchange(djinn_t *djinn, uint64_t deadline_ns)
         status = dj_request_send(request, DJ_MESSAGE_EXEC, sizeof(dj_exec_t));
         if (status == DJ_OK)
             status = dj_request_await(request);
-        if (!request->sending)
-            dj_request_recycle(request);
+        dj_request_release(request);
     }
     djinn->stats = (djinn_stats_t){0};
     dj_djinn_unlock(djinn);

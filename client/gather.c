@@ -30,7 +30,9 @@ dj_status_t dj_put_send(djinn_request_t *message, bool wait)
     dj_status_t status = dj_request_number(message, wait);
     if (status != DJ_OK)
         return status;
-    message->quiet = djinn->loud_puts > 0 && bytes < QUIET_EACH_BYTES &&
+    /* A quiet one leaves room for a request behind it, which asks for the answer (want_answer()). */
+    bool room = !djinn->requests[(message->id + 1) % DJ_REQUESTS_MAX];
+    message->quiet = djinn->loud_puts > 0 && bytes < QUIET_EACH_BYTES && room &&
                      djinn->quiet_run < QUIET_RUN &&
                      djinn->quiet_bytes + bytes < QUIET_BYTES;
     djinn->quiet_bytes = message->quiet ? djinn->quiet_bytes + bytes : 0;
@@ -106,16 +108,15 @@ dj_status_t dj_gather_flush_small(djinn_t *djinn, bool wait)
 
 static djinn_request_t *open_gather(djinn_t *djinn, uint64_t ref, uint64_t offset, uint64_t bytes)
 {
-    djinn_request_t *message = djinn->gather;
-    if (message && (message->parts.size > 0 || message->message.put.ref != ref ||
-                    message->message.put.offset + message->message.put.bytes != offset ||
-                    message->message.put.bytes + bytes > gather_bytes(djinn))) {
+    djinn_request_t *message;
+    while ((message = djinn->gather)) { /* another thread may begin one while this one waits */
+        if (message->parts.size == 0 && message->message.put.ref == ref &&
+            message->message.put.offset + message->message.put.bytes == offset &&
+            message->message.put.bytes + bytes <= gather_bytes(djinn))
+            return message;
         if (dj_gather_flush_small(djinn, true) != DJ_OK)
             return NULL;
-        message = NULL;
     }
-    if (message)
-        return message;
     message = dj_put_take(djinn, ref, offset, NULL, 0);
     if (message && !dj_bytes_reserve(&message->meta, gather_bytes(djinn))) {
         dj_request_recycle(message);
@@ -196,25 +197,24 @@ dj_status_t dj_gather_put(djinn_storage_t *storage, uint64_t offset, const void 
 
 static djinn_request_t *open_uploads(djinn_t *djinn)
 {
-    djinn_request_t *message = djinn->gather;
-    if (message && (message->parts.size == 0 || message->meta.size > UPLOADS_BYTES ||
-                    message->parts.size / sizeof(dj_put_part_t) >= DJ_PUT_PARTS_MAX)) {
+    djinn_request_t *message;
+    while ((message = djinn->gather)) {
+        if (message->parts.size > 0 && message->meta.size <= UPLOADS_BYTES &&
+            message->parts.size / sizeof(dj_put_part_t) < DJ_PUT_PARTS_MAX)
+            return message;
         if (dj_gather_flush_small(djinn, true) != DJ_OK)
             return NULL;
-        message = NULL;
     }
-    if (!message)
-        message = djinn->gather = dj_put_take(djinn, 0, 0, NULL, 0);
-    return message;
+    return djinn->gather = dj_put_take(djinn, 0, 0, NULL, 0);
 }
 
 dj_status_t dj_gather_upload(djinn_storage_t *storage, const void *data, bool weight)
 {
     djinn_t *djinn = storage->djinn;
-    djinn_request_t *message = open_uploads(djinn);
-    dj_status_t status = message ? dj_storage_assign_ref(storage) : DJ_ERR_MEMORY;
-    if (status != DJ_OK)
-        return status;
+    dj_status_t status = dj_storage_assign_ref(storage);
+    djinn_request_t *message = status == DJ_OK ? open_uploads(djinn) : NULL;
+    if (!message)
+        return status == DJ_OK ? DJ_ERR_MEMORY : status;
     const dj_put_part_t part = {.ref = storage->ref, .bytes = storage->bytes,
                                 .flags = DJ_PART_NEW | (weight ? DJ_PART_WEIGHT : 0)};
     dj_bytes_put(&message->parts, &part, sizeof(part));

@@ -70,10 +70,7 @@ static dj_status_t synchronize(dj_recorder_t *recorder)
         return status;
     atomic_fetch_sub(&djinn->references, 1); /* the request's: this thread holds a storage's */
     status = dj_request_await(request);
-    if (request->sending)
-        request->detached = true; /* recycled when UCX is done with it */
-    else
-        dj_request_recycle(request);
+    dj_request_release(request);
     return status;
 }
 
@@ -124,10 +121,7 @@ static dj_status_t ask(djinn_t *djinn, djinn_storage_t *storage, const dj_move_s
     status = dj_request_send(request, DJ_MESSAGE_MOVE, sizeof(dj_move_t));
     if (status == DJ_OK)
         status = dj_request_await(request);
-    if (request->sending)
-        request->detached = true;
-    else
-        dj_request_recycle(request);
+    dj_request_release(request);
     return status;
 }
 

@@ -33,8 +33,7 @@ djinn_request_t *dj_request_take(djinn_t *djinn)
     request->raw_bytes = 0;
     request->segments = NULL;
     request->owner = request->riders = request->next_rider = NULL;
-    request->transfer.kind = DJ_TRANSFER_NONE;
-    request->transfer.total_bytes = request->transfer.done_bytes = 0;
+    request->transfer = (struct dj_transfer){.kind = DJ_TRANSFER_NONE};
     request->done = NULL;
     request->left_p = NULL;
     dj_bytes_clear(&request->meta);
@@ -102,6 +101,14 @@ void dj_request_recycle(djinn_request_t *request)
     djinn->free_requests = request;
 }
 
+void dj_request_release(djinn_request_t *request)
+{
+    if (request->sending)
+        request->detached = true; /* recycled by sent() */
+    else
+        dj_request_recycle(request);
+}
+
 /* Tells whoever travels in it, or keeps the failure of one that nobody holds for the next caller. */
 static void conclude(djinn_request_t *request)
 {
@@ -138,15 +145,15 @@ void dj_request_finish(djinn_request_t *request, dj_status_t status, const char 
 
 void dj_requests_fail(djinn_t *djinn, dj_status_t status, const char *text)
 {
-    for (uint32_t i = 0; i < DJ_REQUESTS_MAX; i++)
-        if (djinn->requests[i])
-            dj_request_finish(djinn->requests[i], status, text);
     djinn_request_t *message = djinn->gather;
-    djinn->gather = NULL;
+    djinn->gather = NULL; /* first: the end of a put would send it */
     if (message) {
         dj_transfer_note(message, status, text);
         dj_request_recycle(message);
     }
+    for (uint32_t i = 0; i < DJ_REQUESTS_MAX; i++)
+        if (djinn->requests[i])
+            dj_request_finish(djinn->requests[i], status, text);
 }
 
 /* ---- sending ---- */
@@ -323,8 +330,10 @@ dj_status_t dj_request_send_fetch(djinn_request_t *request, djinn_storage_t *sto
                                   uint64_t offset, void *target, uint64_t bytes)
 {
     dj_status_t status = make_fetch_room(request, 1);
-    if (status != DJ_OK)
+    if (status != DJ_OK) {
+        dj_request_finish(request, status, dj_error_text());
         return status;
+    }
     request->fetches[0] = (djinn_fetch_t){
         {.storage = storage, .dtype = DJINN_UINT8, .rank = 1, .offset = (int64_t)offset,
          .sizes = {(int64_t)bytes}, .strides = {1}}, target, bytes};
@@ -332,7 +341,8 @@ dj_status_t dj_request_send_fetch(djinn_request_t *request, djinn_storage_t *sto
     request->fetch_bytes = bytes;
     status = dj_request_build_exec(request, 0);
     if (status == DJ_OK)
-        status = dj_request_send(request, DJ_MESSAGE_EXEC, sizeof(dj_exec_t));
+        return dj_request_send(request, DJ_MESSAGE_EXEC, sizeof(dj_exec_t));
+    dj_request_finish(request, status, dj_error_text());
     return status;
 }
 
@@ -400,7 +410,7 @@ dj_status_t dj_recorder_submit(dj_recorder_t *recorder, const djinn_fetch_t *fet
             request->owner = NULL;
             dj_request_recycle(held);
         }
-        if (request->status == DJ_IN_PROGRESS || request_p)
+        if (request->status == DJ_IN_PROGRESS || !request->detached) /* else it has recycled itself */
             dj_request_recycle(request);
         return status;
     }
@@ -539,18 +549,17 @@ static dj_status_t settle(djinn_request_t *request)
 }
 
 /* A quiet request, or one that travels in such or still waits here, is to be heard of. */
-static dj_status_t want_answer(djinn_request_t *request)
+static void want_answer(djinn_request_t *request)
 {
     djinn_t *djinn = request->djinn;
     dj_status_t status = DJ_OK;
     if (request->status != DJ_IN_PROGRESS ||
         (!request->quiet && request->transfer.kind == DJ_TRANSFER_NONE))
-        return DJ_OK;
+        return;
     if (djinn->gather)
         status = dj_gather_flush_small(djinn, true);
     if (status == DJ_OK && djinn->quiet_run > 0)
-        status = send_null(djinn);
-    return status;
+        send_null(djinn);
 }
 
 /* The rank does not take what it was sent, and the memory is the caller's. */
@@ -597,8 +606,7 @@ dj_status_t dj_request_await(djinn_request_t *request)
     djinn_t *djinn = request->djinn;
     uint64_t spin_ns = djinn->config.spin_us * 1000, spun_from = 0;
     uint32_t polls = 0;
-    if (want_answer(request) != DJ_OK)
-        dj_request_finish(request, DJ_ERR_MEMORY, dj_error_text());
+    want_answer(request); /* where that fails the request's own end comes: parts of it are under way */
     while (request->status == DJ_IN_PROGRESS && !djinn->executor) {
         if (dj_comm_progress(djinn->comm))
             spun_from = 0; /* no reason to skip what follows: a failed endpoint has news for ever */
@@ -658,10 +666,7 @@ djinn_status_t djinn_wait(djinn_request_t *request)
 static void release_request(djinn_request_t *request)
 {
     dj_request_await(request);
-    if (request->sending)
-        request->detached = true; /* recycled by sent() */
-    else
-        dj_request_recycle(request);
+    dj_request_release(request);
 }
 
 void djinn_request_free(djinn_request_t *request)

@@ -40,10 +40,7 @@ static dj_status_t send_upload(djinn_t *djinn, djinn_storage_t *storage, const v
     uint64_t until_ns = dj_clock_ns() + 2 * DJ_NS_PER_S;
     while (request->sending && dj_clock_ns() < until_ns)
         dj_comm_progress(djinn->comm); /* the outcome is known: only UCX's own completion is missing */
-    if (request->sending)
-        request->detached = true; /* recycled by sent() */
-    else
-        dj_request_recycle(request);
+    dj_request_release(request);
     return status;
 }
 
@@ -163,8 +160,7 @@ static dj_status_t load_exchange(djinn_t *djinn, const char *path, int count,
         status = dj_request_send(request, DJ_MESSAGE_LOAD, sizeof(dj_load_t));
     if (status == DJ_OK)
         status = dj_request_await(request);
-    if (!request->sending)
-        dj_request_recycle(request);
+    dj_request_release(request);
     return status;
 }
 

@@ -213,18 +213,26 @@ static djinn_request_t *unsent(djinn_t *djinn)
     return NULL;
 }
 
-dj_status_t dj_gather_flush(djinn_t *djinn, bool wait)
+/* Until all parts of what was begun have been sent. */
+static dj_status_t wait_for_parts(djinn_t *djinn)
 {
-    if (__builtin_expect(!djinn->gather && !djinn->transfers, 1))
-        return DJ_OK;
-    dj_status_t status = dj_gather_flush_small(djinn, wait);
     djinn_request_t *transfer;
-    while (wait && djinn->comm && !atomic_load(&djinn->dead) && (transfer = unsent(djinn))) {
+    while (djinn->comm && !atomic_load(&djinn->dead) && (transfer = unsent(djinn))) {
         if (dj_clock_ns() > transfer->deadline_ns)
             return dj_fail(DJ_ERR_DEADLINE, "an earlier transfer did not go on within the deadline");
         dj_comm_wait(djinn->comm, 50000, 5);
     }
-    return status;
+    return DJ_OK;
+}
+
+dj_status_t dj_gather_flush(djinn_t *djinn, bool wait)
+{
+    if (__builtin_expect(!djinn->gather && !djinn->transfers, 1))
+        return DJ_OK;
+    dj_status_t status = dj_gather_flush_small(djinn, wait), parts = DJ_OK;
+    if (wait)
+        parts = wait_for_parts(djinn);
+    return parts != DJ_OK ? parts : status;
 }
 
 /* ---- the public face ---- */
@@ -277,14 +285,14 @@ static dj_status_t wait_for_credit(djinn_t *djinn, uint64_t bytes)
         djinn->unanswered_bytes + bytes <= djinn->credit_bytes)
         return DJ_OK;
     dj_status_t status = dj_request_create(djinn, &request);
-    if (status == DJ_OK)
-        status = dj_request_build_exec(request, 0);
+    if (status != DJ_OK)
+        return status;
+    status = dj_request_build_exec(request, 0);
     if (status == DJ_OK)
         status = dj_request_send(request, DJ_MESSAGE_EXEC, sizeof(dj_exec_t));
     if (status == DJ_OK)
         status = dj_request_await(request);
-    if (!request->sending)
-        dj_request_recycle(request);
+    dj_request_release(request);
     return status;
 }
 
@@ -300,6 +308,10 @@ static dj_status_t put(djinn_t *djinn, const djinn_tensor_t *target, const void 
     if (status != DJ_OK)
         return status;
     uint64_t offset = (uint64_t)view.offset * dj_dtype_bytes(view.dtype);
+    if (dj_gather_wants(djinn, bytes) && djinn->transfers) /* it must not overtake their last parts */
+        status = wait_for_parts(djinn);
+    if (status != DJ_OK)
+        return status;
     if (dj_gather_wants(djinn, bytes))
         return dj_gather_put(target->storage, offset, data, bytes, transfer_p);
     djinn_request_t *transfer;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/client.h"
 #include "tests/client/ops.h"
 #include "tests/runtime/server.h"
 
@@ -449,6 +450,128 @@ static void more_than_the_credit_waits_here(void **state)
     djinn_release(a.storage);
 }
 
+/* Small puts over the end of a large one whose last parts have not left: they came later and stay. */
+static void a_small_put_does_not_overtake_parts(void **state)
+{
+    enum { N = 40 * MIB, SMALL = 64 };
+    static const int64_t sizes[] = {SMALL, 4096, 16 << 10};
+    djinn_t *djinn = *state;
+    djinn_request_t *request;
+    uint8_t *old = patterned(N, 20), *later = patterned(N, 21), *back = calloc(N, 1);
+    djinn_tensor_t tensor = bytes_tensor(djinn, back, N);
+    for (int i = 0; i < 3; i++) {
+        int64_t n = sizes[i], first = N - 4 * n;
+        assert_ok(djinn_put(djinn, &tensor, old, N, &request));
+        for (int64_t at = first; at < N; at += 2 * n) { /* no neighbours: each leaves by itself */
+            djinn_tensor_t part = window(&tensor, at, n);
+            assert_ok(djinn_put(djinn, &part, later + at, (uint64_t)n, NULL));
+        }
+        assert_ok(djinn_wait(request));
+        djinn_request_free(request);
+        assert_ok(djinn_fetch(djinn, &tensor, back, N));
+        for (int64_t at = first; at < N; at += 2 * n) {
+            assert_memory_equal(back + at, later + at, n);
+            assert_memory_equal(back + at + n, old + at + n, n);
+        }
+    }
+    djinn_release(tensor.storage);
+    free(old);
+    free(later);
+    free(back);
+}
+
+/* The oldest unanswered put is a quiet one, and what would answer it is far away: no request may need a
+ * place among the unanswered to make one free. */
+static void a_full_credit_of_quiet_puts_is_waited_for(void **state)
+{
+    enum { COUNT = 1200, SIDE = 1024 };
+    djinn_t *djinn = *state;
+    uint8_t byte[2 * COUNT] = {0}, back[2 * COUNT];
+    float *zeros = calloc(SIDE * SIDE, sizeof(*zeros));
+    djinn_tensor_t tensor = bytes_tensor(djinn, byte, 2 * COUNT), matrix;
+    int64_t sizes[] = {SIDE, SIDE};
+    assert_ok(djinn_upload(djinn, DJINN_FLOAT32, 2, sizes, zeros, 0, &matrix));
+    assert_ok(djinn_fetch(djinn, &tensor, back, sizeof(back)));
+    for (int i = 0; i < COUNT; i++) {
+        djinn_tensor_t part = window(&tensor, 2 * i, 1);
+        byte[2 * i] = (uint8_t)(i % 251 + 1);
+        assert_ok(djinn_put(djinn, &part, &byte[2 * i], 1, NULL));
+        if (i != 2)
+            continue; /* one that is answered, one quiet: then work for half a second */
+        djinn_tensor_t product = record_binary(djinn, "aten::mm", matrix, matrix);
+        for (int n = 0; n < 20; n++) {
+            djinn_tensor_t next = record_binary(djinn, "aten::mm", product, matrix);
+            djinn_release(product.storage);
+            product = next;
+        }
+        assert_ok(djinn_flush(djinn));
+        djinn_release(product.storage);
+    }
+    assert_ok(djinn_synchronize(djinn));
+    check(djinn, &tensor, byte, sizeof(byte));
+    djinn_release(tensor.storage);
+    djinn_release(matrix.storage);
+    free(zeros);
+}
+
+/* ---- the data connection fails first: the heartbeats have not told yet ---- */
+
+static void fail_endpoint(djinn_t *djinn)
+{
+    dj_djinn_lock(djinn);
+    dj_endpoint_fail(djinn->endpoint);
+    dj_djinn_unlock(djinn);
+}
+
+static void a_large_fetch_on_a_failed_endpoint_is_told(void **state)
+{
+    enum { N = 9 * MIB };
+    djinn_t *djinn = *state;
+    djinn_request_t *request;
+    uint8_t *data = calloc(N, 1);
+    djinn_tensor_t tensor = bytes_tensor(djinn, data, N);
+    djinn_fetch_t fetch = {tensor, data, N};
+    fail_endpoint(djinn);
+    assert_status(DJINN_ERR_PEER_DIED, djinn_submit(djinn, &fetch, 1, &request));
+    dj_djinn_lock(djinn); /* no request lies twice in the pool */
+    for (djinn_request_t *at = djinn->free_requests; at; at = at->next_free)
+        for (djinn_request_t *after = at->next_free; after; after = after->next_free)
+            if (after == at) {
+                dj_djinn_unlock(djinn);
+                fail_msg("a request was given back twice");
+            }
+    dj_djinn_unlock(djinn);
+    djinn_release(tensor.storage);
+    free(data);
+}
+
+/* They are over when UCX has let go of their bytes, and say why. */
+static void puts_on_a_failed_endpoint_are_told(void **state)
+{
+    enum { N = 100 << 10, COUNT = 4 };
+    djinn_t *djinn = *state;
+    djinn_request_t *requests[COUNT];
+    uint8_t *data = patterned(N, 7);
+    djinn_tensor_t tensor = bytes_tensor(djinn, data, N);
+    bool tcp = getenv("TEST_MODE") && strcmp(getenv("TEST_MODE"), "remote") == 0;
+    if (tcp) { /* such puts are gathered there */
+        djinn_release(tensor.storage);
+        free(data);
+        return;
+    }
+    for (int i = 0; i < COUNT; i++)
+        assert_ok(djinn_put(djinn, &tensor, data, N, &requests[i]));
+    fail_endpoint(djinn);
+    for (int i = COUNT - 1; i >= 0; i--) {
+        assert_status(DJINN_ERR_PEER_DIED, djinn_wait(requests[i]));
+        assert_int_equal(requests[i]->transfer.open, 0);
+    }
+    for (int i = 0; i < COUNT; i++)
+        djinn_request_free(requests[i]);
+    djinn_release(tensor.storage);
+    free(data);
+}
+
 int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, open_client, close_client)
@@ -466,6 +589,10 @@ int main(void)
         TEST(large_transfers_tell_their_progress),
         TEST(a_cancelled_transfer_gives_the_memory_back),
         TEST(more_than_the_credit_waits_here),
+        TEST(a_small_put_does_not_overtake_parts),
+        TEST(a_full_credit_of_quiet_puts_is_waited_for),
+        TEST(a_large_fetch_on_a_failed_endpoint_is_told),
+        TEST(puts_on_a_failed_endpoint_are_told),
     };
     return server_verdict(cmocka_run_group_tests(tests, start, stop));
 }

@@ -7,6 +7,14 @@
 #include "runtime/base/clock.h"
 #include "runtime/coordinator.h"
 
+static dj_worker_t *find(dj_coordinator_t *coordinator, uint64_t connection)
+{
+    for (uint32_t i = 1; i < DJ_WORKERS_MAX; i++)
+        if (coordinator->workers[i].connection == connection)
+            return &coordinator->workers[i];
+    return NULL;
+}
+
 dj_status_t dj_coordinator_register(dj_coordinator_t *coordinator, uint64_t connection,
                                     const dj_register_t *about)
 {
@@ -15,6 +23,10 @@ dj_status_t dj_coordinator_register(dj_coordinator_t *coordinator, uint64_t conn
         memchr(about->device, 0, sizeof(about->device)) == NULL)
         return dj_fail(DJ_ERR_LIMIT, "rank %u cannot register: ranks 1 to %d may, with terminated "
                                      "names", about->rank, DJ_WORKERS_MAX - 1);
+    const dj_worker_t *said = find(coordinator, connection);
+    if (said && said->about.rank != about->rank) /* its end would be the end of one of them alone */
+        return dj_fail(DJ_ERR_PROTOCOL, "rank %u registers as rank %u on the same connection",
+                       said->about.rank, about->rank);
     dj_worker_t *worker = &coordinator->workers[about->rank];
     if (worker->connection && worker->about.incarnation > about->incarnation)
         return dj_fail(DJ_ERR_STALE, "rank %u incarnation %u: incarnation %u is here already",
@@ -23,14 +35,6 @@ dj_status_t dj_coordinator_register(dj_coordinator_t *coordinator, uint64_t conn
                             .news = true};
     coordinator->news = true;
     return DJ_OK;
-}
-
-static dj_worker_t *find(dj_coordinator_t *coordinator, uint64_t connection)
-{
-    for (uint32_t i = 1; i < DJ_WORKERS_MAX; i++)
-        if (coordinator->workers[i].connection == connection)
-            return &coordinator->workers[i];
-    return NULL;
 }
 
 void dj_coordinator_report(dj_coordinator_t *coordinator, uint64_t connection,
@@ -95,16 +99,25 @@ dj_worker_t *dj_coordinator_choose(dj_coordinator_t *coordinator, uint32_t wante
     return best;
 }
 
-void dj_coordinator_keep(dj_coordinator_t *coordinator, const void *body, uint32_t bytes)
+static void drop_oldest_plan(dj_coordinator_t *coordinator)
 {
-    dj_kept_plan_t *slot = &coordinator->plans[coordinator->n_plans % DJ_KEPT_PLANS_MAX];
-    if (bytes > DJ_KEPT_PLANS_BYTES / 8)
-        return;
+    dj_kept_plan_t *slot = &coordinator->plans[coordinator->oldest_plan++ % DJ_KEPT_PLANS_MAX];
     coordinator->plan_bytes -= slot->bytes;
     free(slot->data);
     *slot = (dj_kept_plan_t){0};
-    if (coordinator->plan_bytes + bytes > DJ_KEPT_PLANS_BYTES || !(slot->data = malloc(bytes)))
+}
+
+void dj_coordinator_keep(dj_coordinator_t *coordinator, const void *body, uint32_t bytes)
+{
+    if (bytes > DJ_KEPT_PLANS_BYTES / 8)
         return; /* the ranks that are here have it; a late one plans for itself */
+    while (coordinator->n_plans - coordinator->oldest_plan == DJ_KEPT_PLANS_MAX ||
+           coordinator->plan_bytes + bytes > DJ_KEPT_PLANS_BYTES)
+        drop_oldest_plan(coordinator);
+    dj_kept_plan_t *slot = &coordinator->plans[coordinator->n_plans % DJ_KEPT_PLANS_MAX];
+    slot->data = malloc(bytes);
+    if (!slot->data)
+        return;
     memcpy(slot->data, body, bytes);
     slot->bytes = bytes;
     slot->device_class = ((const dj_plan_message_t *)body)->device_class;

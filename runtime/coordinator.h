@@ -34,13 +34,15 @@ typedef struct dj_kept_plan {
 typedef struct dj_coordinator {
     dj_worker_t workers[DJ_WORKERS_MAX]; /* by rank */
     dj_kept_plan_t plans[DJ_KEPT_PLANS_MAX];
-    uint64_t n_plans, plan_bytes; /* ever kept; held now */
+    uint64_t n_plans, oldest_plan; /* ever kept; of them dropped again */
+    uint64_t plan_bytes;           /* held now */
     uint64_t redirected;
     bool news; /* of some worker */
 } dj_coordinator_t;
 
-/* A worker said who it is. DJ_ERR_LIMIT for a rank that cannot be. The caller then sends it the kept
- * plans of its class. */
+/* A worker said who it is. DJ_ERR_LIMIT for a rank that cannot be, DJ_ERR_PROTOCOL for a connection that
+ * is another rank already, DJ_ERR_STALE beside a later incarnation. The caller then sends it the kept plans
+ * of its class. */
 dj_status_t dj_coordinator_register(dj_coordinator_t *coordinator, uint64_t connection,
                                     const dj_register_t *about);
 void dj_coordinator_report(dj_coordinator_t *coordinator, uint64_t connection,
@@ -53,7 +55,7 @@ dj_worker_t *dj_coordinator_choose(dj_coordinator_t *coordinator, uint32_t wante
 bool dj_coordinator_row(const dj_coordinator_t *coordinator, uint32_t rank, dj_roster_t *row);
 /* The same, but false also when the others know it; from then on they do. */
 bool dj_coordinator_news(dj_coordinator_t *coordinator, uint32_t rank, dj_roster_t *row);
-/* Copies a plan's frame body; the oldest goes. */
+/* Copies a plan's frame body; the oldest ones go until it fits. One past an eighth of the room is not kept. */
 void dj_coordinator_keep(dj_coordinator_t *coordinator, const void *body, uint32_t bytes);
 void dj_coordinator_fini(dj_coordinator_t *coordinator);
 

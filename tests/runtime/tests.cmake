@@ -75,6 +75,7 @@ add_test(NAME runtime_test_links_tcp COMMAND runtime_test_links)
 set_tests_properties(runtime_test_links_tcp PROPERTIES LABELS unit TIMEOUT 180
                      ENVIRONMENT "TEST_MODE=remote")
 set_tests_properties(runtime_test_links runtime_test_links_tcp PROPERTIES RUN_SERIAL TRUE)
+dj_test(runtime/test_coordinator.c LABEL unit LIBS dj_runtime)
 dj_test(runtime/test_relay.c LABEL unit TIMEOUT 90 LIBS test_server djinn_client)
 add_dependencies(runtime_test_relay djinn-run djinn-rank)
 add_test(NAME examples_matmul_relayed

@@ -8,7 +8,9 @@
  * clients are told within two seconds that their rank died instead of waiting for their deadlines.
  *
  * Called by the progress thread. Waits are counted, not the clock asked, so that a rank that was
- * stopped for a while does not condemn itself. */
+ * stopped for a while does not condemn itself; and those count for nothing in which the progress
+ * thread makes no turn for long (it may be giving back the memory of a large session), because then nobody
+ * could answer. */
 #include <errno.h>
 #include <string.h>
 
@@ -17,7 +19,7 @@
 
 #define DJ_LOG_MODULE "runtime"
 
-enum { DJ_PROBE_WAIT_MS = 10, DJ_PROBE_WAITS = 100 };
+enum { DJ_PROBE_WAIT_MS = 10, DJ_PROBE_WAITS = 100, DJ_PROBE_STILL = 20 };
 enum { PROBE_IDLE, PROBE_RUNNING, PROBE_PASSED, PROBE_FAILED };
 
 static dj_status_t ignore(void *context, const dj_incoming_t *incoming, void **memory_p,
@@ -26,18 +28,29 @@ static dj_status_t ignore(void *context, const dj_incoming_t *incoming, void **m
     return DJ_ERR_PROTOCOL;
 }
 
-/* DJ_OK: wired up; DJ_ERR_DEADLINE: it never came about. */
-static dj_status_t wire_up(dj_comm_t *comm, const void *address, uint32_t address_bytes)
+/* DJ_OK: wired up, or the rank ends; DJ_ERR_DEADLINE: it never came about. */
+static dj_status_t wire_up(dj_rank_t *rank, dj_comm_t *comm, const void *address,
+                           uint32_t address_bytes)
 {
     dj_endpoint_t *endpoint;
+    unsigned turns = atomic_load(&rank->turns);
+    int still = 0;
     dj_status_t status = dj_endpoint_create(comm, address, address_bytes, &endpoint);
     if (status != DJ_OK)
         return status;
-    int waits = 0;
-    for (; !dj_endpoint_ready(endpoint) && waits < DJ_PROBE_WAITS; waits++)
+    for (int waits = 0; !dj_endpoint_ready(endpoint) && !atomic_load(&rank->stop);) {
+        if (waits == DJ_PROBE_WAITS) {
+            status = DJ_ERR_DEADLINE;
+            break;
+        }
         dj_comm_wait(comm, 0, DJ_PROBE_WAIT_MS);
+        unsigned now = atomic_load(&rank->turns);
+        still = now == turns ? still + 1 : 0;
+        turns = now;
+        waits += still < DJ_PROBE_STILL;
+    }
     dj_endpoint_close(endpoint);
-    return waits < DJ_PROBE_WAITS ? DJ_OK : DJ_ERR_DEADLINE;
+    return status;
 }
 
 static void *probe_main(void *argument)
@@ -53,7 +66,7 @@ static void *probe_main(void *argument)
     dj_status_t status = dj_comm_create(&options, &comm);
     if (status == DJ_OK) {
         dj_comm_address(rank->comm, &address, &bytes);
-        status = wire_up(comm, address, bytes);
+        status = wire_up(rank, comm, address, bytes);
         dj_comm_destroy(comm);
     }
     if (status != DJ_OK && status != DJ_ERR_DEADLINE)

@@ -165,6 +165,7 @@ static dj_status_t serve(dj_rank_t *rank)
     while (!told_to_stop) {
         dj_comm_wait(rank->comm, spin_ns, 50);
         dj_worker_turn(rank);
+        atomic_fetch_add_explicit(&rank->turns, 1, memory_order_relaxed);
         uint64_t now_ns = dj_clock_ns();
         if (now_ns - rank->swept_ns < 50 * DJ_NS_PER_MS)
             continue;

@@ -144,9 +144,7 @@ typedef struct dj_command {
 typedef struct dj_outgoing {
     dj_queue_entry_t entry;
     uint64_t connection;
-    uint64_t session; /* WELCOME: what the connection stands for from now on */
-    uint32_t generation;
-    uint16_t type;    /* 0: nothing to send */
+    uint16_t type; /* 0: nothing to send */
     bool end;
     dj_control_t *adopt; /* with it: a connection that was dialled, for the control thread to keep */
     dj_command_t *news;  /* what the progress thread then hears */
@@ -181,6 +179,7 @@ typedef struct dj_rank {
     pthread_t probe_thread; /* probe.c */
     atomic_int probe;
     bool probe_wanted;
+    atomic_uint turns; /* of the progress thread, for the probe to see that it lives */
     dj_door_t *door;
     atomic_bool stop;
     dj_rank_counters_t counters;

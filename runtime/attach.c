@@ -91,10 +91,13 @@ static dj_status_t find_detached(dj_rank_t *rank, const dj_hello_t *hello, dj_se
 {
     dj_session_t *session = dj_table_get(&rank->sessions, dj_key_u64(hello->session));
     if (!session || session->state == DJ_SESSION_ENDING ||
-        session->generation != hello->generation || session->pending)
+        session->generation != hello->generation)
         return dj_fail(DJ_ERR_STALE, "session %llx generation %u cannot be re-attached: its lease "
                                      "ended or another client has it",
                        (unsigned long long)hello->session, hello->generation);
+    if (session->pending)
+        return dj_fail(DJ_ERR_BUSY, "session %llx has %u requests that were sent before: re-attach when they "
+                                    "have ended", (unsigned long long)session->id, session->pending);
     close_endpoint(session);
     session->generation++;
     *session_p = session;
@@ -180,6 +183,8 @@ static void attach(dj_rank_t *rank, const dj_command_t *command)
         }
         if (status != DJ_OK && fresh)
             dj_session_end(rank, session);
+        else if (status != DJ_OK) /* its client was told of no other; the connection's end detaches it */
+            session->generation = hello->generation;
     }
     if (status != DJ_OK)
         refuse(rank, command->connection, status);

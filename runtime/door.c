@@ -346,9 +346,12 @@ static bool take_info(dj_rank_t *rank, dj_connection_t *c)
 
 static bool take_close(dj_rank_t *rank, dj_connection_t *c, const dj_close_t *close)
 {
+    if (c->closing) /* each one is a command, and commands have no other bound */
+        return dj_door_refuse(rank, c, dj_fail(DJ_ERR_PROTOCOL, "CLOSE for the second time"));
     dj_command_t *command = dj_door_command(DJ_COMMAND_CLOSE, c->id);
     if (!command)
         return dj_door_refuse(rank, c, dj_fail(DJ_ERR_MEMORY, "no memory to end a session"));
+    c->closing = true;
     command->hello.session = close->session;
     command->hello.generation = close->generation;
     dj_door_post_command(rank, command);
@@ -432,6 +435,30 @@ static bool is_late(const dj_rank_t *rank, const dj_connection_t *c, uint64_t no
     return now_ns > dj_control_last_heard_ns(c->control) + rank->config->suspect_ms * DJ_NS_PER_MS;
 }
 
+static void end_late(dj_rank_t *rank, dj_connection_t *c)
+{
+    if (!c->waits_for_worker)
+        dj_door_end(rank, c);
+    else if (c->wanted == DJ_RANK_ANY)
+        dj_door_refuse(rank, c, dj_fail(DJ_ERR_DEADLINE, "none of the ranks 1 to %u is here to serve: see "
+                                                         "djinn info and the server's log", rank->n_ranks - 1));
+    else
+        dj_door_refuse(rank, c, dj_fail(DJ_ERR_DEADLINE, "rank %u is not here to serve: see djinn info and the "
+                                                         "server's log", c->wanted));
+}
+
+/* What it has sent may lie unread: this thread was stopped, or had too much to do. */
+static void end_if_late(dj_rank_t *rank, dj_connection_t *c, uint64_t now_ns)
+{
+    uint64_t id = c->id;
+    if (!is_late(rank, c, now_ns))
+        return;
+    read_connection(rank, c);
+    c = dj_door_find(rank->door, id);
+    if (c && is_late(rank, c, now_ns))
+        end_late(rank, c);
+}
+
 static void end_silent(dj_rank_t *rank, uint64_t now_ns)
 {
     dj_door_t *door = rank->door;
@@ -440,8 +467,8 @@ static void end_silent(dj_rank_t *rank, uint64_t now_ns)
         return;
     door->watched_ns = now_ns;
     for (uint32_t i = door->n_connections; i-- > 0;)
-        if (is_late(rank, door->connections[i], now_ns))
-            dj_door_end(rank, door->connections[i]);
+        if (i < door->n_connections)
+            end_if_late(rank, door->connections[i], now_ns);
     dj_relay_sweep(rank, now_ns);
 }
 

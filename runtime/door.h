@@ -29,6 +29,7 @@ typedef struct dj_connection {
     bool more;     /* the channel has parts to send */
     bool full;     /* the channel takes no more: not read */
     bool unread;   /* frames lie in its buffer that were not looked at yet */
+    bool closing;  /* it said CLOSE */
     uint32_t role, uid;
     uint32_t wanted; /* rank that a client asks for, or DJ_RANK_ANY */
     dj_hash_t device_class; /* of a worker */

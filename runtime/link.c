@@ -111,6 +111,11 @@ void dj_link_write(dj_rank_t *rank, const dj_outgoing_t *out)
                         dj_clock_ns() + DJ_LINK_SEND_MS * DJ_NS_PER_MS);
 }
 
+static bool is_silent(const dj_rank_t *rank, uint64_t now_ns)
+{
+    return now_ns > dj_control_last_heard_ns(rank->door->link) + rank->config->suspect_ms * DJ_NS_PER_MS;
+}
+
 void dj_link_report(dj_rank_t *rank, uint64_t now_ns)
 {
     dj_door_t *door = rank->door;
@@ -119,7 +124,11 @@ void dj_link_report(dj_rank_t *rank, uint64_t now_ns)
         return;
     door->report_ns = now_ns;
     dj_rank_report(rank, &report);
-    if (now_ns > dj_control_last_heard_ns(door->link) + rank->config->suspect_ms * DJ_NS_PER_MS)
+    if (is_silent(rank, now_ns))
+        dj_link_read(rank); /* its heartbeats may lie unread: this rank was stopped, or had too much to do */
+    if (!door->link)
+        return;
+    if (is_silent(rank, now_ns))
         lose(door, "it has been silent too long");
     else if (dj_control_send(door->link, DJ_MESSAGE_REPORT, &report, sizeof(report), NULL, 0,
                              now_ns + DJ_REPORT_SEND_MS * DJ_NS_PER_MS) != DJ_OK)

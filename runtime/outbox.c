@@ -52,8 +52,6 @@ dj_status_t dj_outbox_welcome(dj_rank_t *rank, uint64_t connection, const dj_wel
                                   address, welcome->address_bytes);
     if (!out)
         return dj_fail(DJ_ERR_MEMORY, "no memory for a control frame");
-    out->session = welcome->session;
-    out->generation = welcome->generation;
     return push(rank, out);
 }
 

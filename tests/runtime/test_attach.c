@@ -10,7 +10,9 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <signal.h>
 
+#include "runtime/base/clock.h"
 #include "tests/runtime/raw.h"
 
 #define REF(index) ((uint64_t)0x5eed << 32 | (index))
@@ -183,6 +185,57 @@ static void no_more_sessions_than_allowed(void **state)
     assert_true(raw_close(&raw));
 }
 
+/* A hello that comes to nothing costs the session neither its memory nor its generation. */
+static void a_session_that_could_not_be_taken_up(void **state)
+{
+    static const uint8_t noise[64] = {1, 2, 3};
+    assert_open(raw_open(&raw, &server));
+    upload(&raw, REF(1));
+    uint64_t request = raw.request;
+    dj_hello_t hello = leave(&raw);
+    refused(hello, noise, sizeof(noise), DJ_ERR_PROTOCOL, "address");
+    assert_open(raw_open_with(&raw, &server, &hello, NULL, 0));
+    raw.request = request;
+    assert_int_equal(fetch(&raw, REF(1)), DJ_OK);
+    assert_true(raw_close(&raw));
+}
+
+static void close_is_said_twice(void **state)
+{
+    assert_open(raw_open(&raw, &server));
+    const dj_close_t wrong = {raw.session ^ 1, raw.generation, 0};
+    uint64_t end_ms = now_ms() + 2000;
+    for (int i = 0; i < 2; i++)
+        dj_control_send(raw.control, DJ_MESSAGE_CLOSE, &wrong, sizeof(wrong), NULL, 0,
+                        dj_clock_ns() + DJ_NS_PER_S);
+    while (!raw.ended && now_ms() < end_ms)
+        raw_pump(&raw);
+    assert_true(raw.ended);
+    dj_hello_t hello = leave(&raw);
+    assert_open(raw_open_with(&raw, &server, &hello, NULL, 0));
+    assert_true(raw_close(&raw));
+}
+
+/* Stopped for longer than it would wait for a client: what the client said meanwhile counts. */
+static void a_rank_that_was_stopped(void **state)
+{
+    pid_t pid = (pid_t)server_number(&server, 0, "pid");
+    assert_open(raw_open(&raw, &server));
+    upload(&raw, REF(1));
+    for (int i = 0; i < 2; i++) {
+        uint64_t end_ms = now_ms() + 1300;
+        kill(pid, SIGSTOP);
+        while (now_ms() < end_ms)
+            raw_pump(&raw);
+        kill(pid, SIGCONT);
+        for (end_ms = now_ms() + 200; now_ms() < end_ms;)
+            raw_pump(&raw);
+        assert_false(raw.ended);
+        assert_int_equal(fetch(&raw, REF(1)), DJ_OK);
+    }
+    assert_true(raw_close(&raw));
+}
+
 #define CASE(name) cmocka_unit_test_teardown(name, was_empty)
 
 int main(void)
@@ -190,7 +243,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(a_session_is_taken_up_again),   CASE(a_session_whose_client_is_still_here),
         CASE(claims_that_are_not_true),      CASE(worker_addresses_that_are_none),
-        CASE(no_more_sessions_than_allowed),
+        CASE(no_more_sessions_than_allowed), CASE(a_session_that_could_not_be_taken_up),
+        CASE(close_is_said_twice),           CASE(a_rank_that_was_stopped),
     };
     return dj_hash_setup() ? server_verdict(cmocka_run_group_tests(tests, start, stop)) : 1;
 }

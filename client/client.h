@@ -85,7 +85,9 @@ struct djinn_request {
     dj_status_t status; /* DJ_IN_PROGRESS until answered */
     char text[DJ_ERROR_TEXT_MAX];
     bool detached; /* nobody holds it: free when done, keep its error for the next caller */
-    bool sending, sized;
+    bool sending;
+    bool receiving; /* UCX writes the answer: over, whatever comes before, when it has let go */
+    dj_status_t verdict; /* what came before, or DJ_OK */
     bool quiet;    /* done when a later one is answered, unless its own failure is */
     bool *left_p; /* set when UCX has let go of the payload; or NULL */
     uint64_t sent_bytes; /* of payload, counted against the credit until it is done */
@@ -270,8 +272,9 @@ djinn_request_t *dj_request_take(djinn_t *djinn);
 dj_status_t dj_request_number(djinn_request_t *request, bool wait);
 /* Both, after what waits to be sent together has left. */
 dj_status_t dj_request_create(djinn_t *djinn, djinn_request_t **request_p);
-/* One turn of a short wait, the lock kept. */
-void dj_request_make_progress(djinn_t *djinn);
+/* One turn of a short wait for UCX to let go of memory, the lock kept; past the deadline the connection is
+ * given up, and it lets go soon. */
+void dj_request_make_progress(djinn_t *djinn, uint64_t deadline_ns);
 void dj_request_recycle(djinn_request_t *request);
 /* The same, or as soon as UCX has let go of its bytes. */
 void dj_request_release(djinn_request_t *request);

@@ -166,8 +166,9 @@ static dj_status_t send_directly(djinn_storage_t *storage, uint64_t offset, cons
         dj_request_recycle(message);
     else if (message->sending) {
         message->left_p = &left;
+        uint64_t deadline_ns = message->deadline_ns;
         while (!left)
-            dj_request_make_progress(djinn);
+            dj_request_make_progress(djinn, deadline_ns);
     }
     return status;
 }

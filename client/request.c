@@ -26,7 +26,8 @@ djinn_request_t *dj_request_take(djinn_t *djinn)
     request->message.header.type = 0;
     request->status = DJ_IN_PROGRESS;
     request->deadline_ns = dj_clock_coarse_ns() + djinn->deadline_ms * DJ_NS_PER_MS;
-    request->detached = request->sending = request->sized = request->quiet = false;
+    request->detached = request->sending = request->receiving = request->quiet = false;
+    request->verdict = DJ_OK;
     request->n_fetches = request->n_pieces = request->n_temporaries = 0;
     request->fetch_bytes = request->sent_bytes = 0;
     request->gather = request->raw_reply = NULL;
@@ -126,13 +127,17 @@ static void conclude(djinn_request_t *request)
 void dj_request_finish(djinn_request_t *request, dj_status_t status, const char *text)
 {
     djinn_t *djinn = request->djinn;
-    if (request->status != DJ_IN_PROGRESS)
+    if (request->status != DJ_IN_PROGRESS || request->verdict != DJ_OK)
         return;
-    request->status = status;
     snprintf(request->text, sizeof(request->text), "%s", text);
     djinn_request_t **slot = &djinn->requests[request->id % DJ_REQUESTS_MAX];
     if (*slot == request)
         *slot = NULL;
+    if (request->receiving) {
+        request->verdict = status;
+        return;
+    }
+    request->status = status;
     djinn->unanswered_bytes -= request->sent_bytes;
     request->sent_bytes = 0;
     if (!request->owner || !request->sending)
@@ -481,19 +486,10 @@ static void answer_quiet_ones(djinn_t *djinn, uint64_t before)
         djinn->answered_id = before - 1;
 }
 
-dj_status_t dj_request_message(void *context, const dj_incoming_t *incoming, void **memory_p,
-                               void **token_p)
+/* The answer is here, whole or not. */
+static dj_status_t take_answer(djinn_request_t *request, const dj_incoming_t *incoming)
 {
-    djinn_t *djinn = context;
-    const dj_header_t *header = incoming->header;
     const dj_result_t *result = incoming->body;
-    djinn_request_t *request = djinn->requests[header->request % DJ_REQUESTS_MAX];
-    if (header->type != DJ_MESSAGE_RESULT || header->session != djinn->session ||
-        header->generation != djinn->generation)
-        return DJ_ERR_STALE; /* of another life: dropped */
-    if (!request || request->id != header->request)
-        return DJ_ERR_STALE;
-    answer_quiet_ones(djinn, header->request);
     if (incoming->failed) {
         dj_request_finish(request, DJ_ERR_PEER_DIED, "the answer did not arrive whole: the rank is gone");
         return DJ_OK;
@@ -504,9 +500,7 @@ dj_status_t dj_request_message(void *context, const dj_incoming_t *incoming, voi
                           "a failing card, cable or memory");
         return DJ_OK;
     }
-    if (incoming->rendezvous && !incoming->payload)
-        return make_room(request, incoming->payload_bytes, memory_p);
-    count_result(djinn, result, incoming->payload_bytes);
+    count_result(request->djinn, result, incoming->payload_bytes);
     if (result->status < 0) {
         char text[DJ_ERROR_TEXT_MAX];
         uint64_t n = incoming->payload_bytes < sizeof(text) ? incoming->payload_bytes
@@ -525,6 +519,42 @@ dj_status_t dj_request_message(void *context, const dj_incoming_t *incoming, voi
         deliver(request, incoming->payload, want);
     dj_request_finish(request, DJ_OK, "");
     return DJ_OK;
+}
+
+/* UCX has let go of the memory. */
+static dj_status_t end_receiving(djinn_request_t *request, const dj_incoming_t *incoming)
+{
+    dj_status_t verdict = request->verdict;
+    request->receiving = false;
+    request->verdict = DJ_OK;
+    if (verdict == DJ_OK)
+        return take_answer(request, incoming);
+    char text[DJ_ERROR_TEXT_MAX];
+    memcpy(text, request->text, sizeof(text));
+    dj_request_finish(request, verdict, text);
+    return DJ_OK;
+}
+
+dj_status_t dj_request_message(void *context, const dj_incoming_t *incoming, void **memory_p,
+                               void **token_p)
+{
+    djinn_t *djinn = context;
+    const dj_header_t *header = incoming->header;
+    if (incoming->token)
+        return end_receiving(incoming->token, incoming);
+    djinn_request_t *request = djinn->requests[header->request % DJ_REQUESTS_MAX];
+    if (header->type != DJ_MESSAGE_RESULT || header->session != djinn->session ||
+        header->generation != djinn->generation)
+        return DJ_ERR_STALE; /* of another life: dropped */
+    if (!request || request->id != header->request || request->receiving)
+        return DJ_ERR_STALE;
+    answer_quiet_ones(djinn, header->request);
+    if (!incoming->rendezvous)
+        return take_answer(request, incoming);
+    dj_status_t status = make_room(request, incoming->payload_bytes, memory_p);
+    request->receiving = status == DJ_OK;
+    *token_p = request;
+    return status;
 }
 
 /* ---- waiting ---- */
@@ -565,6 +595,8 @@ static void want_answer(djinn_request_t *request)
 /* The rank does not take what it was sent, and the memory is the caller's. */
 static void give_up(djinn_t *djinn)
 {
+    if (atomic_load(&djinn->dead))
+        return; /* it lets go already */
     snprintf(djinn->dead_text, sizeof(djinn->dead_text),
              "rank %u did not take a transfer within its deadline, and the connection was ended to "
              "give the memory back; look at djinn info, or raise --deadline-ms", djinn->rank);
@@ -573,7 +605,7 @@ static void give_up(djinn_t *djinn)
 
 static void pass_deadline(djinn_request_t *request)
 {
-    if (request->sending || request->transfer.open)
+    if (request->sending || request->receiving || request->transfer.open)
         give_up(request->djinn);
     else
         dj_request_finish(request, DJ_ERR_DEADLINE,
@@ -594,10 +626,12 @@ static void sleep_unlocked(djinn_t *djinn)
     djinn->sleepers--;
 }
 
-void dj_request_make_progress(djinn_t *djinn)
+void dj_request_make_progress(djinn_t *djinn, uint64_t deadline_ns)
 {
     if (atomic_load(&djinn->dead))
         let_go(djinn);
+    else if (dj_clock_ns() > deadline_ns)
+        give_up(djinn);
     dj_comm_wait(djinn->comm, djinn->config.spin_us * 1000, 1);
 }
 

@@ -2,6 +2,7 @@
  *
  * Each test has a connection of its own on one server; afterwards the rank must hold nothing. */
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -574,6 +575,57 @@ static void puts_on_a_failed_endpoint_are_told(void **state)
     free(data);
 }
 
+/* ---- the deadline passes while the answer arrives ---- */
+
+/* Stops the rank in the middle of its answer, which goes over tcp in many pieces. */
+static bool stop_halfway(djinn_t *djinn, djinn_request_t *request, pid_t rank)
+{
+    uint64_t until = now_ms() + 5000;
+    bool receiving = false;
+    dj_djinn_lock(djinn);
+    while (!receiving && request->status == DJ_IN_PROGRESS && now_ms() < until) {
+        dj_comm_progress(djinn->comm);
+        receiving = request->receiving;
+    }
+    dj_djinn_unlock(djinn);
+    kill(rank, SIGSTOP);
+    return receiving;
+}
+
+static void a_late_answer_does_not_write_behind_its_request(void **state)
+{
+    enum { N = 4 * MIB };
+    static const char *const words[] = {"--threads", "1", "--suspect-ms", "5000", NULL};
+    server_t own;
+    djinn_t *djinn;
+    djinn_request_t *request;
+    assert_true(server_start(&own, 1, words));
+    djinn_options_t options = server_options(&own);
+    options.mode = "remote";
+    options.deadline_ms = 400;
+    pid_t rank = (pid_t)server_number(&own, 0, "pid");
+    assert_ok(djinn_connect(&options, &djinn));
+    uint8_t *data = calloc(N, 1);
+    djinn_tensor_t tensor = bytes_tensor(djinn, data, N);
+    djinn_fetch_t fetch = {tensor, data, N};
+    assert_ok(djinn_submit(djinn, &fetch, 1, &request));
+    bool receiving = stop_halfway(djinn, request, rank);
+    uint64_t from = now_ms();
+    djinn_status_t status = djinn_wait(request);
+    bool writes = request->receiving;
+    kill(rank, SIGCONT);
+    assert_true(receiving);
+    assert_status(DJINN_ERR_DEADLINE, status);
+    assert_told("give the memory back");
+    assert_false(writes);
+    assert_true(now_ms() - from < 3000);
+    djinn_request_free(request);
+    djinn_release(tensor.storage);
+    djinn_close(djinn);
+    free(data);
+    assert_true(server_stop(&own));
+}
+
 int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, open_client, close_client)
@@ -595,6 +647,7 @@ int main(void)
         TEST(a_full_credit_of_quiet_puts_is_waited_for),
         TEST(a_large_fetch_on_a_failed_endpoint_is_told),
         TEST(puts_on_a_failed_endpoint_are_told),
+        cmocka_unit_test(a_late_answer_does_not_write_behind_its_request),
     };
     return server_verdict(cmocka_run_group_tests(tests, start, stop));
 }

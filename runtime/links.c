@@ -333,6 +333,9 @@ void dj_links_let_go(dj_links_t *links, uint32_t rank, uint64_t number)
 
 /* ---- news ---- */
 
+/* A rank that is gone is dialled no more. A link that is open to it stays: its own connection tells sooner and
+ * better whether the rank lives, and a coordinator that was stopped, or begins anew, says so of ranks that only
+ * have yet to register again. */
 static void take_row(dj_links_t *links, const dj_command_t *command)
 {
     const dj_hello_t *row = &command->hello;
@@ -340,9 +343,8 @@ static void take_row(dj_links_t *links, const dj_command_t *command)
     if (!link || command->address_bytes > sizeof(link->endpoint_text))
         return;
     bool gone = !command->address_bytes || !command->address[0];
-    if (gone || link->peer_incarnation != row->incarnation)
-        lose(links, link, gone ? "the coordinator says that the rank is gone"
-                               : "the rank was started again");
+    if (link->peer_incarnation != row->incarnation)
+        lose(links, link, "the rank was started again");
     memset(link->endpoint_text, 0, sizeof(link->endpoint_text));
     if (gone)
         return;

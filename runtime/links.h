@@ -2,8 +2,8 @@
  *
  * A link opens on demand (dj_links_reach), stays while it is used, and is closed by the side that dialled
  * when nothing has used it for link_idle_ms. It dies when its control connection ends or falls silent, when
- * its endpoint fails, and when the coordinator's roster says that the rank is gone or has another
- * incarnation; then whoever holds it hears of it (dj_moves_lost), and a later message that was meant for it
+ * its endpoint fails, and when the coordinator's roster names another incarnation (one that says the rank is
+ * gone ends new dials alone); then whoever holds it hears of it (dj_moves_lost), and a later message that was meant for it
  * finds neither its link number nor its request.
  *
  * Who may dial: any rank; where two dial each other at once the lower rank's dial stands and the other is

@@ -36,6 +36,7 @@ static bool over_tcp(void)
 static int start_with(const char *suspect_ms)
 {
     const char *const words[] = {"--threads",        "1",
+                                 "--log",            "info,links=debug",
                                  "--suspect-ms",     suspect_ms,
                                  "--lease-grace-ms", "200ms",
                                  "--transports",     over_tcp() ? "tcp" : "auto",
@@ -524,6 +525,39 @@ static void a_source_is_stopped_and_no_link_is_open(void **state)
     stopped(false);
 }
 
+static void assert_moves(djinn_t *target, const djinn_tensor_t *tensor, int for_ms)
+{
+    djinn_tensor_t moved;
+    for (uint64_t end_ms = now_ms() + (uint64_t)for_ms; now_ms() < end_ms;) {
+        djinn_status_t status = djinn_move(target, tensor, &moved);
+        if (status != DJINN_OK)
+            print_error("%s: %s\n", djinn_status_name(status), djinn_error());
+        assert_int_equal(status, DJINN_OK);
+        djinn_release(moved.storage);
+    }
+}
+
+/* Workers lose it, come back one after the other, and hear that the others are not there yet. Their links
+ * know better. The first test of its server: nobody has been killed. */
+static void the_coordinator_is_stopped(void **state)
+{
+    source_t source = make_source(SOURCE, BIG);
+    djinn_t *target = connect_to(TARGET);
+    pid_t pid = pid_of(0);
+    assert_moves(target, &source.tensor, 1);
+    kill(pid, SIGSTOP);
+    assert_moves(target, &source.tensor, 1500);
+    kill(pid, SIGCONT);
+    assert_moves(target, &source.tensor, 1000);
+    char *said = server_errors(&server);
+    assert_non_null(strstr(said, "the coordinator is lost"));
+    assert_null(strstr(said, "link to rank 1 ends"));
+    assert_null(strstr(said, "link to rank 2 ends"));
+    free(said);
+    djinn_close(target);
+    drop_source(&source);
+}
+
 static void a_deadline_passes_first(void **state)
 {
     raw_t raw;
@@ -644,6 +678,7 @@ int main(void)
         CASE(a_target_dies_amid_bytes),
     };
     const struct CMUnitTest silent[] = {
+        CASE(the_coordinator_is_stopped),
         CASE(a_source_is_stopped),
         CASE(a_source_is_stopped_and_no_link_is_open),
     };

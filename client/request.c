@@ -172,8 +172,10 @@ static void sent(void *argument, dj_status_t status)
     request->left_p = NULL;
     recycle_segments(request);
     if (request->status == DJ_IN_PROGRESS) {
-        if (status != DJ_OK)
+        if (status == DJ_ERR_PEER_DIED)
             dj_request_finish(request, status, "the request could not be sent: the rank is gone");
+        else if (status != DJ_OK)
+            dj_request_finish(request, status, dj_error_text()); /* refused: comm says what was told */
         return;
     }
     if (request->owner)

@@ -18,8 +18,8 @@ LATENCIES = ("latency", "multi_lat", "bcast", "barrier")
 MPIRUN = ("mpirun", "--oversubscribe")
 
 # What comm/ucx.c sets for ours, for a peer that is to run with the same.
-OUR_UCX = {"UCX_MM_ERROR_HANDLING": "y", "UCX_CMA_MEMORY_INVALIDATE": "y", "UCX_TCP_TX_SEG_SIZE": "256K",
-           "UCX_TCP_RX_SEG_SIZE": "256K", "UCX_ZCOPY_THRESH": "inf", "UCX_RNDV_PIPELINE_ERROR_HANDLING": "y"}
+OUR_UCX = {"UCX_MM_ERROR_HANDLING": "y", "UCX_CMA_MEMORY_INVALIDATE": "y", "UCX_TCP_TX_SEG_SIZE": "64K",
+           "UCX_TCP_RX_SEG_SIZE": "64K", "UCX_ZCOPY_THRESH": "inf", "UCX_RNDV_PIPELINE_ERROR_HANDLING": "y"}
 
 
 class Failed(Exception):

@@ -10,7 +10,7 @@
 
 enum {
     GATHER_BYTES = 64 << 10,      /* over shared memory, where a message costs little, */
-    GATHER_WIRE_BYTES = 1 << 20,  /* and elsewhere */
+    GATHER_WIRE_BYTES = 256 << 10,  /* and elsewhere */
     DIRECT_BYTES = 2 << 10,       /* over shared memory, larger puts are not gathered */
     EACH_BYTES = 32 << 10,        /* puts from here on travel alone: rendezvous costs less than a copy; */
     EACH_WIRE_BYTES = 256 << 10,  /* elsewhere */

@@ -408,7 +408,7 @@ class Compare(SuiteTest):
         self.assertEqual(sides["djinn"]["error_handling"], "peer")
         self.assertIn("djinn_bw -m ", sides["djinn"]["command"])
         if "ucx" in sides:
-            self.assertIn("UCX_TCP_TX_SEG_SIZE=256K", sides["ucx, our settings"]["command"])
+            self.assertIn("UCX_TCP_TX_SEG_SIZE=64K", sides["ucx, our settings"]["command"])
             self.assertRegex(sides["ucx"]["version"], r"Version \d")
         for name in ("latency_tcp.svg", "bw_tcp.svg"):
             root = xml.etree.ElementTree.parse(os.path.join(self.out, name)).getroot()

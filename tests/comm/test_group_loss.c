@@ -220,17 +220,11 @@ static void test_stop_in_broadcast(void **state)
     lose_each(DJ_GROUP_BROADCAST, SIGSTOP);
 }
 
-static void test_stop_in_gather(void **state)
-{
-    lose_each(DJ_GROUP_GATHER, SIGSTOP);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kill_in_broadcast), cmocka_unit_test(test_kill_in_barrier),
         cmocka_unit_test(test_kill_in_gather),    cmocka_unit_test(test_stop_in_broadcast),
-        cmocka_unit_test(test_stop_in_gather),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -226,7 +226,9 @@ static void pinned_memory_is_the_rows_or_a_page(void **state)
     const dj_memops_t *host = dj_memops_get(DJ_MEMORY_HOST);
     assert_int_equal(dj_memops_pin(host, 0, &memory), DJ_ERR_INVALID);
     assert_int_equal(dj_memops_pin(host, SIZE_MAX, &memory), DJ_ERR_MEMORY);
+#ifndef __SANITIZE_ADDRESS__ /* whose allocator ends the process instead */
     assert_int_equal(dj_memops_pin(host, SIZE_MAX / 2, &memory), DJ_ERR_MEMORY);
+#endif
     assert_null(memory);
     assert_int_equal(dj_memops_pin(host, 4097, &memory), DJ_OK);
     assert_int_equal((uintptr_t)memory % 4096, 0);

@@ -1,10 +1,11 @@
 /* fuzz_data.c - the decoders of data messages, alone and fast: headers, EXEC and PUT
- * bodies, batches, addresses, tokens.
+ * bodies, batches, the parts of a TUNNEL, addresses, tokens.
  *
  * Input: which:u8, then its bytes. What decodes must lie inside its payload. (fuzz_worker.c sends whole
  * messages through a rank; here a hundred thousand a second go through the checks themselves.) */
 #include "comm/control.h"
 #include "comm/messages.h"
+#include "comm/tunnel.h"
 #include "comm/ucx.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -98,6 +99,34 @@ static void fuzz_batch(const uint8_t *data, size_t size)
     free(payload);
 }
 
+/* Parts as frames bring them: u16 bytes of tail, the part's struct, the tail. */
+static void fuzz_tunnel(const uint8_t *data, size_t size)
+{
+    enum { LIMIT = 1 << 20 };
+    _Alignas(64) static uint8_t body[sizeof(dj_tunnel_t) + UINT16_MAX];
+    dj_tunnel_assembly_t assembly = {0};
+    dj_tunnel_whole_t whole;
+    dj_status_t status = DJ_IN_PROGRESS;
+    while (status >= 0 && size >= 2 + sizeof(dj_tunnel_t)) {
+        uint16_t tail;
+        memcpy(&tail, data, sizeof(tail));
+        size_t bytes = sizeof(dj_tunnel_t) + tail;
+        bytes = bytes < size - 2 ? bytes : size - 2;
+        memcpy(body, data + 2, bytes);
+        data += 2 + bytes;
+        size -= 2 + bytes;
+        status = dj_tunnel_join(&assembly, (const dj_tunnel_t *)body, (uint32_t)bytes, LIMIT, &whole);
+        if (status != DJ_OK)
+            continue;
+        FUZZ_ASSERT(whole.payload_bytes <= LIMIT);
+        FUZZ_ASSERT(dj_header_check(whole.header, whole.header_bytes) == DJ_OK);
+        if (whole.payload_bytes > 0)
+            FUZZ_ASSERT(whole.payload[whole.payload_bytes - 1] + 1 > 0);
+        free(whole.payload);
+    }
+    dj_tunnel_assembly_fini(&assembly);
+}
+
 static void fuzz_token(const uint8_t *data, size_t size)
 {
     uint8_t token[32];
@@ -129,7 +158,8 @@ static void fuzz_address(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const parts[])(const uint8_t *, size_t) = {fuzz_header, fuzz_exec, fuzz_token,
-                                                             fuzz_address, fuzz_put, fuzz_batch};
+                                                             fuzz_address, fuzz_put, fuzz_batch,
+                                                             fuzz_tunnel};
     if (size > 0)
         parts[data[0] % (sizeof(parts) / sizeof(parts[0]))](data + 1, size - 1);
     return 0;

@@ -9,11 +9,11 @@
 #include "client/client.h"
 
 enum {
-    GATHER_BYTES = 64 << 10,      /* over shared memory, where a message costs little, */
-    GATHER_WIRE_BYTES = 256 << 10,  /* and elsewhere */
-    DIRECT_BYTES = 2 << 10,       /* over shared memory, larger puts are not gathered */
-    EACH_BYTES = 32 << 10,        /* puts from here on travel alone: rendezvous costs less than a copy; */
-    EACH_WIRE_BYTES = 256 << 10,  /* elsewhere */
+    GATHER_BYTES = 64 << 10, /* over shared memory, where a message costs little, */
+    GATHER_WIRE_BYTES = 256 << 10, /* and elsewhere */
+    DIRECT_BYTES = 2 << 10, /* over shared memory, larger puts are not gathered */
+    EACH_BYTES = 32 << 10, /* puts from here on travel alone; */
+    EACH_WIRE_BYTES = 256 << 10, /* elsewhere */
     UPLOADS_BYTES = 1 << 20, /* a transfer of uploads is at least that large, if there is so much */
     QUIET_EACH_BYTES = 1 << 20,
     QUIET_RUN = 32, /* an answer is asked for at least this often, */
@@ -88,7 +88,7 @@ static dj_status_t join_parts(djinn_request_t *message)
 dj_status_t dj_gather_flush_small(djinn_t *djinn, bool wait)
 {
     djinn_request_t *message = djinn->gather;
-    if (!message)
+    if (!message || (!wait && message->parts.size > 0)) /* uploads leave with the next request */
         return DJ_OK;
     djinn->gather = NULL;
     message->pieces[0] = (dj_piece_t){message->meta.data, message->meta.size};
@@ -174,7 +174,7 @@ static dj_status_t send_directly(djinn_storage_t *storage, uint64_t offset, cons
 }
 
 dj_status_t dj_gather_put(djinn_storage_t *storage, uint64_t offset, const void *data,
-                             uint64_t bytes, djinn_request_t **transfer_p)
+                          uint64_t bytes, djinn_request_t **transfer_p)
 {
     djinn_request_t *rider = NULL;
     if (transfer_p) {

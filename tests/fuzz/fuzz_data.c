@@ -103,6 +103,8 @@ static void fuzz_batch(const uint8_t *data, size_t size)
 static void fuzz_tunnel(const uint8_t *data, size_t size)
 {
     enum { LIMIT = 1 << 20 };
+    static uint8_t sent[LIMIT];
+    uint64_t at = 0;
     _Alignas(64) static uint8_t body[sizeof(dj_tunnel_t) + UINT16_MAX];
     dj_tunnel_assembly_t assembly = {0};
     dj_tunnel_whole_t whole;
@@ -116,13 +118,19 @@ static void fuzz_tunnel(const uint8_t *data, size_t size)
         data += 2 + bytes;
         size -= 2 + bytes;
         status = dj_tunnel_join(&assembly, (const dj_tunnel_t *)body, (uint32_t)bytes, LIMIT, &whole);
+        if (status < 0)
+            break;
+        const dj_tunnel_t *part = (const dj_tunnel_t *)body;
+        FUZZ_ASSERT(part->offset == at && part->bytes <= LIMIT - at);
+        memcpy(sent + at, body + bytes - part->bytes, part->bytes);
+        at += part->bytes;
         if (status != DJ_OK)
             continue;
-        FUZZ_ASSERT(whole.payload_bytes <= LIMIT);
+        FUZZ_ASSERT(whole.payload_bytes == at);
         FUZZ_ASSERT(dj_header_check(whole.header, whole.header_bytes) == DJ_OK);
-        if (whole.payload_bytes > 0)
-            FUZZ_ASSERT(whole.payload[whole.payload_bytes - 1] + 1 > 0);
+        FUZZ_ASSERT(at == 0 || memcmp(whole.payload, sent, at) == 0);
         free(whole.payload);
+        at = 0;
     }
     dj_tunnel_assembly_fini(&assembly);
 }

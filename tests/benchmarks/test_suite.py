@@ -145,6 +145,42 @@ class WrongUse(SuiteTest):
         self.refused("djinn_bcast", ["-p", "1"], "2 to 1024 members, not 1")
 
 
+class Planner(SuiteTest):
+    """djinn_plan needs no server and measures the planner alone."""
+
+    PARTS = ("fingerprint", "decode", "infer", "schedule", "place", "plan", "cold", "resize", "encode", "prove",
+             "hit", "compare")
+
+    def test_wrong_use(self):
+        for words, told in [(["-n", "18"], "from 19"), (["-n", "100,"], "ops is ''"), (["-n", "120001"], "120000"),
+                            (["-n", ",".join(["50"] * 17)], "at most 16"), (["-p", "plans"], "'plans' is no part"),
+                            (["-t", "0"], "'0'"), (["-t"], "-t wants a value"), (["-x", "1e3"], "'1e3'"),
+                            (["-q"], "-q is no option"), (["--csv", "/nowhere/x.csv"], "cannot be written"),
+                            (["--csv"], "--csv wants a value"), (["x.djs"], "one word too many")]:
+            with self.subTest(words=words):
+                code, out, err = self.finish(program("djinn_plan"), *words)
+                self.assertEqual((code, out, err.count("\n")), (1, "", 1), err)
+                self.assertIn(told, err)
+        self.assertTrue(self.good(self.finish(program("djinn_plan"), "-h")).startswith("usage: djinn_plan "))
+        self.assertEqual(self.good(self.finish(program("djinn_plan"), "-v")), f"djinn_plan {VERSION}\n")
+
+    def test_rows_and_samples(self):
+        path = os.path.join(self.home, "samples.csv")
+        out = self.good(self.finish(program("djinn_plan"), "-n", "19,60", "-t", "1", "--csv", path))
+        rows = [line.split() for line in out.splitlines() if line and line[0] != "#"]
+        self.assertEqual([row[:3] for row in rows], [["gpt", nodes, part] for nodes in ("20", "77")
+                                                     for part in self.PARTS])
+        for row in rows:
+            median, least = float(row[3]), float(row[4])
+            self.assertGreaterEqual(median, least)
+        with open(path) as file:
+            samples = [line.split(",") for line in file.read().splitlines()]
+        self.assertEqual(samples[0], ["program", "nodes", "part", "sample", "us"])
+        for nodes in ("20", "77"):
+            for part in self.PARTS:
+                self.assertGreaterEqual(sum(row[1:3] == [nodes, part] for row in samples), 5, part)
+
+
 class Columns(SuiteTest):
     def lines(self, name, *words):
         return self.good(self.under_run(name, *words, "-i", "4", "-x", "1")).split("\n")

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "comm/messages.h"
+#include "planner/snapshot.h"
 #include "tests/planner/random_program.h"
 
 #define REF(index) ((uint64_t)0x5eed << 32 | (index))
@@ -263,6 +264,35 @@ static void seed_programs(dj_bytes_t *input)
     }
 }
 
+static void seed_snapshots(dj_bytes_t *input)
+{
+    static const dj_snapshot_name_t names[] = {{0, "weight"}, {1, "bias"}};
+    for (uint32_t i = 0; i < 32; i++) {
+        dj_program_t programs[2] = {{.n_nodes = 0}};
+        dj_snapshot_program_t written[2];
+        dj_snapshot_t snapshot = {.name = "seed", .phase = (uint8_t)(i % 9), .n_programs = 1 + i % 2,
+                                  .programs = written};
+        for (uint32_t n = 0; n < 2; n++) {
+            random_program(&programs[n], 2 * i + n + 1, 1 + i % 7);
+            written[n] = (dj_snapshot_program_t){
+                .structure = programs[n].structure.data,
+                .structure_size = programs[n].structure.size,
+                .sizes = programs[n].sizes.data,
+                .sizes_size = programs[n].sizes.size,
+                .scalars = (const uint64_t *)programs[n].scalars.data,
+                .n_scalars = (uint32_t)(programs[n].scalars.size / 8),
+                .names = names,
+                .n_names = i % 3,
+            };
+        }
+        assert_ok(dj_snapshot_encode(&snapshot, input));
+        input->size -= sizeof(dj_hash_t);
+        keep("snapshot", input);
+        dj_program_fini(&programs[0]);
+        dj_program_fini(&programs[1]);
+    }
+}
+
 static void seed_worker(dj_bytes_t *input)
 {
     static const uint8_t bytes[512] = {7};
@@ -326,6 +356,7 @@ int main(int argc, char **argv)
     seed_data(&input);
     seed_group(&input);
     seed_programs(&input);
+    seed_snapshots(&input);
     seed_worker(&input);
     seed_weights(&input);
     dj_bytes_fini(&input);

@@ -162,6 +162,7 @@ struct djinn {
     uint32_t wanted_rank; /* or DJ_RANK_ANY */
     dj_path_t path;
     bool other_user; /* the rank on this host is: no shared memory with it */
+    uint64_t ops[DJ_OPS_MAX / 64]; /* that the rank can run, as the WELCOME said; fixed from then on */
 
     dj_control_t *control;
     dj_comm_t *comm;

@@ -55,6 +55,11 @@ const char *djinn_op_signature(int op)
     return info ? info->signature : NULL;
 }
 
+int djinn_supports(djinn_t *djinn, int op)
+{
+    return op >= 0 && op < DJ_OP_COUNT && djinn->ops[op / 64] >> op % 64 & 1;
+}
+
 dj_status_t dj_djinn_create(djinn_t **djinn_p)
 {
     if (!dj_hash_setup())
@@ -281,6 +286,7 @@ static dj_status_t take_welcome(djinn_t *djinn, const dj_welcome_t *welcome, boo
     djinn->generation = welcome->generation;
     djinn->rank = welcome->rank;
     djinn->incarnation = welcome->incarnation;
+    memcpy(djinn->ops, welcome->ops, sizeof(djinn->ops));
     if (welcome->heartbeat_ms <= DJ_HEARTBEAT_MS_MAX &&
         djinn->suspect_ms < welcome->heartbeat_ms * 5ull / 3)
         djinn->suspect_ms = welcome->heartbeat_ms * 5ull / 3; /* one that is late is not yet silence */
@@ -411,6 +417,7 @@ djinn_status_t djinn_connect_local(djinn_executor_t executor, void *context, dji
         return (djinn_status_t)status;
     (*djinn_p)->executor = executor;
     (*djinn_p)->executor_context = context;
+    memset((*djinn_p)->ops, 0xff, sizeof((*djinn_p)->ops)); /* it refuses by itself what it cannot run */
     return DJINN_OK;
 }
 

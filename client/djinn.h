@@ -169,11 +169,16 @@ int djinn_op(const char *name);
 /* The row's signature ("tts>1", see planner/ops.h); NULL for a bad handle. Static. */
 const char *djinn_op_signature(int op);
 
+/* 1 if the rank behind the connection can run the op, 0 if it has no kernel for it (or the handle is bad): then
+ * djinn_record() refuses it. The same for the life of the connection; sends nothing. Any thread. */
+int djinn_supports(djinn_t *djinn, int op);
+
 /* Infers the outputs without recording: outs[i].storage is NULL. *count_p: how many. */
 djinn_status_t djinn_infer(int op, const djinn_arg_t *args, int n_args, djinn_tensor_t *outs,
                            int *count_p);
 /* Appends one op to the calling thread's segment; args follow the signature. outs receives the new
- * tensors, or (for an op that writes its first argument) nothing. */
+ * tensors, or (for an op that writes its first argument) nothing. DJINN_ERR_UNSUPPORTED: the rank has no kernel
+ * for it. */
 djinn_status_t djinn_record(djinn_t *djinn, int op, const djinn_arg_t *args, int n_args,
                             djinn_tensor_t *outs);
 /* The same, but output 0 is written into `target` (whose sizes must equal the inferred ones; its dtype

@@ -438,10 +438,13 @@ dj_status_t dj_recorder_record(dj_recorder_t *recorder, int op, const djinn_arg_
 {
     dj_building_t building;
     dj_view_t views[DJ_OUTS_MAX];
+    const dj_op_info_t *info = op < 0 ? NULL : dj_op_info((uint16_t)op);
+    if (info && !djinn_supports(recorder->djinn, op))
+        return dj_fail(DJ_ERR_UNSUPPORTED, "rank %u has no kernel for %s: compute it on the host",
+                       recorder->djinn->rank, info->name);
     dj_status_t status = build_call(recorder, recorder->djinn, &building, op, args, n_args);
     if (status != DJ_OK)
         return status;
-    const dj_op_info_t *info = dj_op_info((uint16_t)op);
     if ((status = dj_op_infer(&building.call, views)) != DJ_OK)
         return status;
     if (target) {

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <string.h>
 
+_Static_assert((int)DJ_OP_COUNT <= (int)DJ_OPS_MAX, "every op has its bit in a WELCOME");
+
 typedef enum dj_channel {
     CHANNEL_CONTROL,
     CHANNEL_DATA,

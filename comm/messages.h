@@ -40,7 +40,7 @@
 enum {
     DJ_FRAME_MAGIC = 0x434e4a44,  /* "DJNC" */
     DJ_HEADER_MAGIC = 0x444e4a44, /* "DJND" */
-    DJ_PROTOCOL_VERSION = 2,
+    DJ_PROTOCOL_VERSION = 3,
 };
 
 /* Every limit of the protocol. X(name, value, what it bounds) */
@@ -69,6 +69,7 @@ enum {
     X(DJ_TUNNEL_PART_BYTES_MAX, 256 << 10, "payload bytes in one TUNNEL frame") \
     X(DJ_TUNNEL_MESSAGE_BYTES_MAX, 1 << 30, "payload of a data message that travels in TUNNEL frames") \
     X(DJ_RANKS_MAX, 4096, "ranks of one server") \
+    X(DJ_OPS_MAX, 512, "ops of the table: a bit each in a WELCOME") \
     X(DJ_GROUP_BYTES_MAX, 1 << 30, "payload of one collective") \
     X(DJ_GROUP_PUBLISH_BYTES_MAX, 24 << 20, "payload of one publication to a group")
 
@@ -191,6 +192,7 @@ typedef struct dj_welcome {
     uint64_t credit_bytes; /* payload in flight that the worker accepts: its ingress limit */
     uint32_t features;     /* DJ_FEATURE_* from here on */
     uint32_t reserved;
+    uint64_t ops[DJ_OPS_MAX / 64]; /* to clients: op n has a kernel on this rank if bit n % 64 of n / 64 is set */
 } dj_welcome_t;
 
 typedef struct dj_redirect {

@@ -130,6 +130,12 @@ static dj_status_t choose_path(const dj_rank_t *rank, const dj_hello_t *hello, u
     return DJ_OK;
 }
 
+static void put_ops(const dj_device_t *device, uint64_t ops[DJ_OPS_MAX / 64])
+{
+    for (uint16_t op = 0; op < DJ_OP_COUNT; op++)
+        ops[op / 64] |= (uint64_t)device->ops->supports(device, op) << op % 64;
+}
+
 static dj_status_t welcome(dj_rank_t *rank, dj_session_t *session, const dj_hello_t *hello,
                            uint64_t connection, uint32_t features)
 {
@@ -148,6 +154,7 @@ static dj_status_t welcome(dj_rank_t *rank, dj_session_t *session, const dj_hell
         .features = features, .shared_memory = shared,
         .host = dj_host_identity(),
         .device_class = rank->home.device->ops->info(rank->home.device)->class_hash};
+    put_ops(rank->home.device, welcome.ops);
     return dj_outbox_welcome(rank, connection, &welcome, address);
 }
 

@@ -245,6 +245,10 @@ void RowKernel::operator()(const c10::OperatorHandle &handle, c10::DispatchKeySe
 {
     size_t n = handle.schema().arguments().size();
     c10::SmallVector<at::Tensor, DJINN_MAX_OUTS> results;
+    djinn_t *djinn = connection();
+    if (C10_UNLIKELY(!djinn_supports(djinn, row_.op) ||
+                     (row_.alternate >= 0 && !djinn_supports(djinn, row_.alternate))))
+        return run_on_host_for_rank(handle, stack);
     run(torch::jit::last(*stack, n), results);
     torch::jit::drop(*stack, n);
     for (auto &result : results)

@@ -242,9 +242,9 @@ TORCH_LIBRARY_IMPL(aten, AutogradPrivateUse1, m)
     m.impl("scaled_dot_product_attention", TORCH_FN(attention_autograd));
 }
 
-/* ---- ops without a row ---- */
+/* ---- ops without a row, or without a kernel on the rank ---- */
 
-static void warn_host(const std::string &name)
+static void warn_host(const std::string &name, const char *why)
 {
     static std::mutex lock;
     static std::set<std::string> warned;
@@ -253,13 +253,22 @@ static void warn_host(const std::string &name)
         if (!warned.insert(name).second)
             return;
     }
-    warn(name + " is not an op of djinn's table: it runs on the host, its operands fetched and its "
-                "results sent back at every call");
+    warn(name + why + ": it runs on the host, its operands fetched and its results sent back at "
+                      "every call");
 }
 
-static void run_on_host(const c10::OperatorHandle &handle, Stack *stack)
+static const char kNoRow[] = " is not an op of djinn's table";
+static const char kNoKernel[] = " has no kernel on this rank";
+
+void run_on_host(const c10::OperatorHandle &handle, Stack *stack)
 {
-    warn_host(c10::toString(handle.operator_name()));
+    warn_host(c10::toString(handle.operator_name()), kNoRow);
+    at::native::cpu_fallback(handle, stack);
+}
+
+void run_on_host_for_rank(const c10::OperatorHandle &handle, Stack *stack)
+{
+    warn_host(c10::toString(handle.operator_name()), kNoKernel);
     at::native::cpu_fallback(handle, stack);
 }
 
@@ -272,7 +281,7 @@ static at::Tensor convolution(const at::Tensor &input, const at::Tensor &weight,
                               c10::SymInt groups)
 {
     std::optional<at::Tensor> host_bias;
-    warn_host("aten::convolution");
+    warn_host("aten::convolution", kNoRow);
     if (bias && bias->defined())
         host_bias = bias->cpu();
     return upload(at::convolution_symint(input.cpu(), weight.cpu(), host_bias, stride, padding,

@@ -68,6 +68,10 @@ extern thread_local bool uploading_weights;
 void register_rows();
 int row(const char *name); /* op handle, or raises */
 
+/* ops.cpp: fetches the operands, runs the op here and sends its results back; warns once an op. */
+void run_on_host(const c10::OperatorHandle &handle, torch::jit::Stack *stack);
+void run_on_host_for_rank(const c10::OperatorHandle &handle, torch::jit::Stack *stack);
+
 /* executor.cpp */
 djinn_t *connect_local();
 

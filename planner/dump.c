@@ -3,6 +3,7 @@
  */
 #include "planner/dump.h"
 
+#include "planner/cost.h"
 #include "planner/shape.h"
 
 static const char *class_name(const dj_storage_t *storage)
@@ -85,14 +86,19 @@ static void print_node(dj_bytes_t *text, const dj_node_t *node, const dj_plan_t 
 static void print_head(dj_bytes_t *text, const dj_graph_t *graph, const dj_plan_t *plan)
 {
     char program[33], exact[33];
-    dj_totals_t totals;
+    double flops = 0;
     dj_hash_hex(graph->program_key, program);
     dj_hash_hex(graph->exact_key, exact);
-    dj_graph_totals(graph, &totals);
+    for (uint32_t i = 0; i < graph->n_nodes; i++) {
+        double own;
+        uint64_t bytes;
+        dj_node_cost(graph, &graph->nodes[i], &own, &bytes);
+        flops += own;
+    }
     dj_bytes_printf(text, "program %s exact %s\n", program, exact);
     dj_bytes_printf(text, "nodes %u storages %u bindings %u scalars %u gflop %.3f\n",
                     graph->n_nodes, graph->n_storages, graph->n_bindings, graph->n_scalars,
-                    totals.flops / 1e9);
+                    flops / 1e9);
     if (plan != NULL)
         dj_bytes_printf(text,
                         "steps %u groups %u workspace %llu peak %llu bound %llu predicted_us %.1f "

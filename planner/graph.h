@@ -16,7 +16,7 @@
  *
  * Programs are compared on a hit before they are believed: the cache keeps the structure bytes.
  * Semantic fields (phase, lifecycle bytes, FLOPs, bytes moved) are a view computed at first query
- * (dj_graph_totals()), never stored in the structure.
+ * (srg.h), never stored in the structure.
  *
  * Ownership: dj_graph_destroy() frees the graph and everything it points to.
  * Threads: immutable once decoded; share freely. */
@@ -82,12 +82,5 @@ void dj_graph_destroy(dj_graph_t *graph);
 
 /* Every offset slot of a request against its storage. DJ_ERR_SHAPE names node and numbers. */
 dj_status_t dj_graph_check_offsets(const dj_graph_t *graph, const uint64_t *scalars);
-
-typedef struct dj_totals {
-    double flops;
-    uint64_t bytes_moved, weight_bytes, state_bytes, activation_bytes, output_bytes;
-} dj_totals_t;
-
-void dj_graph_totals(const dj_graph_t *graph, dj_totals_t *totals);
 
 #endif

@@ -275,28 +275,6 @@ static void decodes_versions_and_bindings(void **state)
     dj_program_fini(&program);
 }
 
-static void counts_totals(void **state)
-{
-    dj_program_t program = {0};
-    dj_graph_t *graph;
-    dj_totals_t totals;
-    dj_program_reset(&program);
-    dj_operand_t x = input_of(&program, DJ_CLASS_IMMEDIATE, shape(DJ_F32, 2, 32, 16));
-    dj_operand_t w = input_of(&program, DJ_CLASS_WEIGHT, shape(DJ_F32, 2, 16, 8));
-    dj_operand_t y = add_binary(&program, "mm", x, w);
-    dj_operand_t z = add_unary(&program, "relu", y);
-    finish(&program, &z.storage, 1);
-    assert_ok(decode(&program, &graph));
-    dj_graph_totals(graph, &totals);
-    assert_true(totals.flops == 2.0 * 32 * 16 * 8 + 32 * 8);
-    assert_int_equal(totals.weight_bytes, 512);
-    assert_int_equal(totals.activation_bytes, 1024);
-    assert_int_equal(totals.output_bytes, 1024);
-    assert_int_equal(totals.bytes_moved, 2048 + 512 + 1024 + 2048);
-    dj_graph_destroy(graph);
-    dj_program_fini(&program);
-}
-
 static void is_linear(void **state)
 {
     dj_program_t program = {0};
@@ -321,7 +299,6 @@ int main(void)
         cmocka_unit_test(names_each_lie),
         cmocka_unit_test(refuses_index_copy_from_itself),
         cmocka_unit_test(decodes_versions_and_bindings),
-        cmocka_unit_test(counts_totals),
         cmocka_unit_test(is_linear),
     };
     dj_hash_setup();

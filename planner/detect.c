@@ -1,0 +1,245 @@
+/* detect.c - the rows that know phases, and the sum that decides.
+ *
+ * Weights: 1 is what "unknown" starts with; 2 decides alone; 4 decides against one other row. */
+#include "planner/detect.h"
+
+static double share(double part, double whole)
+{
+    return whole > 0 ? part / whole : 0;
+}
+
+static bool sees(const dj_features_t *f)
+{
+    return f->n_image_stems + f->n_patches > 0;
+}
+
+static bool hears(const dj_features_t *f)
+{
+    return f->n_sound_stems + f->n_spectrogram_stems > 0;
+}
+
+static bool denoises(const dj_features_t *f)
+{
+    return f->n_like_input > 0 && f->n_vocabulary == 0;
+}
+
+/* ---- language ---- */
+
+static double causal_prompt(const dj_features_t *f)
+{
+    return f->n_causal > 0 && f->tokens_per_row > 1 && f->n_vocabulary > 0;
+}
+
+static double attended_tokens(const dj_features_t *f)
+{
+    return f->tokens_per_row > 1 && f->n_attention > f->n_attention_one;
+}
+
+static double prompt_vocabulary(const dj_features_t *f)
+{
+    return f->tokens_per_row > 1 && f->n_vocabulary > 0;
+}
+
+static double growing_cache(const dj_features_t *f)
+{
+    return f->n_attention_one > 0 && f->n_cached > 0 && f->tokens_per_row <= 1;
+}
+
+static double one_query(const dj_features_t *f)
+{
+    return f->tokens_per_row == 1 ? share(f->n_attention_one, f->n_attention) : 0;
+}
+
+static double one_token_vocabulary(const dj_features_t *f)
+{
+    return f->tokens_per_row == 1 && f->n_vocabulary > 0;
+}
+
+/* ---- pictures ---- */
+
+static double image_stem(const dj_features_t *f)
+{
+    return f->n_image_stems > 0 ? 0.5 + 0.5 * share(f->image_flops, f->flops) : 0;
+}
+
+static double image_patches(const dj_features_t *f)
+{
+    return f->n_patches > 0;
+}
+
+static double image_alone(const dj_features_t *f)
+{
+    return sees(f) && f->n_token_gathers + f->n_time_embeddings == 0;
+}
+
+/* ---- denoisers ---- */
+
+static double timestep(const dj_features_t *f)
+{
+    return f->n_time_embeddings > 0 && denoises(f) && f->n_products + f->n_conv_2d > 3 &&
+           f->n_attention + f->n_conv_1d + f->n_conv_2d + f->n_conv_3d > 0;
+}
+
+static double timestep_table(const dj_features_t *f)
+{
+    return f->n_time_embeddings == 0 && f->n_field_gathers > 0 && sees(f) && denoises(f);
+}
+
+/* ---- sound ---- */
+
+static double sound_stem(const dj_features_t *f)
+{
+    return f->n_sound_stems > 0;
+}
+
+static double spectrogram(const dj_features_t *f)
+{
+    return f->n_spectrogram_stems > 0;
+}
+
+static double spoken_tokens(const dj_features_t *f)
+{
+    return !hears(f) && f->tokens_per_row > 1 && f->n_conv_1d > 4 && f->n_conv_turned > 0 &&
+           f->n_conv_2d == 0;
+}
+
+/* ---- tables ---- */
+
+static double many_tables(const dj_features_t *f)
+{
+    return f->n_tables >= 3 && f->n_field_gathers >= 3 && f->n_causal == 0 && !sees(f);
+}
+
+static double joined_fields(const dj_features_t *f)
+{
+    return f->n_fields_joined > 0 && f->n_products > 0 && f->n_vocabulary == 0 && !sees(f);
+}
+
+static double lookups_alone(const dj_features_t *f)
+{
+    return f->n_field_gathers + f->n_token_gathers + f->n_bags > 0 && f->n_attention == 0 &&
+           f->n_vocabulary == 0 && f->n_conv_1d + f->n_conv_2d + f->n_scans == 0 && !hears(f);
+}
+
+/* ---- training ---- */
+
+static double gradients(const dj_features_t *f)
+{
+    return f->n_backward > 0;
+}
+
+static double weight_gradients(const dj_features_t *f)
+{
+    return f->n_weight_grads >= 2 ? 1 : f->n_weight_grads * 0.4;
+}
+
+static double updates(const dj_features_t *f)
+{
+    return f->n_updates >= 2 && f->n_weight_grads + f->n_backward + f->n_losses > 0 ? 1 : 0;
+}
+
+/* An optimizer alone: hardly anything but overwriting. */
+static double optimizer(const dj_features_t *f)
+{
+    return f->n_updates >= 4 && share(f->n_updates, f->n_nodes) > 0.1;
+}
+
+static const dj_detector_t detectors[] = {
+    {"causal attention over a prompt, projected onto the vocabulary", DJ_PHASE_PREFILL, 3,
+     causal_prompt},
+    {"attention over a sequence of tokens", DJ_PHASE_PREFILL, 1.5f, attended_tokens},
+    {"a sequence of tokens projected onto the vocabulary", DJ_PHASE_PREFILL, 1, prompt_vocabulary},
+    {"one query against a cache that grows", DJ_PHASE_DECODE, 4, growing_cache},
+    {"one query against many keys", DJ_PHASE_DECODE, 2, one_query},
+    {"one token projected onto the vocabulary", DJ_PHASE_DECODE, 2, one_token_vocabulary},
+    {"convolutions over a picture", DJ_PHASE_VISION, 2, image_stem},
+    {"a picture cut into patches", DJ_PHASE_VISION, 2, image_patches},
+    {"a picture and nothing else", DJ_PHASE_VISION, 1.5f, image_alone},
+    {"a timestep embedded in waves, a result like the input", DJ_PHASE_DIFFUSION, 6, timestep},
+    {"a timestep looked up, a result like the input", DJ_PHASE_DIFFUSION, 4, timestep_table},
+    {"convolutions over samples or frames of sound", DJ_PHASE_SPEECH, 6, sound_stem},
+    {"convolutions over a spectrogram", DJ_PHASE_SPEECH, 4, spectrogram},
+    {"a sequence of tokens drawn out in time", DJ_PHASE_SPEECH, 4, spoken_tokens},
+    {"one id each in many tables", DJ_PHASE_RECOMMENDATION, 3, many_tables},
+    {"looked-up fields side by side", DJ_PHASE_RECOMMENDATION, 2, joined_fields},
+    {"look-ups without attention or a vocabulary", DJ_PHASE_RECOMMENDATION, 1.5f, lookups_alone},
+    {"gradients", DJ_PHASE_TRAINING, 8, gradients},
+    {"products shaped like weights", DJ_PHASE_TRAINING, 6, weight_gradients},
+    {"inputs overwritten whole after gradients", DJ_PHASE_TRAINING, 4, updates},
+    {"little but inputs overwritten whole", DJ_PHASE_TRAINING, 3, optimizer},
+};
+
+const dj_detector_t *dj_detectors(uint32_t *count_p)
+{
+    *count_p = sizeof detectors / sizeof detectors[0];
+    return detectors;
+}
+
+const char *dj_phase_name(uint8_t phase)
+{
+    switch (phase) {
+#define X(name, value, text)                                                                       \
+    case value:                                                                                    \
+        return text;
+        DJ_PHASE_LIST(X)
+#undef X
+    }
+    return "?";
+}
+
+dj_status_t dj_phase_parse(const char *text, uint8_t *phase_p)
+{
+    for (uint8_t phase = 0; phase < DJ_PHASE_COUNT; phase++)
+        if (strcmp(text, dj_phase_name(phase)) == 0) {
+            *phase_p = phase;
+            return DJ_OK;
+        }
+    return dj_fail(DJ_ERR_INVALID, "no phase '%.32s'; there are unknown, prefill, decode, vision, "
+                                   "diffusion, speech, recommendation and training", text);
+}
+
+/* The strongest row of the best phase is the reason that is told. */
+typedef struct dj_ballot {
+    double scores[DJ_PHASE_COUNT], strongest[DJ_PHASE_COUNT];
+    const char *reasons[DJ_PHASE_COUNT];
+} dj_ballot_t;
+
+static void vote(dj_ballot_t *ballot, const dj_detector_t *rows, uint32_t count,
+                 const dj_features_t *features)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const dj_detector_t *row = &rows[i];
+        double score = row->match(features) * row->weight;
+        if (!(score > 0) || row->phase >= DJ_PHASE_COUNT)
+            continue;
+        ballot->scores[row->phase] += score;
+        if (score > ballot->strongest[row->phase]) {
+            ballot->strongest[row->phase] = score;
+            ballot->reasons[row->phase] = row->name;
+        }
+    }
+}
+
+void dj_detect(const dj_features_t *features, uint8_t hint, dj_verdict_t *verdict)
+{
+    dj_ballot_t ballot = {.scores = {[DJ_PHASE_UNKNOWN] = 1},
+                          .reasons = {[DJ_PHASE_UNKNOWN] = "no detector is sure"}};
+    uint32_t count;
+    const dj_detector_t *rows = dj_detectors(&count);
+    vote(&ballot, rows, count, features);
+    double total = 0;
+    uint8_t best = DJ_PHASE_UNKNOWN;
+    for (uint8_t phase = 0; phase < DJ_PHASE_COUNT; phase++) {
+        total += ballot.scores[phase];
+        best = ballot.scores[phase] > ballot.scores[best] ? phase : best;
+    }
+    *verdict = (dj_verdict_t){.phase = best, .confidence = ballot.scores[best] / total,
+                              .reason = ballot.reasons[best]};
+    memcpy(verdict->scores, ballot.scores, sizeof verdict->scores);
+    if (hint == DJ_PHASE_UNKNOWN || hint >= DJ_PHASE_COUNT)
+        return;
+    verdict->phase = hint;
+    verdict->hinted = true;
+    verdict->confidence = 1;
+    verdict->reason = "the user says so";
+}

@@ -244,7 +244,8 @@ static dj_status_t fill_cache(subject_t *s)
 {
     enum { OTHERS = 63 };
     dj_program_t small = {0};
-    dj_status_t status = dj_cache_create(OTHERS + 1, NULL, &s->cache);
+    dj_cache_options_t options = {.limit = OTHERS + 1};
+    dj_status_t status = dj_cache_create(&options, &s->cache);
     for (int64_t length = 1; length <= OTHERS && status == DJ_OK; length++) {
         status = dj_transformer_record(19, length, &small);
         if (status == DJ_OK)

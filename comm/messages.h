@@ -241,6 +241,8 @@ typedef struct dj_report {
     uint64_t refused, stale;
     uint64_t peak_checks, peak_mismatches; /* with poison on */
     uint64_t links, moves; /* open links to other ranks; MOVEs that were answered well */
+    uint64_t plan_loaded, plan_improved, plan_evicted;
+    uint64_t plan_entries, plan_bytes; /* now */
 } dj_report_t;
 
 /* Then structure, sizes and plan bytes. */

@@ -99,6 +99,9 @@ typedef struct dj_device_ops {
     /* True when replay may run on several threads at once and starts no threads of its own. */
     bool (*reentrant)(const dj_executable_t *exe);
     dj_status_t (*replay)(dj_executable_t *exe, const dj_launch_t *launch);
+    /* Optional: memory the executable holds, bytes, as far as that is cheap to say; shared packed
+     * forms are Text's. */
+    uint64_t (*bytes)(const dj_executable_t *exe);
     void (*destroy)(dj_executable_t *exe);
 } dj_device_ops_t;
 

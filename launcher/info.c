@@ -88,6 +88,7 @@ static const struct {
     {"Text", "text_bytes", put_bytes, 8},
     {"Data", "data_bytes", put_bytes, 8},
     {"Stack", "stack_peak_bytes", put_bytes, 8},
+    {"plans", "plan_bytes", put_bytes, 8},
     {"plan hits", "plan_hits", put_hits, 9},
     {"misses", "plan_misses", put_count, 6},
     {"restarts", "incarnation", put_count, 8},

@@ -41,3 +41,11 @@ void dj_arena_destroy(dj_arena_t *arena)
         arena = older;
     }
 }
+
+uint64_t dj_arena_bytes(const dj_arena_t *arena)
+{
+    uint64_t bytes = 0;
+    for (; arena != NULL; arena = arena->older)
+        bytes += sizeof *arena + arena->size;
+    return bytes;
+}

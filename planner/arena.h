@@ -14,5 +14,6 @@ typedef struct dj_arena dj_arena_t;
 /* NULL is an empty arena. Zeroed memory aligned to 16 bytes; NULL when memory is short. */
 void *dj_arena_alloc(dj_arena_t **arena_p, size_t bytes);
 void dj_arena_destroy(dj_arena_t *arena);
+uint64_t dj_arena_bytes(const dj_arena_t *arena); /* of memory behind it */
 
 #endif

@@ -1,125 +1,43 @@
 /* cache.c - entries by exact key, structures by program key, published plans by exact key.
  *
- * Three tables, each with a list in order of use and the same limit. Entries are counted by their
- * holders; the other two are copied out under the lock, so nobody holds them. */
+ * Three tables, each with a list in order of use and limits. Entries are counted by their holders;
+ * the other two are records (cache_record.h), which nobody holds.
+ *
+ * A hit on an entry that a session holds takes no lock, so hits are atomics beside the other counters. */
 #include "planner/cache.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/base/table.h"
-
-/* A structure (level one) or a published plan: bytes under a key. */
-typedef struct record {
-    struct record *newer, *older;
-    dj_hash_t key;
-    size_t structure_size, sizes_size, plan_size;
-    uint8_t bytes[]; /* structure, sizes, plan */
-} record_t;
-
-/* Beyond this many bytes the oldest records go, however few there are. */
-#define RECORD_BYTES_MAX (256ull << 20)
-
-typedef struct record_list {
-    dj_table_t table;
-    record_t *newest, *oldest;
-    uint32_t count;
-    uint64_t bytes;
-} record_list_t;
+#include "planner/arena.h"
+#include "planner/cache_record.h"
 
 struct dj_cache {
     pthread_mutex_t lock;
-    uint32_t limit, n_entries;
-    void (*free_executable)(void *executable);
+    dj_cache_options_t options;
+    uint32_t n_entries;
+    uint64_t bytes;
     dj_table_t entries;
     dj_cache_entry_t *newest, *oldest;
-    record_list_t structures, published;
+    dj_records_t structures, published;
+    _Atomic uint64_t hits;
     dj_cache_counters_t counters;
 };
 
-static void unlink_record(record_list_t *list, record_t *record)
-{
-    *(record->newer != NULL ? &record->newer->older : &list->newest) = record->older;
-    *(record->older != NULL ? &record->older->newer : &list->oldest) = record->newer;
-    record->newer = record->older = NULL;
-}
-
-static void push_record(record_list_t *list, record_t *record)
-{
-    record->older = list->newest;
-    *(list->newest != NULL ? &list->newest->newer : &list->oldest) = record;
-    list->newest = record;
-}
-
-static size_t record_bytes(const record_t *record)
-{
-    return record->structure_size + record->sizes_size + record->plan_size;
-}
-
-static void drop_record(record_list_t *list, record_t *record)
-{
-    unlink_record(list, record);
-    dj_table_remove(&list->table, record->key);
-    list->count--;
-    list->bytes -= record_bytes(record);
-    free(record);
-}
-
-static record_t *use_record(record_list_t *list, dj_hash_t key)
-{
-    record_t *record = dj_table_get(&list->table, key);
-    if (record != NULL) {
-        unlink_record(list, record);
-        push_record(list, record);
-    }
-    return record;
-}
-
-static dj_status_t keep_record(record_list_t *list, uint32_t limit, const record_t *head,
-                               const void *structure, const void *sizes, const void *plan)
-{
-    size_t bytes = record_bytes(head);
-    record_t *record = malloc(sizeof *record + bytes);
-    if (record == NULL)
-        return dj_fail(DJ_ERR_MEMORY, "no memory to keep %zu bytes of a program", bytes);
-    *record = *head;
-    uint8_t *at = record->bytes;
-    if (head->structure_size > 0)
-        memcpy(at, structure, head->structure_size);
-    if (head->sizes_size > 0)
-        memcpy(at + head->structure_size, sizes, head->sizes_size);
-    if (head->plan_size > 0)
-        memcpy(at + head->structure_size + head->sizes_size, plan, head->plan_size);
-    if (dj_table_put(&list->table, record->key, record) != DJ_OK) {
-        free(record);
-        return DJ_ERR_MEMORY;
-    }
-    push_record(list, record);
-    list->count++;
-    list->bytes += bytes;
-    while (list->count > limit || (list->bytes > RECORD_BYTES_MAX && list->count > 1))
-        drop_record(list, list->oldest);
-    return DJ_OK;
-}
-
-static void free_records(record_list_t *list)
-{
-    while (list->oldest != NULL)
-        drop_record(list, list->oldest);
-    dj_table_fini(&list->table);
-}
-
-dj_status_t dj_cache_create(uint32_t limit, void (*free_executable)(void *executable),
-                            dj_cache_t **cache_p)
+dj_status_t dj_cache_create(const dj_cache_options_t *options, dj_cache_t **cache_p)
 {
     dj_cache_t *cache = calloc(1, sizeof *cache);
     if (cache == NULL || pthread_mutex_init(&cache->lock, NULL) != 0) {
         free(cache);
         return dj_fail(DJ_ERR_MEMORY, "no memory for a plan cache");
     }
-    cache->limit = limit > 0 ? limit : 1;
-    cache->free_executable = free_executable;
+    cache->options = *options;
+    cache->options.limit += options->limit == 0;
+    if (options->limit_bytes == 0)
+        cache->options.limit_bytes = UINT64_MAX;
+    cache->structures.limit = cache->published.limit = cache->options.limit;
+    cache->structures.limit_bytes = cache->published.limit_bytes = cache->options.limit_bytes / 4;
     *cache_p = cache;
     return DJ_OK;
 }
@@ -127,8 +45,8 @@ dj_status_t dj_cache_create(uint32_t limit, void (*free_executable)(void *execut
 static void free_parts(dj_cache_t *cache, dj_graph_t *graph, dj_plan_t *plan, void *executable)
 {
     /* The executable refers to graph and plan: it goes first. */
-    if (executable != NULL && cache->free_executable != NULL)
-        cache->free_executable(executable);
+    if (executable != NULL && cache->options.free_executable != NULL)
+        cache->options.free_executable(executable);
     dj_plan_destroy(plan);
     dj_graph_destroy(graph);
 }
@@ -136,6 +54,7 @@ static void free_parts(dj_cache_t *cache, dj_graph_t *graph, dj_plan_t *plan, vo
 static void free_entry(dj_cache_t *cache, dj_cache_entry_t *entry)
 {
     free_parts(cache, entry->graph, entry->plan, entry->executable);
+    dj_plan_destroy(entry->replaced);
     free(entry->structure);
     free(entry->sizes);
     free(entry);
@@ -155,17 +74,23 @@ static void push_entry(dj_cache_t *cache, dj_cache_entry_t *entry)
     cache->newest = entry;
 }
 
-/* Takes entries beyond the limit that nobody holds out of the cache; returns them as a list through
+static bool is_full(const dj_cache_t *cache)
+{
+    return cache->n_entries > cache->options.limit || cache->bytes > cache->options.limit_bytes;
+}
+
+/* Takes entries beyond the limits that nobody holds out of the cache; returns them as a list through
  * `older`, to be freed outside the lock (executables may take their time). */
 static dj_cache_entry_t *evict(dj_cache_t *cache)
 {
     dj_cache_entry_t *evicted = NULL, *entry = cache->oldest;
-    while (cache->n_entries > cache->limit && entry != NULL) {
+    while (is_full(cache) && entry != NULL) {
         dj_cache_entry_t *newer = entry->newer;
         if (atomic_load(&entry->references) == 0) {
             unlink_entry(cache, entry);
             dj_table_remove(&cache->entries, entry->graph->exact_key);
             cache->n_entries--;
+            cache->bytes -= entry->bytes;
             cache->counters.evicted++;
             entry->older = evicted;
             evicted = entry;
@@ -194,8 +119,8 @@ void dj_cache_destroy(dj_cache_t *cache)
         free_entry(cache, entry);
     }
     dj_table_fini(&cache->entries);
-    free_records(&cache->structures);
-    free_records(&cache->published);
+    dj_records_fini(&cache->structures);
+    dj_records_fini(&cache->published);
     pthread_mutex_destroy(&cache->lock);
     free(cache);
 }
@@ -208,15 +133,32 @@ static dj_cache_entry_t *find_locked(dj_cache_t *cache, dj_hash_t exact_key)
     atomic_fetch_add(&entry->references, 1);
     unlink_entry(cache, entry);
     push_entry(cache, entry);
-    use_record(&cache->structures, entry->graph->program_key);
+    dj_records_use(&cache->structures, entry->graph->program_key);
     return entry;
+}
+
+void dj_cache_count_hit(dj_cache_t *cache, dj_cache_entry_t *entry)
+{
+    atomic_fetch_add_explicit(&entry->hits, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&cache->hits, 1, memory_order_relaxed);
 }
 
 dj_cache_entry_t *dj_cache_find(dj_cache_t *cache, dj_hash_t exact_key)
 {
     pthread_mutex_lock(&cache->lock);
     dj_cache_entry_t *entry = find_locked(cache, exact_key);
-    cache->counters.hits += entry != NULL;
+    pthread_mutex_unlock(&cache->lock);
+    if (entry != NULL)
+        dj_cache_count_hit(cache, entry);
+    return entry;
+}
+
+dj_cache_entry_t *dj_cache_peek(dj_cache_t *cache, dj_hash_t exact_key)
+{
+    pthread_mutex_lock(&cache->lock);
+    dj_cache_entry_t *entry = dj_table_get(&cache->entries, exact_key);
+    if (entry != NULL)
+        atomic_fetch_add(&entry->references, 1);
     pthread_mutex_unlock(&cache->lock);
     return entry;
 }
@@ -239,7 +181,7 @@ dj_status_t dj_cache_structure(dj_cache_t *cache, dj_hash_t program_key, dj_byte
 {
     dj_status_t status = DJ_OK;
     pthread_mutex_lock(&cache->lock);
-    const record_t *record = use_record(&cache->structures, program_key);
+    const dj_record_t *record = dj_records_use(&cache->structures, program_key);
     if (record != NULL)
         dj_bytes_put(bytes, record->bytes, record->structure_size);
     pthread_mutex_unlock(&cache->lock);
@@ -256,6 +198,21 @@ static void *copy_of(const void *data, size_t size)
     if (copy != NULL && size > 0)
         memcpy(copy, data, size);
     return copy;
+}
+
+static uint64_t plan_bytes(const dj_plan_t *plan)
+{
+    return sizeof *plan + plan->n_steps * sizeof plan->steps[0] +
+           plan->n_storages * sizeof plan->offsets[0];
+}
+
+static uint64_t weigh(const dj_cache_t *cache, const dj_cache_entry_t *entry)
+{
+    uint64_t bytes = sizeof *entry + entry->structure_size + entry->sizes_size +
+                     plan_bytes(entry->plan) + dj_arena_bytes(entry->graph->arena);
+    if (entry->executable != NULL && cache->options.executable_bytes != NULL)
+        bytes += cache->options.executable_bytes(entry->executable);
+    return bytes;
 }
 
 static dj_cache_entry_t *make_entry(dj_graph_t *graph, dj_plan_t *plan, void *executable,
@@ -276,7 +233,7 @@ static dj_cache_entry_t *make_entry(dj_graph_t *graph, dj_plan_t *plan, void *ex
     entry->structure_size = structure_size;
     entry->sizes_size = sizes_size;
     entry->graph = graph;
-    entry->plan = plan;
+    atomic_init(&entry->plan, plan);
     entry->executable = executable;
     atomic_init(&entry->references, 1);
     return entry;
@@ -285,10 +242,10 @@ static dj_cache_entry_t *make_entry(dj_graph_t *graph, dj_plan_t *plan, void *ex
 static dj_status_t keep_structure(dj_cache_t *cache, dj_hash_t program_key,
                                   const dj_cache_entry_t *entry)
 {
-    record_t head = {.key = program_key, .structure_size = entry->structure_size};
-    if (use_record(&cache->structures, program_key) != NULL)
+    dj_record_t head = {.key = program_key, .structure_size = entry->structure_size};
+    if (dj_records_use(&cache->structures, program_key) != NULL)
         return DJ_OK;
-    return keep_record(&cache->structures, cache->limit, &head, entry->structure, NULL, NULL);
+    return dj_records_keep(&cache->structures, &head, entry->structure, NULL, NULL);
 }
 
 /* Under the lock: the entry of the key, `fresh` if there was none. */
@@ -312,6 +269,7 @@ static dj_status_t insert_locked(dj_cache_t *cache, dj_cache_entry_t *fresh,
         return status;
     push_entry(cache, fresh);
     cache->n_entries++;
+    cache->bytes += fresh->bytes;
     *entry_p = fresh;
     return DJ_OK;
 }
@@ -338,6 +296,7 @@ dj_status_t dj_cache_insert(dj_cache_t *cache, dj_graph_t *graph, dj_plan_t *pla
         free_parts(cache, graph, plan, executable);
         return dj_fail(DJ_ERR_MEMORY, "no memory for a cache entry");
     }
+    fresh->bytes = weigh(cache, fresh);
     pthread_mutex_lock(&cache->lock);
     dj_status_t status = insert_locked(cache, fresh, &entry);
     count_insert(cache, resized, adopted);
@@ -363,22 +322,18 @@ void dj_cache_release(dj_cache_t *cache, dj_cache_entry_t *entry)
 
 dj_status_t dj_cache_publish(dj_cache_t *cache, dj_hash_t exact_key, const void *structure,
                              size_t structure_size, const void *sizes, size_t sizes_size,
-                             const void *plan, size_t plan_size)
+                             const void *plan, size_t plan_size, bool loaded)
 {
-    record_t head = {.key = exact_key,
-                     .structure_size = structure_size,
-                     .sizes_size = sizes_size,
-                     .plan_size = plan_size};
+    dj_record_t head = {.key = exact_key,
+                        .structure_size = structure_size,
+                        .sizes_size = sizes_size,
+                        .plan_size = plan_size};
     if (structure_size > DJ_PROGRAM_BYTES_MAX || sizes_size > DJ_PROGRAM_BYTES_MAX ||
         plan_size > 4 * (size_t)DJ_PROGRAM_BYTES_MAX)
         return dj_fail(DJ_ERR_LIMIT, "a published plan of %zu bytes", plan_size);
     pthread_mutex_lock(&cache->lock);
-    record_t *older = dj_table_get(&cache->published.table, exact_key);
-    if (older != NULL)
-        drop_record(&cache->published, older);
-    cache->counters.received++;
-    dj_status_t status =
-        keep_record(&cache->published, cache->limit, &head, structure, sizes, plan);
+    (*(loaded ? &cache->counters.loaded : &cache->counters.received))++;
+    dj_status_t status = dj_records_keep(&cache->published, &head, structure, sizes, plan);
     pthread_mutex_unlock(&cache->lock);
     return status;
 }
@@ -387,7 +342,7 @@ dj_status_t dj_cache_published(dj_cache_t *cache, dj_hash_t exact_key, dj_bytes_
                                dj_bytes_t *sizes, dj_bytes_t *plan)
 {
     pthread_mutex_lock(&cache->lock);
-    const record_t *record = dj_table_get(&cache->published.table, exact_key);
+    const dj_record_t *record = dj_table_get(&cache->published.table, exact_key);
     if (record != NULL) {
         const uint8_t *at = record->bytes;
         dj_bytes_put(structure, at, record->structure_size);
@@ -409,9 +364,67 @@ void dj_cache_count_rejected(dj_cache_t *cache)
     pthread_mutex_unlock(&cache->lock);
 }
 
+dj_cache_entry_t *dj_cache_hottest(dj_cache_t *cache, uint64_t least_hits)
+{
+    dj_cache_entry_t *hottest = NULL;
+    pthread_mutex_lock(&cache->lock);
+    for (dj_cache_entry_t *entry = cache->newest; entry != NULL; entry = entry->older) {
+        uint64_t hits = atomic_load_explicit(&entry->hits, memory_order_relaxed);
+        const dj_plan_t *plan = entry->plan;
+        if (!entry->tried && hits >= least_hits && plan->peak_bytes > plan->bound_bytes) {
+            least_hits = hits + 1;
+            hottest = entry;
+        }
+    }
+    if (hottest != NULL) {
+        hottest->tried = true;
+        atomic_fetch_add(&hottest->references, 1);
+    }
+    pthread_mutex_unlock(&cache->lock);
+    return hottest;
+}
+
+dj_status_t dj_cache_replace(dj_cache_t *cache, dj_cache_entry_t *entry, dj_plan_t *better)
+{
+    pthread_mutex_lock(&cache->lock);
+    bool first = entry->replaced == NULL;
+    if (first) {
+        entry->replaced = entry->plan;
+        entry->plan = better;
+        entry->bytes += plan_bytes(better); /* the caller holds it, so it is in the cache */
+        cache->bytes += plan_bytes(better);
+        cache->counters.improved++;
+    }
+    pthread_mutex_unlock(&cache->lock);
+    return first ? DJ_OK : dj_fail(DJ_ERR_STALE, "the plan was exchanged before");
+}
+
+dj_status_t dj_cache_keys(dj_cache_t *cache, dj_hash_t **keys_p, uint32_t *n_keys_p)
+{
+    uint32_t n = 0;
+    pthread_mutex_lock(&cache->lock);
+    dj_hash_t *keys = calloc((size_t)cache->n_entries + cache->published.count + 1, sizeof *keys);
+    for (dj_cache_entry_t *entry = cache->newest; keys != NULL && entry != NULL;
+         entry = entry->older)
+        keys[n++] = entry->graph->exact_key;
+    for (dj_record_t *record = cache->published.newest; keys != NULL && record != NULL;
+         record = record->older)
+        if (dj_table_get(&cache->entries, record->key) == NULL)
+            keys[n++] = record->key;
+    pthread_mutex_unlock(&cache->lock);
+    if (keys == NULL)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for the keys of a plan cache");
+    *keys_p = keys;
+    *n_keys_p = n;
+    return DJ_OK;
+}
+
 void dj_cache_counters(dj_cache_t *cache, dj_cache_counters_t *counters)
 {
     pthread_mutex_lock(&cache->lock);
     *counters = cache->counters;
+    counters->hits = atomic_load_explicit(&cache->hits, memory_order_relaxed);
+    counters->entries = cache->n_entries;
+    counters->bytes = cache->bytes;
     pthread_mutex_unlock(&cache->lock);
 }

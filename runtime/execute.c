@@ -67,6 +67,7 @@ static dj_status_t find_plan(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job
             return dj_fail(DJ_ERR_NO_PLAN, "the program was never shown here, or was refused when "
                                            "it was");
         job->answer.result.plan_hits++;
+        dj_cache_count_hit(rank->home.cache, entry);
         *entry_p = entry;
         return DJ_OK;
     }

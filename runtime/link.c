@@ -78,7 +78,7 @@ static void take_plan(dj_rank_t *rank, const dj_frame_t *frame, const dj_plan_me
     const uint8_t *sizes = structure + plan->structure_bytes;
     dj_status_t status = dj_cache_publish(rank->home.cache, plan->exact_key, structure,
                                           plan->structure_bytes, sizes, plan->sizes_bytes,
-                                          sizes + plan->sizes_bytes, plan->plan_bytes);
+                                          sizes + plan->sizes_bytes, plan->plan_bytes, false);
     if (status != DJ_OK)
         dj_log(WARN, "a published plan was not taken: %s", dj_error_text());
 }

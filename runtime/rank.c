@@ -33,6 +33,12 @@ static void free_executable(void *executable)
     exe->ops->destroy(exe);
 }
 
+static uint64_t executable_bytes(const void *executable)
+{
+    const dj_executable_t *exe = executable;
+    return exe->ops->bytes ? exe->ops->bytes(exe) : 0;
+}
+
 static void *device_main(void *argument)
 {
     dj_rank_t *rank = argument;
@@ -70,12 +76,16 @@ static dj_status_t open_worker(dj_rank_t *rank)
 {
     const dj_config_t *config = rank->config;
     dj_session_home_t *home = &rank->home;
+    dj_cache_options_t plans = {.limit = (uint32_t)config->plans,
+                                .limit_bytes = config->plan_bytes,
+                                .free_executable = free_executable,
+                                .executable_bytes = executable_bytes};
     home->config = config;
     dj_status_t status = dj_device_open(config, &home->device);
     if (status == DJ_OK)
         status = dj_text_store_create(home->device, config->text_bytes, &home->text);
     if (status == DJ_OK)
-        status = dj_cache_create((uint32_t)config->plans, free_executable, &home->cache);
+        status = dj_cache_create(&plans, &home->cache);
     if (status == DJ_OK)
         status = dj_runner_init(&rank->progress_runner, rank);
     if (status == DJ_OK)

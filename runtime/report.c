@@ -13,6 +13,11 @@ static void report_stores(dj_rank_t *rank, dj_report_t *report)
     report->plan_received = plans.received;
     report->plan_adopted = plans.adopted;
     report->plan_rejected = plans.rejected;
+    report->plan_loaded = plans.loaded;
+    report->plan_improved = plans.improved;
+    report->plan_evicted = plans.evicted;
+    report->plan_entries = plans.entries;
+    report->plan_bytes = plans.bytes;
     report->text_entries = text.entries;
     report->text_bytes = text.bytes;
     report->pack_bytes = text.pack_bytes;

@@ -94,6 +94,7 @@ dj_status_t dj_host_bind(dj_executable_t *exe, dj_text_t *const *texts);
 bool dj_host_bound(const dj_executable_t *exe, dj_text_t *const *texts);
 bool dj_host_reentrant(const dj_executable_t *exe);
 dj_status_t dj_host_replay(dj_executable_t *exe, const dj_launch_t *launch);
+uint64_t dj_host_bytes(const dj_executable_t *exe);
 void dj_host_destroy(dj_executable_t *exe);
 
 #endif

@@ -257,5 +257,6 @@ const dj_device_ops_t dj_host_device_ops = {
     .bound = dj_host_bound,
     .reentrant = dj_host_reentrant,
     .replay = dj_host_replay,
+    .bytes = dj_host_bytes,
     .destroy = dj_host_destroy,
 };

@@ -340,6 +340,19 @@ dj_status_t dj_host_replay(dj_executable_t *base, const dj_launch_t *launch)
     return DJ_OK;
 }
 
+/* What oneDNN keeps of a primitive is not known. */
+uint64_t dj_host_bytes(const dj_executable_t *base)
+{
+    const dj_host_executable_t *exe = (const dj_host_executable_t *)base;
+    uint64_t nodes = base->graph->n_nodes + 1ull, bindings = base->graph->n_bindings + 1ull;
+    uint64_t bytes = sizeof(*exe) + (exe->first_place[nodes - 1] + 1ull) * sizeof(*exe->places);
+    bytes += nodes * (sizeof(*exe->first_place) + sizeof(*exe->kernels) + sizeof(*exe->steps) +
+                      sizeof(*exe->workspaces));
+    for (const dj_host_arena_chunk_t *chunk = exe->chunks; chunk; chunk = chunk->next)
+        bytes += sizeof(*chunk) + chunk->capacity;
+    return bytes + bindings * sizeof(*exe->texts);
+}
+
 void dj_host_destroy(dj_executable_t *base)
 {
     dj_host_executable_t *exe = (dj_host_executable_t *)base;

@@ -56,7 +56,9 @@
     X(stack_bytes, SIZE, "8G", "", "limit of planned memory of one running request")               \
     X(ingress_bytes, SIZE, "1G", "", "most bytes of one session's inputs not yet run")             \
     X(sessions, COUNT, "1024", "1:1M", "most sessions of one rank")                                \
-    X(plans, COUNT, "4096", "1:1M", "most plans a rank keeps")
+    X(plans, COUNT, "4096", "1:1M", "most plans a rank keeps")                                     \
+    X(plan_bytes, SIZE, "1G", "",                                                                  \
+      "most memory of the plans a rank keeps beyond those that sessions use; 0: any")
 
 #define DJ_CONFIG_TIME_LIST(X)                                                                     \
     X(deadline_ms, TIME, "60s", "1ms:24h", "deadline of a request where the client names none")      \

@@ -80,22 +80,22 @@ static void a_table(void **state)
         "{\"rank\": 0, \"role\": \"coordinator\", \"state\": \"serving\", \"endpoint\": \"e0\"},"
         "{\"rank\": 1, \"role\": \"worker\", \"state\": \"serving\", \"device\": \"host avx2\", "
         "\"threads\": 2, \"sessions\": 3, \"requests\": 400, \"text_bytes\": 94371840, "
-        "\"data_bytes\": 1023, \"stack_peak_bytes\": 1536, \"plan_hits\": 90, "
+        "\"data_bytes\": 1023, \"stack_peak_bytes\": 1536, \"plan_hits\": 90, \"plan_bytes\": 2048, "
         "\"plan_resizes\": 6, \"plan_misses\": 4, \"incarnation\": 1, \"endpoint\": \"e1\"},"
         "{\"rank\": 2, \"role\": \"worker\", \"state\": \"lost\"}]}",
         DJ_OK);
     assert_string_equal(text, "djinn 0.1.0 at e0, 3 of 4 ranks\n\n"
                               "rank  role         device                    threads  sessions  "
                               "requests      Text      Data     Stack  "
-                              "plan hits  misses  restarts  endpoint\n"
+                              "   plans  plan hits  misses  restarts  endpoint\n"
                               "   0  coordinator  -                               -         -      "
-                              "   -         -         -         -  "
+                              "   -         -         -         -         -  "
                               "        -       -         -  e0\n"
                               "   1  worker       host avx2                       2         3      "
-                              " 400     90.0M     1023B      1.5K  "
+                              " 400     90.0M     1023B      1.5K      2.0K  "
                               "    90.0%       4         1  e1\n"
                               "   2  lost         -                               -         -      "
-                              "   -         -         -         -  "
+                              "   -         -         -         -         -  "
                               "        -       -         -  -\n");
     free(text);
 }

@@ -1,0 +1,37 @@
+/* bucket.h - sizes rounded up, so that many sizes share one layout.
+ *
+ * A layout made for a program's sizes is valid for every smaller size of the same structure: offsets
+ * stay, places shrink, and only the peak is to be computed anew. So a rank may lay a program out for
+ * a rounded size once, and every size up to it needs no search. What that costs is memory: up to the
+ * ratio of two neighbouring buckets.
+ *
+ * Threads: pure. */
+#ifndef DJ_PLANNER_BUCKET_H
+#define DJ_PLANNER_BUCKET_H
+
+#include <stdint.h>
+
+#include "runtime/base/status.h"
+
+enum { DJ_BUCKETS_MAX = 64 };
+
+typedef enum dj_buckets_kind {
+    DJ_BUCKETS_NONE, /* every size for itself */
+    DJ_BUCKETS_POW2,
+    DJ_BUCKETS_LIST,
+} dj_buckets_kind_t;
+
+typedef struct dj_buckets {
+    dj_buckets_kind_t kind;
+    uint32_t n_sizes;
+    uint64_t sizes[DJ_BUCKETS_MAX]; /* ascending */
+} dj_buckets_t;
+
+/* "none", "pow2", or sizes in rising order: "64,128,512". DJ_ERR_INVALID says what is wrong. */
+dj_status_t dj_buckets_parse(const char *text, dj_buckets_t *buckets_p);
+
+/* The bucket of a size: the smallest that is not below it. The size itself where there is none, and
+ * for 0 and 1, which often mean "none" or "broadcast" and not a length. */
+uint64_t dj_bucket_of(const dj_buckets_t *buckets, uint64_t size);
+
+#endif

@@ -35,6 +35,7 @@ struct djinn_storage {
     uint64_t bytes;
     uint64_t ref;      /* 0: none on the rank yet */
     bool weight;       /* Text: reading it makes a WEIGHT input */
+    char *name;        /* for snapshots; or NULL */
     void *immediate;   /* host copy that leaves with the segment that first uses it */
     struct dj_recorder *recorder; /* whose unsent segments know it, or NULL */
     uint64_t serial;   /* of the segment that knows it as number `local` */
@@ -151,6 +152,8 @@ typedef struct dj_key_memo {
     dj_hash_t program_key, exact_key;
 } dj_key_memo_t;
 
+typedef struct dj_collector dj_collector_t;
+
 struct djinn {
     dj_config_t config;
     pthread_mutex_t lock;
@@ -205,6 +208,7 @@ struct djinn {
     uint32_t n_free_refs, free_refs_room;
     dj_bytes_t releases; /* u64 refs to drop with the next request */
     djinn_stats_t stats;
+    dj_collector_t *collector; /* of a snapshot that has begun (snapshot.c); or NULL */
 };
 
 static inline void dj_djinn_lock(djinn_t *djinn)
@@ -254,6 +258,8 @@ dj_status_t dj_recorder_localise(dj_recorder_t *recorder, djinn_storage_t *stora
 dj_status_t dj_recorder_record(dj_recorder_t *recorder, int op, const djinn_arg_t *args,
                                int n_args, const djinn_tensor_t *target, djinn_tensor_t *outs);
 dj_status_t dj_recorder_close_segment(dj_recorder_t *recorder);
+/* Does anybody but the segments that know it hold the storage? Only then it outlives the request. */
+bool dj_storage_outlives(const djinn_storage_t *storage);
 void dj_segment_recycle(djinn_t *djinn, dj_segment_record_t *segment);
 void dj_segment_free(dj_segment_record_t *segment);
 void dj_recorder_discard(dj_recorder_t *recorder);
@@ -262,6 +268,10 @@ void dj_recorder_discard(dj_recorder_t *recorder);
 void dj_keys_find(djinn_t *djinn, const dj_program_t *program, dj_hash_t *program_key_p,
                   dj_hash_t *exact_key_p);
 void dj_keys_fini(djinn_t *djinn);
+
+/* snapshot.c */
+void dj_collector_add(dj_collector_t *collector, const dj_segment_record_t *segments);
+void dj_collector_destroy(dj_collector_t *collector); /* NULL is allowed */
 
 /* exec.c */
 dj_status_t dj_request_build_exec(djinn_request_t *request, uint32_t n_segments);

@@ -108,6 +108,7 @@ void dj_djinn_put_unlocked(djinn_t *djinn)
         free(request);
     }
     dj_table_fini(&djinn->shown.keys);
+    dj_collector_destroy(djinn->collector);
     dj_keys_fini(djinn);
     dj_bytes_fini(&djinn->releases);
     free(djinn->free_refs);

@@ -188,6 +188,31 @@ djinn_status_t djinn_record_into(djinn_t *djinn, int op, const djinn_arg_t *args
 /* Splits fingerprints here; sends nothing. For the end of a module's call. */
 djinn_status_t djinn_boundary(djinn_t *djinn);
 
+/* ---- snapshots ---- */
+
+/* Writes to `path` what the calling thread has recorded and not sent, as it would leave now: programs with sizes and
+ * scalars, no tensor's bytes. `djinn plan show` and `djinn plan replay` read it. The recording is not disturbed and
+ * nothing is sent; where nothing is recorded the file holds no program. The file is put in place whole or not at
+ * all. DJINN_ERR_FILE, DJINN_ERR_LIMIT, DJINN_ERR_MEMORY. */
+djinn_status_t djinn_snapshot(djinn_t *djinn, const char *path);
+
+/* What the file says of itself; NULL for either function is all-zero. */
+typedef struct djinn_snapshot_about {
+    const char *name; /* NULL: the path's last part */
+    int phase; /* a hint: 1 prefill, 2 decode, 3 vision, 4 diffusion, 5 speech, 6 recommendation, 7 training; 0 none */
+} djinn_snapshot_about_t;
+
+/* djinn_snapshot() with that. */
+djinn_status_t djinn_snapshot_now(djinn_t *djinn, const char *path, const djinn_snapshot_about_t *about);
+/* The same for every program that leaves the connection, whichever thread recorded it, from begin to end. One at a
+ * time: DJINN_ERR_BUSY. `path` NULL: what was collected is thrown away. DJINN_ERR_LIMIT: more than 128 MiB or 65536
+ * programs; the requests were sent all the same. */
+djinn_status_t djinn_snapshot_begin(djinn_t *djinn);
+djinn_status_t djinn_snapshot_end(djinn_t *djinn, const char *path, const djinn_snapshot_about_t *about);
+/* The name that snapshots give a storage ("h.0.attn.weight"), copied; NULL: none. At most 255 bytes without control
+ * characters: DJINN_ERR_LIMIT, DJINN_ERR_INVALID. */
+djinn_status_t djinn_storage_set_name(djinn_storage_t *storage, const char *name);
+
 /* ---- requests ---- */
 
 /* Where fetched bytes go: the tensor's elements, dense and row-major, `bytes` of them. */

@@ -109,5 +109,7 @@ dj_status_t dj_request_build_exec(djinn_request_t *request, uint32_t n_segments)
     djinn->releases.size = left;
     request->pieces[0] = (dj_piece_t){meta->data, meta->size};
     request->n_pieces = meta->size ? 1 : 0;
+    if (djinn->collector)
+        dj_collector_add(djinn->collector, request->segments);
     return DJ_OK;
 }

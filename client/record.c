@@ -465,7 +465,7 @@ dj_status_t dj_recorder_record(dj_recorder_t *recorder, int op, const djinn_arg_
 
 /* Who still holds a storage besides the segments that know it? Only then it outlives the request. The
  * open segment holds one reference; closed ones hold one each, but then it has a ref already. */
-static bool outlives(const djinn_storage_t *storage)
+bool dj_storage_outlives(const djinn_storage_t *storage)
 {
     return atomic_load(&storage->references) > 1;
 }
@@ -496,7 +496,7 @@ dj_status_t dj_recorder_close_segment(dj_recorder_t *recorder)
         return dj_fail(DJ_ERR_MEMORY, "no memory for the outputs of a segment");
     for (uint32_t i = 0; i < segment->n_storages && status == DJ_OK; i++) {
         dj_segment_storage_t *slot = &segment->storages[i];
-        bool kept = outlives(slot->storage);
+        bool kept = dj_storage_outlives(slot->storage);
         if (slot->role != DJ_ROLE_INPUT && kept)
             status = dj_storage_assign_ref(slot->storage);
         if (slot->role == DJ_ROLE_PRODUCED) {

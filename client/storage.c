@@ -76,6 +76,7 @@ void dj_storage_put(djinn_storage_t *storage)
         dj_bytes_put_u64(&djinn->releases, storage->ref);
     djinn->stats.storages--;
     free(storage->immediate);
+    free(storage->name);
     free(storage);
     atomic_fetch_sub(&djinn->references, 1); /* the caller holds another */
 }

@@ -5,6 +5,7 @@ dj_live_test(client/test_connection.c LIBS djinn_client)
 dj_live_test(client/test_path.c LIBS djinn_client)
 dj_live_test(client/test_honesty.c LIBS djinn_client)
 dj_live_test(client/test_supports.c LIBS djinn_client dj_gpu dj_planner dj_base)
+dj_test(client/test_snapshot.c LABEL unit LIBS djinn_client dj_planner dj_base)
 dj_live_test(client/test_weights.c LIBS djinn_client)
 dj_live_test(client/test_move.c TCP LIBS djinn_client)
 

@@ -158,6 +158,14 @@ static py::list load_many(const std::string &path, const std::vector<std::string
     return out;
 }
 
+static void name_storage(const at::Tensor &tensor, const std::string &name)
+{
+    TORCH_CHECK(tensor.device().type() == kDevice, "only tensors on djinn have names in a snapshot");
+    djinn_storage_t *storage = cell_of(tensor)->handle.load();
+    if (storage)
+        check(djinn_storage_set_name(storage, name.c_str()));
+}
+
 template <typename Call> static void unlocked_check(Call call)
 {
     djinn_t *djinn = connection();
@@ -182,6 +190,20 @@ static void bind(py::module_ &m)
     m.def("flush", [] { unlocked_check(djinn_flush); });
     m.def("synchronize", [] { unlocked_check(djinn_synchronize); });
     m.def("alive", [] { unlocked_check(djinn_alive); });
+    m.def("snapshot_write", [](const std::string &path, const std::string &name, int phase) {
+        djinn_snapshot_about_t about{name.c_str(), phase};
+        unlocked_check(
+            [&](djinn_t *djinn) { return djinn_snapshot_now(djinn, path.c_str(), &about); });
+    });
+    m.def("snapshot_begin", [] { unlocked_check(djinn_snapshot_begin); });
+    m.def("snapshot_end",
+          [](const std::optional<std::string> &path, const std::string &name, int phase) {
+              djinn_snapshot_about_t about{name.c_str(), phase};
+              unlocked_check([&](djinn_t *djinn) {
+                  return djinn_snapshot_end(djinn, path ? path->c_str() : nullptr, &about);
+              });
+          });
+    m.def("name_storage", &name_storage);
     m.def("boundary", [] {
         if (current.load())
             unlocked_check(djinn_boundary);

@@ -22,6 +22,7 @@ from ._errors import (  # noqa: F401
     ShapeError, StaleError, UnsupportedError, VersionError,
 )
 from ._ghost import from_pretrained, load_safetensors  # noqa: F401
+from ._snapshot import snapshot  # noqa: F401
 
 MODES = ("local", "local_remote", "remote", "zero_copy")
 _lock = threading.RLock()

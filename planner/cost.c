@@ -58,8 +58,7 @@ static double attention_flops(const dj_node_t *node)
     double heads = 1;
     for (uint32_t i = 0; i + 2 < q->rank; i++)
         heads *= (double)q->sizes[i];
-    return 2 * heads * rows * pairs *
-           (double)(q->sizes[q->rank - 1] + v->sizes[v->rank - 1]);
+    return 2 * heads * rows * pairs * (double)(q->sizes[q->rank - 1] + v->sizes[v->rank - 1]);
 }
 
 /* The left factor: its last dimension is the one that is summed. */
@@ -92,7 +91,8 @@ static double convolution_flops(const dj_node_t *node, bool backward)
     return 2 * places * filter * (backward ? 2 : 1);
 }
 
-/* A window is what the kernel argument says, or, when adaptive, what the input has to each output. */
+/* A window is what the kernel argument says, or, when adaptive, what the input has to each output.
+ */
 static double pool_flops(const dj_node_t *node, bool backward)
 {
     const dj_arg_t *window = &node->call.args[backward ? 2 : 1];

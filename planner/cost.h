@@ -3,10 +3,10 @@
  * Conventions. A product, a convolution and attention count two operations a multiply-add; causal
  * attention counts the half that is computed. A pointwise op counts one an element, or
  * DJ_COST_FUNCTION where it calls exp, sin or their like; norms, softmax, sorts and the rest have a
- * factor of their own (cost.c). A gradient of a product or a convolution counts twice its forward op.
- * Bytes are what must cross to memory and back at least once: each operand and each result once, a
- * broadcast as what is stored, and of a table only the rows that are gathered. Good to a factor,
- * which is what queueing, cutting and fallback need.
+ * factor of their own (cost.c). A gradient of a product or a convolution counts twice its forward
+ * op. Bytes are what must cross to memory and back at least once: each operand and each result
+ * once, a broadcast as what is stored, and of a table only the rows that are gathered. Good to a
+ * factor, which is what queueing, cutting and fallback need.
  *
  * Threads: pure. */
 #ifndef DJ_PLANNER_COST_H

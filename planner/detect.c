@@ -194,8 +194,10 @@ dj_status_t dj_phase_parse(const char *text, uint8_t *phase_p)
             *phase_p = phase;
             return DJ_OK;
         }
-    return dj_fail(DJ_ERR_INVALID, "no phase '%.32s'; there are unknown, prefill, decode, vision, "
-                                   "diffusion, speech, recommendation and training", text);
+    return dj_fail(DJ_ERR_INVALID,
+                   "no phase '%.32s'; there are unknown, prefill, decode, vision, "
+                   "diffusion, speech, recommendation and training",
+                   text);
 }
 
 /* The strongest row of the best phase is the reason that is told. */
@@ -233,8 +235,8 @@ void dj_detect(const dj_features_t *features, uint8_t hint, dj_verdict_t *verdic
         total += ballot.scores[phase];
         best = ballot.scores[phase] > ballot.scores[best] ? phase : best;
     }
-    *verdict = (dj_verdict_t){.phase = best, .confidence = ballot.scores[best] / total,
-                              .reason = ballot.reasons[best]};
+    *verdict = (dj_verdict_t){
+        .phase = best, .confidence = ballot.scores[best] / total, .reason = ballot.reasons[best]};
     memcpy(verdict->scores, ballot.scores, sizeof verdict->scores);
     if (hint == DJ_PHASE_UNKNOWN || hint >= DJ_PHASE_COUNT)
         return;

@@ -5,7 +5,8 @@
 #include <string.h>
 
 /* Names without "aten::" or "djinn::", without overload, without the '_' of an in-place row. A name
- * that ends in "_backward" or "_backward_data" is looked up without that when it has no row here. */
+ * that ends in "_backward" or "_backward_data" is looked up without that when it has no row here.
+ */
 static const struct {
     const char *name;
     uint8_t family;
@@ -194,7 +195,8 @@ static uint8_t find_family(const char *name)
 
 static bool calls_function(const char *expression)
 {
-    static const char *const functions[] = {"EXP", "LOG", "POW", "SIN", "COS", "TAN", "ERF", "GELU"};
+    static const char *const functions[] = {"EXP", "LOG", "POW", "SIN",
+                                            "COS", "TAN", "ERF", "GELU"};
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++)
         if (strstr(expression, functions[i]) != NULL)
             return true;
@@ -207,8 +209,8 @@ static void find_traits(void)
         const dj_op_info_t *info = dj_op_info(op);
         traits[op].backward = strstr(info->name, "_backward") != NULL;
         traits[op].transcendental = info->pointwise && calls_function(info->expression);
-        traits[op].family = info->pointwise ? (uint8_t)DJ_FAMILY_POINTWISE
-                                            : find_family(info->name);
+        traits[op].family =
+            info->pointwise ? (uint8_t)DJ_FAMILY_POINTWISE : find_family(info->name);
     }
 }
 

@@ -3,7 +3,8 @@
  * Cost, phases and pictures ask the same question of two hundred rows: is this a product, a
  * convolution, a norm ...? The answer is found by the row's name once a process and then is one
  * load. A pointwise row is known by its expression and needs no entry; an op that is in no entry is
- * DJ_FAMILY_OTHER and costs what its largest tensor has elements (a test tells which rows those are).
+ * DJ_FAMILY_OTHER and costs what its largest tensor has elements (a test tells which rows those
+ * are).
  *
  * Threads: any. */
 #ifndef DJ_PLANNER_FAMILY_H
@@ -38,7 +39,7 @@ typedef enum dj_family {
 #define X(name, text) DJ_FAMILY_##name,
     DJ_FAMILY_LIST(X)
 #undef X
-    DJ_FAMILY_COUNT,
+        DJ_FAMILY_COUNT,
 } dj_family_t;
 
 typedef struct dj_op_traits {

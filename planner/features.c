@@ -25,8 +25,8 @@ enum { TABLES_MAX = 256, VOCABULARY_MIN = 32, IMAGE_SIDE_MIN = 8, SAMPLES_MIN = 
 typedef struct dj_trail {
     uint16_t origin;
     uint8_t marks;
-    bool seen;            /* an input whose first use was looked at */
-    bool like_weight;     /* the second factor of a product, a filter, a table */
+    bool seen;             /* an input whose first use was looked at */
+    bool like_weight;      /* the second factor of a product, a filter, a table */
     const dj_view_t *view; /* an input's first window; a made storage's first */
 } dj_trail_t;
 
@@ -66,8 +66,7 @@ static bool is_input(const dj_scan_t *scan, const dj_operand_t *operand)
 
 static bool is_weight(const dj_scan_t *scan, const dj_operand_t *operand)
 {
-    return is_input(scan, operand) &&
-           storage_of(scan, operand)->input_class == DJ_CLASS_WEIGHT;
+    return is_input(scan, operand) && storage_of(scan, operand)->input_class == DJ_CLASS_WEIGHT;
 }
 
 static dj_trail_t *trail_of(const dj_scan_t *scan, const dj_operand_t *operand)
@@ -149,7 +148,8 @@ static bool flag_at(const dj_node_t *node, uint32_t arg)
 
 /* One attention, fused or of single ops: how many queries look at how many keys, and does a mask
  * made of places hide some. */
-static void count_attention(dj_scan_t *scan, int64_t queries, int64_t keys, bool causal, bool cached)
+static void count_attention(dj_scan_t *scan, int64_t queries, int64_t keys, bool causal,
+                            bool cached)
 {
     dj_features_t *f = scan->features;
     f->n_attention++;
@@ -317,7 +317,8 @@ static bool compares_places(const dj_scan_t *scan, const dj_node_t *node)
         return false;
     }
     return a != NULL && b != NULL && !dj_dtype_is_float(a->view.dtype) &&
-           !dj_dtype_is_float(b->view.dtype) && reads_origin(scan, a, DJ_ORIGIN_RANGE | DJ_ORIGIN_IDS) &&
+           !dj_dtype_is_float(b->view.dtype) &&
+           reads_origin(scan, a, DJ_ORIGIN_RANGE | DJ_ORIGIN_IDS) &&
            reads_origin(scan, b, DJ_ORIGIN_RANGE | DJ_ORIGIN_IDS) && node->outs[0].view.rank >= 2 &&
            size_back(&node->outs[0].view, 1) > 1;
 }
@@ -473,8 +474,9 @@ static void add_flops(dj_scan_t *scan, const dj_node_t *node, uint16_t origin)
     f->sound_flops += (origin & kinds) == DJ_ORIGIN_SOUND ? flops : 0;
 }
 
-/* A denoiser's result is as large as what it was given, or twice as large where it learns a variance
- * too. Only sizes are compared: what the caller sees of the result is a window of its own. */
+/* A denoiser's result is as large as what it was given, or twice as large where it learns a
+ * variance too. Only sizes are compared: what the caller sees of the result is a window of its own.
+ */
 static void remember_inputs(dj_scan_t *scan)
 {
     for (uint32_t i = 0; i < scan->graph->n_inputs; i++) {

@@ -3,8 +3,7 @@
 
 #include <stdlib.h>
 
-const dj_roofline_t dj_roofline_typical = {
-    .flops_per_ns = 50, .bytes_per_ns = 10, .step_ns = 500};
+const dj_roofline_t dj_roofline_typical = {.flops_per_ns = 50, .bytes_per_ns = 10, .step_ns = 500};
 
 const char *dj_lifecycle_name(uint8_t lifecycle)
 {
@@ -47,15 +46,20 @@ static void put_uses(dj_srg_t *srg, uint32_t at, uint32_t *next)
         for (uint32_t j = 0; arg->kind == DJ_ARG_TENSORS && j < arg->count; j++) {
             const dj_operand_t *operand = &arg->operands[j];
             if (operand->storage < srg->graph->n_storages)
-                srg->uses[next[operand->storage]++] =
-                    (dj_srg_use_t){.node = at, .version = operand->version, .arg = (uint8_t)a,
-                                   .index = (uint16_t)j, .view = &operand->view};
+                srg->uses[next[operand->storage]++] = (dj_srg_use_t){.node = at,
+                                                                     .version = operand->version,
+                                                                     .arg = (uint8_t)a,
+                                                                     .index = (uint16_t)j,
+                                                                     .view = &operand->view};
         }
     }
     for (uint32_t o = 0; o < node->n_outs; o++) {
         const dj_output_t *out = &node->outs[o];
-        srg->uses[next[out->storage]++] = (dj_srg_use_t){
-            .node = at, .version = out->version, .writes = 1, .arg = (uint8_t)o, .view = &out->view};
+        srg->uses[next[out->storage]++] = (dj_srg_use_t){.node = at,
+                                                         .version = out->version,
+                                                         .writes = 1,
+                                                         .arg = (uint8_t)o,
+                                                         .view = &out->view};
     }
 }
 
@@ -84,8 +88,8 @@ static dj_status_t find_uses(dj_srg_t *srg)
     return DJ_OK;
 }
 
-/* A part of a graph that only pictures or only sound have reached serves them, whatever the whole is
- * for; a gradient is training wherever it stands. */
+/* A part of a graph that only pictures or only sound have reached serves them, whatever the whole
+ * is for; a gradient is training wherever it stands. */
 static uint8_t node_phase(const dj_srg_t *srg, const dj_node_t *node, uint16_t origin)
 {
     const uint16_t kinds = DJ_ORIGIN_IMAGE | DJ_ORIGIN_SOUND | DJ_ORIGIN_TOKEN | DJ_ORIGIN_TIME;
@@ -108,8 +112,7 @@ static void describe_node(dj_srg_t *srg, uint32_t at, uint16_t origin)
     dj_node_traffic(srg->graph, node, &view->in_bytes, &view->out_bytes);
     view->ns = dj_roofline_ns(&srg->roofline, view->flops, bytes);
     view->bound = dj_roofline_bound(&srg->roofline, view->flops, bytes);
-    view->reduction =
-        view->in_bytes > 0 ? (float)view->out_bytes / (float)view->in_bytes : 1.0f;
+    view->reduction = view->in_bytes > 0 ? (float)view->out_bytes / (float)view->in_bytes : 1.0f;
     view->lifecycle = dj_storage_lifecycle(&srg->graph->storages[node->outs[0].storage]);
     view->family = dj_op_traits(node->call.op).family;
     view->phase = node_phase(srg, node, origin);
@@ -130,8 +133,8 @@ static void sum_up(dj_srg_t *srg)
         srg->bytes[dj_storage_lifecycle(storage)] += storage->bytes;
     }
     srg->intensity = srg->moved_bytes > 0 ? srg->flops / (double)srg->moved_bytes : 0;
-    srg->bound = by_bound[DJ_BOUND_COMPUTE] > by_bound[DJ_BOUND_MEMORY] ? DJ_BOUND_COMPUTE
-                                                                        : DJ_BOUND_MEMORY;
+    srg->bound =
+        by_bound[DJ_BOUND_COMPUTE] > by_bound[DJ_BOUND_MEMORY] ? DJ_BOUND_COMPUTE : DJ_BOUND_MEMORY;
 }
 
 static dj_status_t fill(dj_srg_t *srg, uint8_t hint)

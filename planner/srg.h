@@ -1,4 +1,5 @@
-/* srg.h - what a graph means: a view over it, computed at the first question and never stored in it.
+/* srg.h - what a graph means: a view over it, computed at the first question and never stored in
+ * it.
  *
  * The graph (graph.h) says what is computed. This view says what that is for: the phase of the
  * workload, how many bytes live how long, how much work and traffic there is, which of the two
@@ -28,14 +29,14 @@ typedef enum dj_lifecycle {
 
 const char *dj_lifecycle_name(uint8_t lifecycle);
 
-/* One place where a node looks at a storage. Uses of one storage are an alias class: a write through
- * one is seen by every later one whose window overlaps. */
+/* One place where a node looks at a storage. Uses of one storage are an alias class: a write
+ * through one is seen by every later one whose window overlaps. */
 typedef struct dj_srg_use {
     uint32_t node;
     uint32_t version; /* read, or made by the write */
     uint8_t writes;
-    uint8_t arg;      /* argument read, or output written */
-    uint16_t index;   /* in a list argument */
+    uint8_t arg;    /* argument read, or output written */
+    uint16_t index; /* in a list argument */
     const dj_view_t *view;
 } dj_srg_use_t;
 
@@ -46,8 +47,8 @@ typedef struct dj_srg_node {
     float reduction;   /* out_bytes / in_bytes; 1 when nothing is read */
     uint8_t bound;     /* dj_bound_t */
     uint8_t lifecycle; /* of output 0's storage */
-    uint8_t phase;     /* of this node: another than the graph's where it serves a part of its own */
-    uint8_t family;    /* dj_family_t */
+    uint8_t phase;  /* of this node: another than the graph's where it serves a part of its own */
+    uint8_t family; /* dj_family_t */
 } dj_srg_node_t;
 
 typedef struct dj_srg {
@@ -66,7 +67,8 @@ typedef struct dj_srg {
     dj_srg_use_t *uses;  /* by storage, in program order */
 } dj_srg_t;
 
-/* `roofline` NULL: dj_roofline_typical. `hint`: a user's phase or DJ_PHASE_UNKNOWN. DJ_ERR_MEMORY. */
+/* `roofline` NULL: dj_roofline_typical. `hint`: a user's phase or DJ_PHASE_UNKNOWN. DJ_ERR_MEMORY.
+ */
 dj_status_t dj_srg_make(const dj_graph_t *graph, const dj_roofline_t *roofline, uint8_t hint,
                         dj_srg_t **srg_p);
 void dj_srg_destroy(dj_srg_t *srg); /* NULL is allowed */

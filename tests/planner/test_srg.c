@@ -110,8 +110,8 @@ static void costs_attention(void **state)
         dj_program_t program = {0};
         dj_program_reset(&program);
         dj_operand_t q = input_of(&program, DJ_CLASS_STATE, shape(DJ_F32, 4, 2, 3, 5, 16));
-        dj_arg_t args[] = {arg_tensor(&q),  arg_tensor(&q),      arg_tensor(&q), arg_none(),
-                           arg_real(0), arg_integer(causal), arg_none(), arg_integer(0)};
+        dj_arg_t args[] = {arg_tensor(&q), arg_tensor(&q),      arg_tensor(&q), arg_none(),
+                           arg_real(0),    arg_integer(causal), arg_none(),     arg_integer(0)};
         dj_operand_t out = add_op(&program, "djinn::attention", args);
         /* 15 pairs of places instead of 25 when each looks back alone */
         assert_true(flops_of(&program, out) == 2.0 * 2 * 3 * (causal ? 15 : 25) * 32);
@@ -163,9 +163,12 @@ static void a_hint_wins(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_hint_wins),           cmocka_unit_test(knows_every_op),
-        cmocka_unit_test(counts_totals),         cmocka_unit_test(costs_attention),
-        cmocka_unit_test(a_lookup_reads_its_rows), cmocka_unit_test(bounds_by_roofline),
+        cmocka_unit_test(a_hint_wins),
+        cmocka_unit_test(knows_every_op),
+        cmocka_unit_test(counts_totals),
+        cmocka_unit_test(costs_attention),
+        cmocka_unit_test(a_lookup_reads_its_rows),
+        cmocka_unit_test(bounds_by_roofline),
         cmocka_unit_test(classes_are_complete),
     };
     dj_hash_setup();

@@ -7,3 +7,4 @@ target_compile_definitions(planner_test_shape PRIVATE
   SHAPE_SCRIPT="${CMAKE_SOURCE_DIR}/tests/planner/shape_cases.py"
   SHAPE_OPS="${CMAKE_SOURCE_DIR}/planner/ops.def")
 dj_test(planner/test_srg.c LABEL unit LIBS dj_planner)
+dj_test(planner/test_cut.c LABEL unit LIBS dj_planner m)

@@ -8,3 +8,5 @@ target_compile_definitions(planner_test_shape PRIVATE
   SHAPE_OPS="${CMAKE_SOURCE_DIR}/planner/ops.def")
 dj_test(planner/test_srg.c LABEL unit LIBS dj_planner)
 dj_test(planner/test_cut.c LABEL unit LIBS dj_planner m)
+dj_test(planner/test_graphs.c LABEL unit LIBS dj_planner)
+target_compile_definitions(planner_test_graphs PRIVATE DJINN_GRAPHS="${CMAKE_SOURCE_DIR}/tests/graphs")

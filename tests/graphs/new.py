@@ -1,0 +1,1 @@
+"""Architectures that were captured after the detectors had been written: they are scored on these."""

@@ -1,0 +1,162 @@
+/* test_graphs.c - the planner on graphs of real architectures (tests/graphs): every file decodes, plans and passes
+ * the proof, and the slab is as small as the issue asks. One line a file; a recording of several programs counts
+ * as its worst one.
+ *
+ * labels.csv says which files there must be. */
+#include <dirent.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "planner/snapshot.h"
+#include "tests/planner/builder.h"
+
+#define RATIO_MAX 1.02 /* peak over the most bytes alive at once */
+
+enum { ARCHITECTURES_MIN = 10, FILES_MAX = 512, LINE = 512, DECODE_MS_MAX = 100 };
+
+typedef struct row {
+    char file[128], architecture[64], phase[32], set[16];
+} row_t;
+
+static row_t rows[FILES_MAX];
+static uint32_t n_rows;
+
+static int read_labels(void **state)
+{
+    char line[LINE];
+    FILE *file = fopen(DJINN_GRAPHS "/labels.csv", "r");
+    if (file == NULL || fgets(line, sizeof line, file) == NULL)
+        return -1;
+    while (n_rows < FILES_MAX && fgets(line, sizeof line, file) != NULL) {
+        row_t *row = &rows[n_rows];
+        if (sscanf(line, "%127[^,],%63[^,],%31[^,],%15[^,\n]", row->file, row->architecture,
+                   row->phase, row->set) != 4)
+            return -1;
+        n_rows++;
+    }
+    fclose(file);
+    return 0;
+}
+
+static dj_snapshot_t *read_row(const row_t *row)
+{
+    char path[LINE];
+    dj_snapshot_t *snapshot;
+    snprintf(path, sizeof path, DJINN_GRAPHS "/%s", row->file);
+    assert_ok(dj_snapshot_read(path, &snapshot));
+    return snapshot;
+}
+
+static double milliseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+}
+
+static void every_file_has_a_label_and_no_other(void **state)
+{
+    uint32_t n_files = 0, n_architectures = 0;
+    DIR *folder = opendir(DJINN_GRAPHS);
+    assert_non_null(folder);
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+        bool found = false;
+        if (strstr(entry->d_name, ".djs") == NULL)
+            continue;
+        for (uint32_t i = 0; i < n_rows; i++)
+            found |= strcmp(rows[i].file, entry->d_name) == 0;
+        if (!found)
+            fail_msg("%s has no row in labels.csv", entry->d_name);
+        n_files++;
+    }
+    closedir(folder);
+    assert_int_equal(n_files, n_rows);
+    for (uint32_t i = 0; i < n_rows; i++) {
+        bool first = true;
+        for (uint32_t j = 0; j < i; j++)
+            first &= strcmp(rows[i].architecture, rows[j].architecture) != 0;
+        n_architectures += first;
+    }
+    print_message("%u files of %u architectures\n", n_rows, n_architectures);
+    assert_true(n_architectures >= ARCHITECTURES_MIN);
+}
+
+/* The truth is in labels.csv alone: a hint in the file would be believed. */
+static void no_file_tells_its_phase(void **state)
+{
+    for (uint32_t i = 0; i < n_rows; i++) {
+        dj_snapshot_t *snapshot = read_row(&rows[i]);
+        assert_int_equal(snapshot->phase, 0);
+        assert_true(snapshot->n_programs > 0);
+        dj_snapshot_destroy(snapshot);
+    }
+}
+
+typedef struct sums {
+    uint32_t n_nodes, n_storages;
+    uint64_t peak, bound;
+    double ratio, decode_ms, plan_ms;
+} sums_t;
+
+static void plan_program(const dj_snapshot_t *snapshot, uint32_t program, sums_t *sums)
+{
+    static const dj_plan_needs_t needs = {
+        .device_class = {{1, 2}}, .flops_per_ns = 100, .bytes_per_ns = 10, .step_ns = 1000};
+    dj_graph_t *graph;
+    dj_plan_t *plan;
+    double begin = milliseconds();
+    assert_ok(dj_snapshot_graph(snapshot, program, &graph));
+    double decoded = milliseconds();
+    assert_ok(dj_plan_make(graph, &needs, &plan));
+    double planned = milliseconds();
+    assert_ok(dj_plan_verify(plan, graph));
+    assert_true(plan->bound_bytes <= plan->peak_bytes);
+    double ratio = plan->bound_bytes > 0
+                       ? (double)plan->peak_bytes / (double)plan->bound_bytes : 1.0;
+    if (ratio > sums->ratio)
+        sums->ratio = ratio;
+    if (plan->peak_bytes > sums->peak) {
+        sums->peak = plan->peak_bytes;
+        sums->bound = plan->bound_bytes;
+    }
+    sums->n_nodes += graph->n_nodes;
+    sums->n_storages += graph->n_storages;
+    sums->decode_ms += decoded - begin;
+    sums->plan_ms += planned - decoded;
+    dj_plan_destroy(plan);
+    dj_graph_destroy(graph);
+}
+
+static void every_graph_plans_near_its_bound(void **state)
+{
+    uint32_t n_optimal = 0, n_above = 0;
+    print_message("%-26s%6s%9s%14s%14s%8s%9s%9s\n", "file", "nodes", "storages", "peak", "bound",
+                  "ratio", "decode", "plan ms");
+    for (uint32_t i = 0; i < n_rows; i++) {
+        dj_snapshot_t *snapshot = read_row(&rows[i]);
+        sums_t sums = {.ratio = 1};
+        for (uint32_t n = 0; n < snapshot->n_programs; n++)
+            plan_program(snapshot, n, &sums);
+        print_message("%-26s%6u%9u%14llu%14llu%8.4f%9.2f%9.2f\n", rows[i].file, sums.n_nodes,
+                      sums.n_storages, (unsigned long long)sums.peak,
+                      (unsigned long long)sums.bound, sums.ratio, sums.decode_ms, sums.plan_ms);
+        assert_true(sums.decode_ms < DECODE_MS_MAX);
+        n_above += sums.ratio > RATIO_MAX;
+        n_optimal += sums.ratio <= 1.0;
+        dj_snapshot_destroy(snapshot);
+    }
+    print_message("%u of %u at the bound, %u above %.2f times it\n", n_optimal, n_rows, n_above,
+                  RATIO_MAX);
+    assert_int_equal(n_above, 0);
+    assert_true(2 * n_optimal >= n_rows);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_file_has_a_label_and_no_other),
+        cmocka_unit_test(no_file_tells_its_phase),
+        cmocka_unit_test(every_graph_plans_near_its_bound),
+    };
+    return dj_hash_setup() ? cmocka_run_group_tests(tests, read_labels, NULL) : 1;
+}

@@ -1,6 +1,7 @@
 /* djinn_main.c - the djinn command: what a user asks from a terminal.
  *
- * Exit status: 0, 1 when the server could not be asked or a check of the doctor failed, 2 for wrong use. */
+ * Exit status: 0, 1 when the server could not be asked, a check of the doctor failed or a plan is not to be
+ * had, 2 for wrong use and files that cannot be read. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "launcher/credential.h"
 #include "launcher/doctor.h"
 #include "launcher/info.h"
+#include "launcher/plan.h"
 #include "runtime/base/log.h"
 
 static const char usage[] =
@@ -17,6 +19,8 @@ static const char usage[] =
     "                   ranks, devices, sessions, segments and plan hits of a server\n"
     "  doctor [--json] [--address HOST:PORT] [--OPTION VALUE]...\n"
     "                   whether this machine is fit, what to do, and the path to the server\n"
+    "  plan show|replay|cut FILE ...\n"
+    "                   a recorded graph: what it is, needs and costs; djinn plan --help\n"
     "  config [markdown]\n"
     "                   every option and variable\n"
     "  completion bash  completion for the shell: source <(djinn completion bash)\n"
@@ -135,10 +139,22 @@ static int completion(int argc, char **argv)
         "    local word=\"${COMP_WORDS[COMP_CWORD]}\" words=\"$_djinn_options --help --version\"\n"
         "    local program=\"${COMP_WORDS[0]##*/}\"\n"
         "    if [[ $program == djinn && $COMP_CWORD == 1 ]]; then\n"
-        "        words='info doctor config completion --help --version'\n"
+        "        words='info doctor plan config completion --help --version'\n"
         "    elif [[ $program == djinn ]]; then\n"
         "        case \"${COMP_WORDS[1]}\" in\n"
         "        info|doctor) words=\"$_djinn_options --json\" ;;\n"
+        "        plan)\n"
+        "            case \"$COMP_CWORD ${COMP_WORDS[2]}\" in\n"
+        "            2\\ *) words='show replay cut --help' ;;\n"
+        "            *\\ show) words='--json --svg --program' ;;\n"
+        "            *\\ replay) words='--program --runs' ;;\n"
+        "            *\\ cut) words='--stages --memory --by --program' ;;\n"
+        "            *) words= ;;\n"
+        "            esac\n"
+        "            if ((COMP_CWORD > 2)) && [[ $word != -* ]]; then\n"
+        "                COMPREPLY=()\n"
+        "                return\n"
+        "            fi ;;\n"
         "        config) words=markdown ;;\n"
         "        completion) words=bash ;;\n"
         "        *) words= ;;\n"
@@ -173,6 +189,8 @@ int main(int argc, char **argv)
         return info(argc, argv);
     if (strcmp(command, "doctor") == 0)
         return doctor(argc, argv);
+    if (strcmp(command, "plan") == 0)
+        return dj_plan_main(argc, argv);
     if (strcmp(command, "config") == 0)
         return config(argc, argv);
     if (strcmp(command, "completion") == 0)

@@ -23,6 +23,12 @@ static bool denoises(const dj_features_t *f)
     return f->n_like_input > 0 && f->n_vocabulary == 0;
 }
 
+/* Unrolled in time: gates by the dozen. */
+static bool recurs(const dj_features_t *f)
+{
+    return f->n_gates > 16 + 2 * f->n_tables;
+}
+
 /* ---- language ---- */
 
 static double causal_prompt(const dj_features_t *f)
@@ -30,9 +36,17 @@ static double causal_prompt(const dj_features_t *f)
     return f->n_causal > 0 && f->tokens_per_row > 1 && f->n_vocabulary > 0;
 }
 
+static double causal_sequence(const dj_features_t *f)
+{
+    return f->n_causal > 0 && f->tokens_per_row != 1 && !hears(f);
+}
+
+/* Beside a picture, as far as the words have the work. */
 static double attended_tokens(const dj_features_t *f)
 {
-    return f->tokens_per_row > 1 && f->n_attention > f->n_attention_one;
+    if (f->tokens_per_row <= 1 || f->n_attention <= f->n_attention_one)
+        return 0;
+    return sees(f) ? share(f->token_flops, f->token_flops + f->image_flops) : 1;
 }
 
 static double prompt_vocabulary(const dj_features_t *f)
@@ -40,9 +54,16 @@ static double prompt_vocabulary(const dj_features_t *f)
     return f->tokens_per_row > 1 && f->n_vocabulary > 0;
 }
 
+static double token_sequence(const dj_features_t *f)
+{
+    return f->tokens_per_row >= 8 && (f->n_sequence_products >= 4 || recurs(f)) && !sees(f);
+}
+
+/* Where heads share keys, one query may stand there as several rows: the ids say how many there are. */
 static double growing_cache(const dj_features_t *f)
 {
-    return f->n_attention_one > 0 && f->n_cached > 0 && f->tokens_per_row <= 1;
+    return f->n_cached > 0 &&
+           (f->tokens_per_row == 1 || (f->tokens_per_row == 0 && f->n_attention_one > 0));
 }
 
 static double one_query(const dj_features_t *f)
@@ -67,6 +88,11 @@ static double image_patches(const dj_features_t *f)
     return f->n_patches > 0;
 }
 
+static double mostly_image(const dj_features_t *f)
+{
+    return share(f->image_flops, f->flops) > 0.5;
+}
+
 static double image_alone(const dj_features_t *f)
 {
     return sees(f) && f->n_token_gathers + f->n_time_embeddings == 0;
@@ -78,6 +104,12 @@ static double timestep(const dj_features_t *f)
 {
     return f->n_time_embeddings > 0 && denoises(f) && f->n_products + f->n_conv_2d > 3 &&
            f->n_attention + f->n_conv_1d + f->n_conv_2d + f->n_conv_3d > 0;
+}
+
+static double waves(const dj_features_t *f)
+{
+    return f->n_time_embeddings > 0 && f->n_attention + f->n_conv_2d + f->n_conv_3d > 0 &&
+           f->n_token_gathers == 0 && f->n_vocabulary == 0;
 }
 
 static double timestep_table(const dj_features_t *f)
@@ -99,7 +131,7 @@ static double spectrogram(const dj_features_t *f)
 
 static double spoken_tokens(const dj_features_t *f)
 {
-    return !hears(f) && f->tokens_per_row > 1 && f->n_conv_1d > 4 && f->n_conv_turned > 0 &&
+    return !hears(f) && f->tokens_per_row > 1 && f->n_conv_1d_wide > 3 && f->n_vocabulary == 0 &&
            f->n_conv_2d == 0;
 }
 
@@ -107,7 +139,21 @@ static double spoken_tokens(const dj_features_t *f)
 
 static double many_tables(const dj_features_t *f)
 {
-    return f->n_tables >= 3 && f->n_field_gathers >= 3 && f->n_causal == 0 && !sees(f);
+    return f->n_tables >= 3 && f->n_attention == 0 && f->n_vocabulary == 0 && !sees(f) &&
+           !recurs(f);
+}
+
+/* With attention among the fields or over a history. */
+static double many_fields(const dj_features_t *f)
+{
+    return f->n_attention > 0 && !sees(f) && f->n_vocabulary == 0 &&
+           (f->n_field_gathers >= 3 || f->n_tables >= 4 || f->n_offset_fields > 0);
+}
+
+/* Candidates are looked up where the history was. */
+static double candidates(const dj_features_t *f)
+{
+    return f->n_reused_tables > 0 && f->n_vocabulary == 0 && !sees(f) && !recurs(f);
 }
 
 static double joined_fields(const dj_features_t *f)
@@ -118,7 +164,8 @@ static double joined_fields(const dj_features_t *f)
 static double lookups_alone(const dj_features_t *f)
 {
     return f->n_field_gathers + f->n_token_gathers + f->n_bags > 0 && f->n_attention == 0 &&
-           f->n_vocabulary == 0 && f->n_conv_1d + f->n_conv_2d + f->n_scans == 0 && !hears(f);
+           f->n_vocabulary == 0 && f->n_conv_1d + f->n_conv_2d + f->n_scans == 0 && !hears(f) &&
+           !recurs(f);
 }
 
 /* ---- training ---- */
@@ -145,26 +192,32 @@ static double optimizer(const dj_features_t *f)
 }
 
 static const dj_detector_t detectors[] = {
-    {"causal attention over a prompt, projected onto the vocabulary", DJ_PHASE_PREFILL, 3,
+    {"causal attention over a prompt, projected onto the vocabulary", DJ_PHASE_PREFILL, 2,
      causal_prompt},
-    {"attention over a sequence of tokens", DJ_PHASE_PREFILL, 1.5f, attended_tokens},
-    {"a sequence of tokens projected onto the vocabulary", DJ_PHASE_PREFILL, 1, prompt_vocabulary},
+    {"causal attention over a sequence", DJ_PHASE_PREFILL, 1.5f, causal_sequence},
+    {"attention over a sequence of tokens", DJ_PHASE_PREFILL, 2.5f, attended_tokens},
+    {"a sequence of tokens projected onto the vocabulary", DJ_PHASE_PREFILL, 2, prompt_vocabulary},
+    {"products over a sequence of tokens", DJ_PHASE_PREFILL, 1.2f, token_sequence},
     {"one query against a cache that grows", DJ_PHASE_DECODE, 4, growing_cache},
     {"one query against many keys", DJ_PHASE_DECODE, 2, one_query},
     {"one token projected onto the vocabulary", DJ_PHASE_DECODE, 2, one_token_vocabulary},
     {"convolutions over a picture", DJ_PHASE_VISION, 2, image_stem},
+    {"most of the work on a picture", DJ_PHASE_VISION, 3, mostly_image},
     {"a picture cut into patches", DJ_PHASE_VISION, 2, image_patches},
     {"a picture and nothing else", DJ_PHASE_VISION, 1.5f, image_alone},
-    {"a timestep embedded in waves, a result like the input", DJ_PHASE_DIFFUSION, 6, timestep},
-    {"a timestep looked up, a result like the input", DJ_PHASE_DIFFUSION, 4, timestep_table},
-    {"convolutions over samples or frames of sound", DJ_PHASE_SPEECH, 6, sound_stem},
-    {"convolutions over a spectrogram", DJ_PHASE_SPEECH, 4, spectrogram},
-    {"a sequence of tokens drawn out in time", DJ_PHASE_SPEECH, 4, spoken_tokens},
-    {"one id each in many tables", DJ_PHASE_RECOMMENDATION, 3, many_tables},
+    {"a timestep embedded in waves, a result like the input", DJ_PHASE_DIFFUSION, 8, timestep},
+    {"a timestep embedded in waves", DJ_PHASE_DIFFUSION, 2, waves},
+    {"a timestep looked up, a result like the input", DJ_PHASE_DIFFUSION, 8, timestep_table},
+    {"convolutions over samples or frames of sound", DJ_PHASE_SPEECH, 8, sound_stem},
+    {"convolutions over a spectrogram", DJ_PHASE_SPEECH, 5, spectrogram},
+    {"a sequence of tokens spoken", DJ_PHASE_SPEECH, 6, spoken_tokens},
+    {"ids in many tables", DJ_PHASE_RECOMMENDATION, 3, many_tables},
+    {"attention among looked-up fields", DJ_PHASE_RECOMMENDATION, 4, many_fields},
+    {"candidates looked up like the history", DJ_PHASE_RECOMMENDATION, 3, candidates},
     {"looked-up fields side by side", DJ_PHASE_RECOMMENDATION, 2, joined_fields},
-    {"look-ups without attention or a vocabulary", DJ_PHASE_RECOMMENDATION, 1.5f, lookups_alone},
-    {"gradients", DJ_PHASE_TRAINING, 8, gradients},
-    {"products shaped like weights", DJ_PHASE_TRAINING, 6, weight_gradients},
+    {"look-ups without attention or a vocabulary", DJ_PHASE_RECOMMENDATION, 2, lookups_alone},
+    {"gradients", DJ_PHASE_TRAINING, 12, gradients},
+    {"products shaped like weights", DJ_PHASE_TRAINING, 9, weight_gradients},
     {"inputs overwritten whole after gradients", DJ_PHASE_TRAINING, 4, updates},
     {"little but inputs overwritten whole", DJ_PHASE_TRAINING, 3, optimizer},
 };

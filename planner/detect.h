@@ -59,6 +59,7 @@ typedef struct dj_features {
     uint32_t n_nodes;
     uint32_t n_products, n_norms, n_pools, n_scans, n_sorts;
     uint32_t n_conv_1d, n_conv_2d, n_conv_3d; /* by the filter's rank */
+    uint32_t n_conv_1d_wide;                  /* of these: dense, and wider than one place */
     uint32_t n_conv_turned;                   /* transposed convolutions and resampling */
 
     /* sequences */
@@ -70,6 +71,8 @@ typedef struct dj_features {
     uint32_t n_field_gathers; /* table lookups by one id a row */
     uint32_t n_bags;          /* lookups that sum a bag of rows */
     uint32_t n_tables;        /* different tables looked up */
+    uint32_t n_reused_tables; /* look-ups in a table that other ids were looked up in before */
+    uint32_t n_offset_fields; /* look-ups by ids to which a row of offsets was added */
     uint32_t n_vocabulary;    /* products onto as many columns as a table of tokens has rows */
     int64_t tokens_per_row;   /* the longest sequence of ids */
 
@@ -81,6 +84,7 @@ typedef struct dj_features {
     uint32_t n_sequence_products; /* products over [batch, length, width] */
     uint32_t n_scalar_outputs;    /* results with one number a row, or one in all */
     uint32_t n_state_writes;      /* windows of float state written */
+    uint32_t n_gates;             /* sigmoid and tanh */
 
     /* training */
     uint32_t n_backward;     /* ops that compute gradients */

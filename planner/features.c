@@ -20,7 +20,13 @@ enum {
     MARK_PLAIN = MARK_WAVE | MARK_SCORES | MARK_CACHE | MARK_PATCHES,
 };
 
-enum { TABLES_MAX = 256, VOCABULARY_MIN = 32, IMAGE_SIDE_MIN = 8, SAMPLES_MIN = 256 };
+enum {
+    TABLES_MAX = 256,
+    VOCABULARY_MIN = 32,
+    IMAGE_SIDE_MIN = 8,
+    SAMPLES_MIN = 400,
+    FREQUENCIES_MIN = 20
+};
 
 typedef struct dj_trail {
     uint16_t origin;
@@ -35,7 +41,7 @@ typedef struct dj_scan {
     dj_features_t *features;
     dj_trail_t *trails;
     struct {
-        uint32_t storage;
+        uint32_t storage, ids;
         int64_t rows;
     } tables[TABLES_MAX];
     uint32_t n_tables;
@@ -140,10 +146,16 @@ static uint16_t gather_operands(dj_scan_t *scan, const dj_node_t *node, uint8_t 
     return origin;
 }
 
+static int64_t integer_at(const dj_node_t *node, uint32_t arg, int64_t otherwise)
+{
+    return arg < node->call.n_args && node->call.args[arg].kind == DJ_ARG_INTEGER
+               ? node->call.args[arg].integer
+               : otherwise;
+}
+
 static bool flag_at(const dj_node_t *node, uint32_t arg)
 {
-    return arg < node->call.n_args && node->call.args[arg].kind == DJ_ARG_INTEGER &&
-           node->call.args[arg].integer != 0;
+    return integer_at(node, arg, 0) != 0;
 }
 
 /* One attention, fused or of single ops: how many queries look at how many keys, and does a mask
@@ -178,16 +190,33 @@ static void visit_softmax(dj_scan_t *scan, const dj_node_t *node, uint16_t origi
                     (origin & DJ_ORIGIN_CAUSAL) != 0, (marks & MARK_CACHE) != 0);
 }
 
-static void remember_table(dj_scan_t *scan, const dj_operand_t *table)
+static void remember_table(dj_scan_t *scan, const dj_operand_t *table, const dj_operand_t *ids)
 {
     for (uint32_t i = 0; i < scan->n_tables; i++)
-        if (scan->tables[i].storage == table->storage)
+        if (scan->tables[i].storage == table->storage) {
+            scan->features->n_reused_tables += scan->tables[i].ids != ids->storage;
             return;
+        }
     scan->features->n_tables++;
     if (scan->n_tables == TABLES_MAX)
         return;
     scan->tables[scan->n_tables].storage = table->storage;
+    scan->tables[scan->n_tables].ids = ids->storage;
     scan->tables[scan->n_tables++].rows = size_back(&table->view, 2);
+}
+
+/* Fields that share one table: each has its own range of rows, given by a constant row of offsets.
+ */
+static bool are_offset_fields(const dj_scan_t *scan, const dj_operand_t *ids)
+{
+    const dj_storage_t *storage = storage_of(scan, ids);
+    if (storage == NULL || storage->is_input || storage->producer >= scan->graph->n_nodes)
+        return false;
+    const dj_node_t *node = &scan->graph->nodes[storage->producer];
+    const dj_operand_t *a = operand_at(node, 0), *b = operand_at(node, 1);
+    return node->call.op == DJ_OP_ADD && is_input(scan, a) && is_input(scan, b) &&
+           dj_view_count(&a->view) != dj_view_count(&b->view) &&
+           size_back(&a->view, 1) == size_back(&b->view, 1);
 }
 
 /* Ids that count, or that name each row of the table once, are places, not words. */
@@ -207,8 +236,9 @@ static uint16_t visit_lookup(dj_scan_t *scan, const dj_node_t *node)
     mark_weight(scan, table);
     if (are_places(scan, ids, table) && !bag)
         return 0;
-    remember_table(scan, table);
+    remember_table(scan, table, ids);
     scan->features->n_bags += bag;
+    scan->features->n_offset_fields += are_offset_fields(scan, ids);
     int64_t length = ids->view.rank >= 2 ? size_back(&ids->view, 1) : 0;
     if (bag || ids->view.rank < 2) {
         scan->features->n_field_gathers++;
@@ -264,15 +294,24 @@ static bool is_spectrogram(const dj_view_t *data)
 {
     int64_t a = size_back(data, 2), b = size_back(data, 1);
     int64_t low = a < b ? a : b, high = a < b ? b : a;
-    return data->rank == 4 && data->sizes[1] == 1 && low >= 20 && low <= 257 && a != b &&
-           high >= low;
+    return data->rank == 4 && data->sizes[1] == 1 && low >= FREQUENCIES_MIN && low <= 257 &&
+           a != b && high >= low;
+}
+
+/* Samples come in one or two channels and are many; frames have a count of frequencies. */
+static bool is_sound(const dj_view_t *data, const dj_view_t *filter)
+{
+    if (data->rank != 3)
+        return false;
+    return data->sizes[1] <= 2 ? data->sizes[2] >= SAMPLES_MIN
+                               : data->sizes[1] >= FREQUENCIES_MIN && filter->sizes[2] > 1;
 }
 
 static uint16_t visit_stem(dj_scan_t *scan, const dj_view_t *data, const dj_view_t *filter)
 {
     dj_features_t *f = scan->features;
     if (filter->rank == 3) {
-        bool sound = data->rank == 3 && (data->sizes[1] >= 20 || size_back(data, 1) >= SAMPLES_MIN);
+        bool sound = is_sound(data, filter);
         f->n_sound_stems += sound;
         return sound ? DJ_ORIGIN_SOUND : 0;
     }
@@ -294,6 +333,8 @@ static uint16_t visit_convolution(dj_scan_t *scan, const dj_node_t *node, uint16
     if (data == NULL || filter == NULL || dj_op_traits(node->call.op).backward)
         return origin;
     f->n_conv_1d += filter->view.rank == 3;
+    f->n_conv_1d_wide +=
+        filter->view.rank == 3 && filter->view.sizes[2] > 1 && integer_at(node, 8, 1) == 1;
     f->n_conv_2d += filter->view.rank == 4;
     f->n_conv_3d += filter->view.rank == 5;
     f->n_conv_turned += flag_at(node, 6);
@@ -326,6 +367,7 @@ static bool compares_places(const dj_scan_t *scan, const dj_node_t *node)
 static uint16_t visit_pointwise(dj_scan_t *scan, const dj_node_t *node, uint16_t origin,
                                 uint8_t *marks_p)
 {
+    scan->features->n_gates += node->call.op == DJ_OP_SIGMOID || node->call.op == DJ_OP_TANH;
     if (compares_places(scan, node))
         origin |= DJ_ORIGIN_CAUSAL;
     if (node->call.op == DJ_OP_SIN || node->call.op == DJ_OP_COS)
@@ -552,6 +594,7 @@ void dj_features_add(dj_features_t *into, const dj_features_t *from)
     ADD(n_conv_1d), ADD(n_conv_2d), ADD(n_conv_3d), ADD(n_conv_turned);
     ADD(n_attention), ADD(n_attention_one), ADD(n_causal), ADD(n_cached);
     ADD(n_token_gathers), ADD(n_field_gathers), ADD(n_bags), ADD(n_tables), ADD(n_vocabulary);
+    ADD(n_conv_1d_wide), ADD(n_reused_tables), ADD(n_offset_fields), ADD(n_gates);
     ADD(n_image_stems), ADD(n_sound_stems), ADD(n_spectrogram_stems), ADD(n_patches);
     ADD(n_time_embeddings), ADD(n_like_input), ADD(n_fields_joined), ADD(n_sequence_products);
     ADD(n_scalar_outputs), ADD(n_state_writes);

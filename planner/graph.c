@@ -194,7 +194,8 @@ static dj_status_t read_op(dj_decoder_t *decoder)
     dj_output_t *outs = node != NULL ? dj_decoder_alloc(decoder, n_outs, sizeof *outs) : NULL;
     if (outs == NULL)
         return DJ_ERR_MEMORY;
-    *node = (dj_node_t){.call.op = (uint16_t)op, .n_outs = n_outs, .outs = outs};
+    *node = (dj_node_t){.call.op = (uint16_t)op, .n_outs = n_outs, .outs = outs,
+                        .recorded = decoder->nodes.count - 1};
     dj_status_t status = read_arguments(decoder, info, &node->call);
     if (status == DJ_OK)
         status = dj_op_infer(&node->call, inferred);

@@ -36,9 +36,11 @@ typedef struct dj_storage {
     uint32_t n_versions;
 } dj_storage_t;
 
+/* view.offset of a decoded operand or output is 0, and a slot says what the request adds; rewrites place
+ * windows at constant offsets (rewrite.h). What counts is the sum of the two. */
 typedef struct dj_output {
     uint32_t storage, version; /* the version this write makes */
-    uint32_t slot;             /* of the view's offset, DJ_SLOT_NONE when 0 */
+    uint32_t slot;             /* of the view's offset, DJ_SLOT_NONE when the request adds nothing */
     uint8_t target;            /* dj_target_kind_t */
     uint8_t arg;               /* with DJ_TARGET_ARGUMENT */
     dj_view_t view;            /* as stored: the inferred view, or the target's */
@@ -46,7 +48,8 @@ typedef struct dj_output {
 
 typedef struct dj_node {
     dj_call_t call;
-    uint32_t n_outs; /* at least 1: an op with '!' has its first tensor argument as output 0 */
+    uint32_t n_outs;   /* at least 1: an op with '!' has its first tensor argument as output 0 */
+    uint32_t recorded; /* its number in the program, whatever rewrites did */
     dj_output_t *outs;
 } dj_node_t;
 
@@ -79,6 +82,12 @@ typedef struct dj_graph {
 dj_status_t dj_graph_decode(const void *structure, size_t structure_size, const void *sizes,
                             size_t sizes_size, uint32_t n_scalars, dj_graph_t **graph_p);
 void dj_graph_destroy(dj_graph_t *graph);
+
+/* Derives versions, producers and first and last uses from the nodes as they are: after a rewrite. */
+void dj_graph_relink(dj_graph_t *graph);
+/* Is the graph one that a program could have: every window inside its storage, every value made before it
+ * is read, no weight written? For graphs that somebody changed. DJ_ERR_CORRUPT names the node. */
+dj_status_t dj_graph_check(const dj_graph_t *graph);
 
 /* Every offset slot of a request against its storage. DJ_ERR_SHAPE names node and numbers. */
 dj_status_t dj_graph_check_offsets(const dj_graph_t *graph, const uint64_t *scalars);

@@ -101,6 +101,16 @@ bool dj_op_is_elementwise(uint16_t op)
            (info->pointwise || info->shape == dj_shape_copy || info->shape == dj_shape_to_copy);
 }
 
+bool dj_op_is_random(uint16_t op)
+{
+    static const char *const words[] = {"rand", "bernoulli", "dropout", "multinomial", "normal_"};
+    const dj_op_info_t *info = dj_op_info(op);
+    for (uint32_t i = 0; info != NULL && i < sizeof words / sizeof words[0]; i++)
+        if (strstr(info->name, words[i]) != NULL)
+            return true;
+    return false;
+}
+
 static bool scalar_dtype_known(uint8_t dtype)
 {
     return dtype == DJ_BOOL || dtype == DJ_I64 || dtype == DJ_F64;

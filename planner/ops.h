@@ -116,6 +116,9 @@ dj_status_t dj_op_check_target(uint16_t op, const dj_view_t *inferred, const dj_
  * and the copies. They may run in place. */
 bool dj_op_is_elementwise(uint16_t op);
 
+/* Ops whose result differs from run to run: two of them are never one. */
+bool dj_op_is_random(uint16_t op);
+
 /* The dtype in which a pointwise op computes: PyTorch's promotion over operands and scalars, lifted
  * to float32 by ops that need a real number. Shared by the shape rules and the kernels. */
 uint8_t dj_op_compute_dtype(const dj_call_t *call);

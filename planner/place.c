@@ -41,7 +41,8 @@ static bool times_meet(const dj_place_t *a, const dj_place_t *b)
 static bool may_take_over(const dj_place_t *a, const dj_place_t *b)
 {
     const dj_place_t *early = a->first < b->first ? a : b, *late = early == a ? b : a;
-    return early->last < late->first && early->hands_over && early->bytes == late->bytes;
+    return early->last < late->first && early->hands_over && late->takes_over &&
+           early->bytes == late->bytes;
 }
 
 static bool range_is_free(orderer_t *o, const dj_place_t *place, uint64_t offset)

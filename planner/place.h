@@ -5,8 +5,8 @@
  * may run a group tile by tile: what an earlier step of the group has finished reading in this tile it
  * may still have to read in the next. One exception: inside a group a place may take over exactly the
  * range of one that died there, when that one was walked element by element in the group's order
- * (hands_over): then each tile's bytes are free when the tile needs them. (The newcomer always is: it
- * is the contiguous result of a step of the group.)
+ * (hands_over) and so is the newcomer (takes_over): then each tile's bytes are free when the tile needs
+ * them.
  *
  * Threads: pure. */
 #ifndef DJ_PLANNER_PLACE_H
@@ -19,6 +19,7 @@ typedef struct dj_place {
     uint32_t first, last; /* steps */
     uint32_t from;        /* first step of the group that `first` is in */
     bool hands_over;      /* walked element by element in its last group */
+    bool takes_over;      /* and in its first */
 } dj_place_t;
 
 /* Gives every place an offset, a multiple of DJ_ALIGN_BYTES from `base` on: the best of several

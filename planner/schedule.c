@@ -49,6 +49,16 @@ static bool same_window(const dj_operand_t *operand, const dj_output_t *out)
     return operand->slot == out->slot && dj_view_equal(&operand->view, &out->view);
 }
 
+/* Known to share no byte: constant ranges one behind the other. */
+static bool windows_apart(const dj_view_t *a, uint32_t a_slot, const dj_view_t *b, uint32_t b_slot)
+{
+    uint64_t a_first = (uint64_t)a->offset * dj_dtype_bytes(a->dtype);
+    uint64_t b_first = (uint64_t)b->offset * dj_dtype_bytes(b->dtype);
+    return a_slot == DJ_SLOT_NONE && b_slot == DJ_SLOT_NONE &&
+           (a_first + dj_view_extent_bytes(a) <= b_first ||
+            b_first + dj_view_extent_bytes(b) <= a_first);
+}
+
 typedef struct hazard {
     const dj_output_t *out;
     bool in_place; /* reading the very same window does no harm */
@@ -58,7 +68,8 @@ static bool is_harmless(void *context, const dj_operand_t *operand)
 {
     const hazard_t *hazard = context;
     return operand->storage != hazard->out->storage ||
-           (hazard->in_place && same_window(operand, hazard->out));
+           (hazard->in_place && same_window(operand, hazard->out)) ||
+           windows_apart(&operand->view, operand->slot, &hazard->out->view, hazard->out->slot);
 }
 
 /* Does the node read the storage that it writes INTO so that writing first would change what it
@@ -152,7 +163,9 @@ static bool windows_agree(const dj_schedule_t *schedule, uint32_t early, uint32_
     const dj_node_t *a = step_node(schedule, early), *b = step_node(schedule, late);
     hazard_t early_write = {&a->outs[0], true}, late_write = {&b->outs[0], true};
     if (a->outs[0].storage == b->outs[0].storage &&
-        (a->outs[0].slot != b->outs[0].slot || !dj_view_equal(&a->outs[0].view, &b->outs[0].view)))
+        (a->outs[0].slot != b->outs[0].slot ||
+         !dj_view_equal(&a->outs[0].view, &b->outs[0].view)) &&
+        !windows_apart(&a->outs[0].view, a->outs[0].slot, &b->outs[0].view, b->outs[0].slot))
         return false;
     return visit_operands(schedule->graph, b, is_harmless, &early_write) &&
            visit_operands(schedule->graph, a, is_harmless, &late_write);
@@ -200,17 +213,19 @@ static void touch(toucher_t *t, uint32_t storage, const dj_view_t *view, uint32_
         index = s->place_of[storage] = s->n_places++;
         s->places[index] = (dj_place_t){.bytes = s->graph->storages[storage].bytes,
                                         .first = t->step,
-                                        .hands_over = true};
+                                        .hands_over = true,
+                                        .takes_over = true};
     }
     dj_place_t *place = &s->places[index];
     if (!t->check) {
         place->last = t->step;
         return;
     }
-    if (slot == DJ_SLOT_NONE && dj_view_same_shape(view, shape) && dj_view_is_contiguous(view) &&
-        dj_view_dense_bytes(view) == place->bytes)
+    if (slot == DJ_SLOT_NONE && view->offset == 0 && dj_view_same_shape(view, shape) &&
+        dj_view_is_contiguous(view) && dj_view_dense_bytes(view) == place->bytes)
         return;
     place->hands_over &= group != s->groups[place->last];
+    place->takes_over &= group != s->groups[place->first];
 }
 
 static bool touch_operand(void *context, const dj_operand_t *operand)

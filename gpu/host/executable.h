@@ -25,6 +25,7 @@ typedef struct dj_host_place {
     uint32_t binding; /* DJ_SLOT_NONE: in the slab at `offset` */
     uint32_t slot;    /* of the view's offset in the scalar vector, DJ_SLOT_NONE when 0 */
     uint32_t item_bytes;
+    uint64_t inside; /* bytes from the storage's start to the window, before the slot's */
     uint64_t offset;
 } dj_host_place_t;
 
@@ -77,6 +78,7 @@ static inline void *dj_host_resolve(const dj_host_place_t *place, const dj_launc
         base = launch->bindings[place->binding];
     else
         base = (uint8_t *)launch->stack + place->offset;
+    base += place->inside;
     if (place->slot != DJ_SLOT_NONE)
         base += launch->scalars[place->slot] * place->item_bytes;
     return base;

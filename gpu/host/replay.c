@@ -56,12 +56,14 @@ static uint32_t count_places(const dj_node_t *node)
 }
 
 static dj_host_place_t place_of(const dj_graph_t *graph, uint32_t storage, uint32_t slot,
-                                uint8_t dtype)
+                                const dj_view_t *view)
 {
+    uint32_t item_bytes = dj_dtype_bytes(view->dtype);
     dj_host_place_t place = {.storage = storage,
                              .binding = DJ_SLOT_NONE,
                              .slot = slot,
-                             .item_bytes = dj_dtype_bytes(dtype),
+                             .item_bytes = item_bytes,
+                             .inside = (uint64_t)view->offset * item_bytes,
                              .offset = DJ_OFFSET_NONE};
     if (storage == DJ_STORAGE_NONE || storage == DJ_STORAGE_SCALAR) {
         place.storage = DJ_STORAGE_NONE;
@@ -80,12 +82,12 @@ static void fill_places(const dj_graph_t *graph, const dj_node_t *node, dj_host_
             continue;
         for (uint32_t i = 0; i < arg->count; i++) {
             const dj_operand_t *operand = &arg->operands[i];
-            *place++ = place_of(graph, operand->storage, operand->slot, operand->view.dtype);
+            *place++ = place_of(graph, operand->storage, operand->slot, &operand->view);
         }
     }
     for (uint32_t i = 0; i < node->n_outs; i++)
         *place++ =
-            place_of(graph, node->outs[i].storage, node->outs[i].slot, node->outs[i].view.dtype);
+            place_of(graph, node->outs[i].storage, node->outs[i].slot, &node->outs[i].view);
 }
 
 static dj_status_t prepare_node(dj_host_executable_t *exe, uint32_t at, const dj_node_t *node)

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "planner/rewrite_passes.h"
+#include "planner/schedule.h"
 
 #define WORK_MAX (1ull << 23) /* nodes looked at by one pass: a few milliseconds */
 
@@ -26,8 +27,11 @@ dj_alive_t *dj_alive_create(dj_rewriter_t *rewriter, const dj_storage_use_t *use
         alive->bytes[uses[i].first] += graph->storages[i].bytes; /* changes first, then sums */
         alive->bytes[dj_storage_last_use(&uses[i]) + 1] -= graph->storages[i].bytes;
     }
+    for (uint32_t i = 1; i < graph->n_nodes; i++)
+        alive->bytes[i] += alive->bytes[i - 1];
     for (uint32_t i = 0; i < graph->n_nodes; i++) {
-        alive->bytes[i] += i > 0 ? alive->bytes[i - 1] : 0;
+        if (dj_node_must_stage(graph, &graph->nodes[i]))
+            alive->bytes[i] += dj_view_dense_bytes(&graph->nodes[i].outs[0].view);
         alive->most = alive->bytes[i] > alive->most ? alive->bytes[i] : alive->most;
     }
     return alive;

@@ -200,6 +200,7 @@ static void note_window(dj_storage_use_t *use, const dj_storage_t *storage, cons
     if (first)
         use->first = node;
     use->dtype = first || use->dtype == view->dtype ? view->dtype : (uint8_t)DJ_DTYPE_NONE;
+    use->fixed &= slot == DJ_SLOT_NONE;
     use->whole &= slot == DJ_SLOT_NONE && view->offset == 0 && dj_view_is_contiguous(view) &&
                   dj_view_dense_bytes(view) == storage->bytes;
 }
@@ -212,6 +213,8 @@ dj_storage_use_t *dj_rewriter_uses(dj_rewriter_t *rewriter)
                                                .first_read = DJ_SLOT_NONE,
                                                .last_read = DJ_SLOT_NONE,
                                                .last_write = DJ_SLOT_NONE,
+                                               .earlier_read = DJ_SLOT_NONE,
+                                               .fixed = true,
                                                .whole = true,
                                                .dtype = DJ_DTYPE_NONE};
     for (uint32_t i = 0; i < graph->n_nodes; i++) {
@@ -221,6 +224,7 @@ dj_storage_use_t *dj_rewriter_uses(dj_rewriter_t *rewriter)
             dj_storage_use_t *use = &rewriter->uses[operand->storage];
             note_window(use, &graph->storages[operand->storage], &operand->view, operand->slot, i);
             use->first_read = use->n_reads++ > 0 ? use->first_read : i;
+            use->earlier_read = use->last_read != i ? use->last_read : use->earlier_read;
             use->last_read = i;
         }
         for (uint32_t j = 0; j < node->n_outs; j++) {

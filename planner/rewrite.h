@@ -76,6 +76,8 @@ void *dj_rewriter_alloc(dj_rewriter_t *rewriter, size_t count, size_t size);
 typedef struct dj_storage_use {
     uint32_t n_reads, n_writes; /* operands, outputs */
     uint32_t first, first_read, last_read, last_write; /* nodes; DJ_SLOT_NONE when there is none */
+    uint32_t earlier_read;                              /* the last before last_read */
+    bool fixed; /* no window moves with the request */
     bool whole; /* every window is all of it, contiguous, at offset 0 */
     uint8_t dtype; /* of all windows; DJ_DTYPE_NONE when they differ */
 } dj_storage_use_t;

@@ -94,16 +94,20 @@ typedef struct part {
     bool placed;
 } part_t;
 
-/* Could this part be written into the whole from the start? It must be a value of the program's own,
- * seen as a whole by all, and not change after it was read here. */
+/* Could this part be written into the whole from the start? It must be all of a storage of the program's
+ * own, not change after it was read here, and be seen at known places, so that it stays apart from its
+ * neighbours. */
 static bool is_placeable(const concat_t *c, uint32_t node, const part_t *part, uint32_t whole)
 {
     const dj_storage_use_t *use = &c->uses[part->storage];
     const dj_storage_use_t *to = &c->uses[whole];
     const dj_output_t *out = &c->graph->nodes[node].outs[0];
-    return !is_bound(c->graph, part->storage) && use->n_writes > 0 && use->whole &&
+    uint64_t bytes = c->graph->storages[part->storage].bytes;
+    return !is_bound(c->graph, part->storage) && use->n_writes > 0 && bytes > 0 && use->fixed &&
            use->dtype == out->view.dtype && use->last_write < node &&
-           part->operand->slot == DJ_SLOT_NONE && c->graph->storages[part->storage].bytes > 0 &&
+           part->operand->slot == DJ_SLOT_NONE && part->operand->view.offset == 0 &&
+           dj_view_is_contiguous(&part->operand->view) &&
+           dj_view_dense_bytes(&part->operand->view) == bytes &&
            (to->n_writes == 1 || dj_storage_last_use(use) == node);
 }
 
@@ -137,44 +141,52 @@ static uint32_t find_parts(concat_t *c, uint32_t number, part_t *parts)
     return list->count;
 }
 
-/* Would the most bytes alive grow if the whole were there from its first placed part on? */
-static bool is_affordable(const concat_t *c, uint32_t number, const part_t *parts, uint32_t n_parts)
+static void count_parts(const concat_t *c, const part_t *parts, uint32_t n_parts, int64_t sign)
 {
-    uint32_t whole = c->graph->nodes[number].outs[0].storage, first = number;
-    for (uint32_t i = 0; i < n_parts; i++)
-        if (parts[i].placed && c->uses[parts[i].storage].first < first)
-            first = c->uses[parts[i].storage].first;
-    if (is_bound(c->graph, whole) || first == number)
-        return true;
-    for (uint32_t i = 0; i < n_parts; i++)
+    for (uint32_t i = 0; i < n_parts; i++) {
+        const dj_storage_use_t *use = &c->uses[parts[i].storage];
         if (parts[i].placed)
-            dj_alive_add(c->alive, c->uses[parts[i].storage].first, number - 1,
-                         -(int64_t)c->graph->storages[parts[i].storage].bytes);
-    bool fits = dj_alive_allows(c->alive, first, number - 1, c->graph->storages[whole].bytes);
-    for (uint32_t i = 0; i < n_parts; i++)
-        if (parts[i].placed)
-            dj_alive_add(c->alive, c->uses[parts[i].storage].first, number - 1,
-                         (int64_t)c->graph->storages[parts[i].storage].bytes);
-    return fits;
+            dj_alive_add(c->alive, use->first, dj_storage_last_use(use),
+                         sign * (int64_t)c->graph->storages[parts[i].storage].bytes);
+    }
 }
 
-static void place_part(concat_t *c, const part_t *part, uint32_t whole)
+/* Puts the placed parts into the whole, unless the most bytes alive would grow: the whole is then there
+ * from the first part's first use to the last one's last. */
+static bool place_parts(concat_t *c, uint32_t whole, const part_t *parts, uint32_t n_parts)
 {
-    dj_storage_use_t *use = &c->uses[part->storage], *to = &c->uses[whole];
-    int64_t bytes = (int64_t)c->graph->storages[part->storage].bytes;
-    int64_t whole_bytes = is_bound(c->graph, whole) ? 0 : (int64_t)c->graph->storages[whole].bytes;
-    uint32_t last = dj_storage_last_use(use), whole_last = dj_storage_last_use(to);
-    dj_alive_add(c->alive, use->first, last, -bytes);
-    if (use->first < to->first)
-        dj_alive_add(c->alive, use->first, to->first - 1, whole_bytes);
-    if (last > whole_last)
-        dj_alive_add(c->alive, whole_last + 1, last, whole_bytes);
-    to->first = use->first < to->first ? use->first : to->first;
-    to->last_read = last > whole_last ? last : to->last_read;
+    dj_storage_use_t *to = &c->uses[whole];
+    uint64_t bytes = is_bound(c->graph, whole) ? 0 : c->graph->storages[whole].bytes;
+    uint32_t first = to->first, last = dj_storage_last_use(to), old_last = last;
+    for (uint32_t i = 0; i < n_parts; i++) {
+        const dj_storage_use_t *use = &c->uses[parts[i].storage];
+        if (!parts[i].placed)
+            continue;
+        first = use->first < first ? use->first : first;
+        last = dj_storage_last_use(use) > last ? dj_storage_last_use(use) : last;
+    }
+    count_parts(c, parts, n_parts, -1);
+    if ((first < to->first && !dj_alive_allows(c->alive, first, to->first - 1, bytes)) ||
+        (last > old_last && !dj_alive_allows(c->alive, old_last + 1, last, bytes))) {
+        count_parts(c, parts, n_parts, 1);
+        return false;
+    }
+    if (first < to->first)
+        dj_alive_add(c->alive, first, to->first - 1, (int64_t)bytes);
+    if (last > old_last)
+        dj_alive_add(c->alive, old_last + 1, last, (int64_t)bytes);
+    to->first = first;
+    to->last_read = last > old_last ? last : to->last_read;
     to->whole = false;
-    dj_rewriter_rename(c->rewriter, part->storage, whole, part->bytes);
-    dj_rewriter_report(c->rewriter)->appended++;
-    dj_rewriter_report(c->rewriter)->bytes_moved += 2 * (uint64_t)bytes;
+    for (uint32_t i = 0; i < n_parts; i++) {
+        if (!parts[i].placed)
+            continue;
+        dj_rewriter_rename(c->rewriter, parts[i].storage, whole, parts[i].bytes);
+        dj_rewriter_report(c->rewriter)->appended++;
+        dj_rewriter_report(c->rewriter)->bytes_moved +=
+            2 * c->graph->storages[parts[i].storage].bytes;
+    }
+    return true;
 }
 
 /* The node becomes the copy of its only part that has to move. */
@@ -194,12 +206,11 @@ static dj_status_t copy_part(concat_t *c, uint32_t number, const part_t *part)
     return DJ_OK;
 }
 
-static dj_status_t place_parts(concat_t *c, uint32_t number)
+static dj_status_t rewrite_concat(concat_t *c, uint32_t number)
 {
     part_t parts[PARTS_MAX];
     const part_t *moving = NULL;
     uint32_t n_parts = find_parts(c, number, parts), n_moving = 0, n_placed = 0;
-    uint32_t whole = c->graph->nodes[number].outs[0].storage;
     for (uint32_t i = 0; i < n_parts; i++) {
         n_placed += parts[i].placed;
         if (parts[i].placed || dj_view_count(&parts[i].operand->view) == 0)
@@ -207,11 +218,9 @@ static dj_status_t place_parts(concat_t *c, uint32_t number)
         moving = &parts[i];
         n_moving++;
     }
-    if (n_placed == 0 || n_moving > 1 || !is_affordable(c, number, parts, n_parts))
+    if (n_placed == 0 || n_moving > 1 ||
+        !place_parts(c, c->graph->nodes[number].outs[0].storage, parts, n_parts))
         return DJ_OK;
-    for (uint32_t i = 0; i < n_parts; i++)
-        if (parts[i].placed)
-            place_part(c, &parts[i], whole);
     if (moving != NULL)
         return copy_part(c, number, moving);
     dj_rewriter_drop(c->rewriter, number);
@@ -227,7 +236,7 @@ dj_status_t dj_rewrite_concat(dj_rewriter_t *rewriter)
             continue;
         if (c.alive == NULL && (c.alive = dj_alive_create(rewriter, c.uses)) == NULL)
             return DJ_ERR_MEMORY;
-        status = place_parts(&c, i);
+        status = rewrite_concat(&c, i);
     }
     dj_alive_destroy(c.alive);
     return status;

@@ -160,14 +160,14 @@ static bool is_bound(const dj_graph_t *graph, uint32_t storage)
 }
 
 /* Keeping the first result until the second's last use must not raise the most bytes alive. */
-static bool may_keep(merger_t *m, uint32_t kept, uint32_t gone)
+static bool may_keep(merger_t *m, uint32_t kept, uint32_t gone, uint64_t bytes)
 {
     const dj_graph_t *graph = dj_rewriter_graph(m->rewriter);
     bool kept_bound = is_bound(graph, kept), gone_bound = is_bound(graph, gone);
     uint32_t from = dj_storage_last_use(&m->uses[kept]) + 1, to = m->uses[gone].first;
     if (kept_bound || gone_bound)
         return !(kept_bound && gone_bound);
-    return from >= to || dj_alive_allows(m->alive, from, to - 1, graph->storages[kept].bytes);
+    return from >= to || dj_alive_allows(m->alive, from, to - 1, bytes);
 }
 
 static void note_kept(merger_t *m, uint32_t kept, uint32_t gone)
@@ -189,9 +189,12 @@ static void note_kept(merger_t *m, uint32_t kept, uint32_t gone)
 static bool merge(merger_t *m, const dj_node_t *first, const dj_node_t *second)
 {
     const dj_graph_t *graph = dj_rewriter_graph(m->rewriter);
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < second->n_outs; i++)
+        bytes += graph->storages[second->outs[i].storage].bytes;
     for (uint32_t i = 0; i < second->n_outs; i++)
         if (!may_keep(m, dj_rewriter_root(m->rewriter, first->outs[i].storage),
-                      second->outs[i].storage))
+                      second->outs[i].storage, bytes))
             return false;
     for (uint32_t i = 0; i < second->n_outs; i++) {
         uint32_t kept = dj_rewriter_root(m->rewriter, first->outs[i].storage);
@@ -372,42 +375,62 @@ dj_status_t dj_rewrite_copies(dj_rewriter_t *rewriter)
 
 #define SHRINKS_TO 4 /* a node is moved when its results have at most a quarter of the bytes it frees */
 
-/* Bytes of Stack that end with this node, and behind which node all that it reads is there. False when
- * it cannot move: something it reads is written later. */
-static bool measure(const dj_graph_t *graph, const dj_storage_use_t *uses, uint32_t number,
-                    uint64_t *freed_p, uint32_t *behind_p)
+/* Behind which node all that this one reads is there. False when it cannot move: something it reads is
+ * written later. */
+static bool find_behind(const dj_graph_t *graph, const dj_storage_use_t *uses, uint32_t number,
+                        uint32_t *behind_p)
 {
     dj_operand_walk_t walk = {&graph->nodes[number], 0, 0};
-    *freed_p = 0;
     *behind_p = DJ_SLOT_NONE;
     for (const dj_operand_t *operand; (operand = dj_operand_next(&walk)) != NULL;) {
-        const dj_storage_use_t *use = &uses[operand->storage];
-        if (written_after(use, number))
+        if (written_after(&uses[operand->storage], number))
             return false;
-        *behind_p = later(*behind_p, use->last_write);
-        if (!is_bound(graph, operand->storage) && use->last_read == number)
-            *freed_p += graph->storages[operand->storage].bytes;
+        *behind_p = later(*behind_p, uses[operand->storage].last_write);
     }
-    return true;
+    return *behind_p != DJ_SLOT_NONE && *behind_p + 1 < number;
+}
+
+/* The largest operand whose life ends here and would end behind `behind` if this node moved there. */
+static uint64_t freed_by(const dj_graph_t *graph, const dj_storage_use_t *uses, uint32_t number,
+                         uint32_t behind)
+{
+    dj_operand_walk_t walk = {&graph->nodes[number], 0, 0};
+    uint64_t freed = 0;
+    for (const dj_operand_t *operand; (operand = dj_operand_next(&walk)) != NULL;) {
+        const dj_storage_use_t *use = &uses[operand->storage];
+        uint64_t bytes = graph->storages[operand->storage].bytes;
+        if (!is_bound(graph, operand->storage) && use->last_read == number && bytes > freed &&
+            (use->earlier_read == DJ_SLOT_NONE || use->earlier_read <= behind))
+            freed = bytes;
+    }
+    return freed;
 }
 
 dj_status_t dj_rewrite_beside(dj_rewriter_t *rewriter)
 {
     dj_graph_t *graph = dj_rewriter_graph(rewriter);
     const dj_storage_use_t *uses = dj_rewriter_uses(rewriter);
+    dj_alive_t *alive = dj_alive_create(rewriter, uses);
+    if (alive == NULL)
+        return DJ_ERR_MEMORY;
     for (uint32_t i = 0; i < graph->n_nodes; i++) {
         const dj_node_t *node = &graph->nodes[i];
-        uint64_t made = 0, freed;
+        uint64_t made = 0;
         uint32_t behind;
         bool fresh = true;
         for (uint32_t j = 0; j < node->n_outs; j++) {
             made += graph->storages[node->outs[j].storage].bytes;
             fresh &= node->outs[j].target == DJ_TARGET_NEW;
         }
-        if (!fresh || !measure(graph, uses, i, &freed, &behind) || freed < SHRINKS_TO * made ||
-            freed == 0 || behind == DJ_SLOT_NONE || behind + 1 >= i)
+        if (!fresh || !find_behind(graph, uses, i, &behind))
             continue;
-        dj_rewriter_report(rewriter)->beside += dj_rewriter_move(rewriter, i, behind);
+        uint64_t freed = freed_by(graph, uses, i, behind);
+        if (freed == 0 || freed < SHRINKS_TO * made ||
+            !dj_alive_allows(alive, behind, behind, made) || !dj_rewriter_move(rewriter, i, behind))
+            continue;
+        dj_alive_add(alive, behind, behind, (int64_t)made); /* others may follow the same node */
+        dj_rewriter_report(rewriter)->beside++;
     }
+    dj_alive_destroy(alive);
     return DJ_OK;
 }

@@ -75,7 +75,7 @@ static bool is_harmless(void *context, const dj_operand_t *operand)
 /* Does the node read the storage that it writes INTO so that writing first would change what it
  * reads? Offsets are data, so two windows of one storage are taken to overlap. Ops with '!' read
  * their own target only and the decoder saw to the rest. */
-static bool must_stage(const dj_graph_t *graph, const dj_node_t *node)
+bool dj_node_must_stage(const dj_graph_t *graph, const dj_node_t *node)
 {
     hazard_t hazard = {&node->outs[0], dj_op_is_elementwise(node->call.op)};
     if (hazard.out->target == DJ_TARGET_NEW || dj_op_info(node->call.op)->n_outs == 0)
@@ -115,7 +115,7 @@ static dj_status_t list_steps(dj_schedule_t *schedule, uint8_t *flags)
             continue;
         /* 0 says "to be staged" until lifetimes gives the place its index */
         schedule->stage_place[schedule->n_steps] =
-            must_stage(graph, &graph->nodes[i]) ? 0 : DJ_SLOT_NONE;
+            dj_node_must_stage(graph, &graph->nodes[i]) ? 0 : DJ_SLOT_NONE;
         schedule->nodes[schedule->n_steps++] = i;
     }
     return DJ_OK;

@@ -25,6 +25,9 @@ typedef struct dj_schedule {
     dj_place_t *places;
 } dj_schedule_t;
 
+/* Does the node read the storage that it writes INTO so that its result must be staged? */
+bool dj_node_must_stage(const dj_graph_t *graph, const dj_node_t *node);
+
 /* Steps and staging. DJ_ERR_MEMORY. */
 dj_status_t dj_schedule_init(dj_schedule_t *schedule, const dj_graph_t *graph);
 void dj_schedule_fini(dj_schedule_t *schedule);

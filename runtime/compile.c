@@ -1,8 +1,9 @@
 /* compile.c - from a structure that is not ready here to an entry of the cache: contract 2's cold path.
  *
- * The graph is decoded and inferred from the client's bytes, the device prepares a kernel a node and says
- * what workspace it needs, and the plan is made here, unless another rank of this class published it: then
+ * The graph is decoded and inferred from the client's bytes and rewritten (rewrite.h), the device prepares
+ * a kernel a node and says what workspace it needs, and the plan is made here, unless another rank of this class published it: then
  * it is proven and adopted. A plan made here is published in the background. */
+#include "planner/rewrite.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/rank.h"
@@ -101,7 +102,8 @@ static dj_status_t make(dj_rank_t *rank, dj_runner_t *runner, const dj_exec_segm
     dj_bytes_clear(&runner->scratch);
     c->resized = dj_cache_structure(rank->home.cache, segment->header.program_key,
                                     &runner->scratch) == DJ_OK;
-    if ((status = device->ops->compile(device, c->graph, &c->exe)) != DJ_OK)
+    if ((status = dj_graph_rewrite(c->graph, NULL, 0, NULL)) != DJ_OK ||
+        (status = device->ops->compile(device, c->graph, &c->exe)) != DJ_OK)
         return status;
     dj_plan_needs_t needs = {info->class_hash, device->ops->workspaces(c->exe),
                              info->flops_per_ns, info->bytes_per_ns, info->step_ns};

@@ -5,6 +5,7 @@
  * wrong. A plan made here must pass its own proof and come back from its bytes; one that was let in must
  * pass the proof too. */
 #include "planner/cache.h"
+#include "planner/rewrite.h"
 #include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -70,6 +71,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     dj_graph_check_offsets(graph, scalars);
     check_own(graph, &own);
     check_foreign(graph, &own, plan, left);
+    FUZZ_ASSERT(dj_graph_check(graph) == DJ_OK);
+    FUZZ_ASSERT(dj_graph_rewrite(graph, NULL, 0, NULL) == DJ_OK);
+    FUZZ_ASSERT(dj_graph_check(graph) == DJ_OK);
+    dj_bytes_clear(&own);
+    check_own(graph, &own);
     dj_bytes_fini(&own);
     dj_graph_destroy(graph);
     return 0;

@@ -86,10 +86,13 @@ static inline void pool_call(pool_t *pool, const char *name, const dj_arg_t *arg
     if (may_write && way == 1 && writable(pool, &other) &&
         dj_op_check_target(call.op, &outs[0], &other.view) == DJ_OK)
         targets[0] = (dj_target_t){.kind = DJ_TARGET_VIEW, .operand = &other};
-    assert_ok(dj_program_add(pool->program, &call, targets, storages));
-    for (uint32_t i = 0; i < dj_op_info(call.op)->n_outs; i++)
-        if (targets[i].kind == DJ_TARGET_NEW)
-            pool_add(pool, operand_of(storages[i], outs[i]));
+    bool again = random_below(&pool->seed, 8) == 0; /* the same once more */
+    for (uint32_t round = 0; round <= again; round++) {
+        assert_ok(dj_program_add(pool->program, &call, targets, storages));
+        for (uint32_t i = 0; i < dj_op_info(call.op)->n_outs; i++)
+            if (targets[i].kind == DJ_TARGET_NEW)
+                pool_add(pool, operand_of(storages[i], outs[i]));
+    }
 }
 
 static inline void pool_index_copy(pool_t *pool, dj_operand_t a)

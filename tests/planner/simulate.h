@@ -1,7 +1,8 @@
-/* simulate.h - runs a graph twice, as recorded and as planned, on symbolic values.
+/* simulate.h - runs a program twice, as recorded and as rewritten and planned, on symbolic values.
  *
- * Memory is shadowed by one 64-bit value a byte. An op's result is a hash of its node, the element
- * and what it reads, so two runs agree only if every read saw the same write. The planned run is as
+ * Memory is shadowed by one 64-bit value a byte. An op's result is a hash of the op with its attributes,
+ * the element and what it reads, so two runs agree only if every read saw the same write; copies and
+ * concatenations move the shadows themselves. The planned run is as
  * unfriendly as the plan allows: it scribbles over the workspace at every step, over every output
  * before a kernel that is not elementwise reads, walks elements backwards, and runs fusion groups
  * tile by tile. No code is shared with the planner or its proof. */
@@ -28,7 +29,7 @@ static inline uint64_t mix(uint64_t a, uint64_t b)
 
 static inline int64_t offset_of(const machine_t *m, const dj_view_t *view, uint32_t slot)
 {
-    return slot != DJ_SLOT_NONE ? (int64_t)m->scalars[slot] : view->offset;
+    return view->offset + (slot != DJ_SLOT_NONE ? (int64_t)m->scalars[slot] : 0);
 }
 
 /* Byte of element `index` (row-major over `shape`) in a view broadcast to it. */
@@ -54,11 +55,23 @@ static inline uint64_t load(const uint64_t *memory, uint64_t byte, uint32_t item
     return value;
 }
 
-static inline void store(machine_t *m, uint64_t *memory, uint64_t byte, uint32_t item,
-                         uint64_t value)
+/* The shadows of one element's bytes. */
+typedef struct element {
+    uint64_t bytes[16];
+} element_t;
+
+static inline element_t element_of(uint64_t value)
 {
-    for (uint32_t i = 0; i < item; i++)
-        memory[byte + i] = mix(value, i + 1);
+    element_t element;
+    for (uint32_t i = 0; i < 16; i++)
+        element.bytes[i] = mix(value, i + 1);
+    return element;
+}
+
+static inline void store(machine_t *m, uint64_t *memory, uint64_t byte, uint32_t item,
+                         const element_t *element)
+{
+    memcpy(memory + byte, element->bytes, item * sizeof(uint64_t));
     if (m->plan != NULL && memory >= m->stack && memory <= m->stack + m->plan->peak_bytes) {
         uint64_t end = (uint64_t)(memory - m->stack) + byte + item;
         assert_true(end <= m->plan->peak_bytes);
@@ -80,16 +93,90 @@ static inline uint64_t read_all(const machine_t *m, const dj_operand_t *operand)
 }
 
 static inline void write_element(machine_t *m, const dj_output_t *out, uint64_t *memory,
-                                 uint64_t index, uint64_t value)
+                                 uint64_t index, const element_t *element)
 {
     store(m, memory, byte_of(m, &out->view, out->slot, &out->view, index),
-          dj_dtype_bytes(out->view.dtype), value);
+          dj_dtype_bytes(out->view.dtype), element);
 }
 
 static inline void scribble(machine_t *m, const dj_output_t *out)
 {
-    for (int64_t i = 0; i < dj_view_count(&out->view); i++)
-        write_element(m, out, m->storages[out->storage], (uint64_t)i, ++m->noise);
+    for (int64_t i = 0; i < dj_view_count(&out->view); i++) {
+        element_t noise = element_of(++m->noise);
+        write_element(m, out, m->storages[out->storage], (uint64_t)i, &noise);
+    }
+}
+
+/* What an op is, wherever it stands: the op, its attributes and its scalars. */
+static inline uint64_t identity(const dj_node_t *node)
+{
+    uint64_t value = mix(77, node->call.op);
+    for (uint32_t i = 0; i < node->call.n_args; i++) {
+        const dj_arg_t *arg = &node->call.args[i];
+        value = mix(value, arg->kind);
+        if (arg->kind == DJ_ARG_INTEGER)
+            value = mix(value, (uint64_t)arg->integer);
+        for (uint32_t j = 0; arg->kind == DJ_ARG_INTEGERS && j < arg->count; j++)
+            value = mix(value, (uint64_t)arg->integers[j]);
+        if (arg->kind == DJ_ARG_SCALAR)
+            value = mix(value, arg->slot);
+        if (arg->kind == DJ_ARG_TENSORS && arg->operands[0].storage == DJ_STORAGE_SCALAR)
+            value = mix(value, arg->operands[0].slot);
+    }
+    return value;
+}
+
+/* One element moved into a tensor of type `dtype`: as it is, or converted. */
+static inline element_t move_element(const machine_t *m, const dj_operand_t *from,
+                                     const dj_view_t *shape_view, uint64_t index, uint8_t dtype)
+{
+    uint64_t byte = byte_of(m, &from->view, from->slot, shape_view, index);
+    uint32_t item = dj_dtype_bytes(from->view.dtype);
+    element_t element = {{0}};
+    if (from->view.dtype != dtype)
+        return element_of(mix(dtype, load(m->storages[from->storage], byte, item)));
+    memcpy(element.bytes, m->storages[from->storage] + byte, item * sizeof(uint64_t));
+    return element;
+}
+
+/* Element `index` of an elementwise node. */
+static inline element_t compute_element(const machine_t *m, const dj_node_t *node, uint64_t index)
+{
+    const dj_view_t *out = &node->outs[0].view;
+    const dj_operand_t *first = &node->call.args[0].operands[0];
+    if (!dj_op_info(node->call.op)->pointwise && first->storage < m->graph->n_storages)
+        return move_element(m, first, out, index, out->dtype);
+    uint64_t value = mix(identity(node), index);
+    for (uint32_t j = 0; j < node->call.n_args; j++) {
+        const dj_operand_t *a = node->call.args[j].operands;
+        if (node->call.args[j].kind == DJ_ARG_TENSORS && a->storage < m->graph->n_storages)
+            value = mix(value, load(m->storages[a->storage],
+                                    byte_of(m, &a->view, a->slot, out, index),
+                                    dj_dtype_bytes(a->view.dtype)));
+    }
+    return element_of(value);
+}
+
+/* Element `index` of a concatenation. */
+static inline element_t concat_element(const machine_t *m, const dj_node_t *node, uint64_t index)
+{
+    const dj_view_t *out = &node->outs[0].view;
+    int64_t dim = node->call.args[1].integer, at, inner = 1;
+    dim = dim < 0 ? dim + out->rank : dim;
+    for (uint32_t i = (uint32_t)dim + 1; i < out->rank; i++)
+        inner *= out->sizes[i];
+    at = (int64_t)index / inner % out->sizes[dim];
+    for (uint32_t i = 0;; i++) {
+        const dj_operand_t *part = &node->call.args[0].operands[i];
+        int64_t size = part->view.rank == out->rank ? part->view.sizes[dim] : 0;
+        if (at >= size) {
+            at -= size;
+            continue;
+        }
+        int64_t outer = (int64_t)index / inner / out->sizes[dim];
+        uint64_t inside = (uint64_t)((outer * size + at) * inner + (int64_t)index % inner);
+        return move_element(m, part, &part->view, inside, out->dtype);
+    }
 }
 
 /* Elements [from, to) of an elementwise node, last first when planned. */
@@ -98,28 +185,20 @@ static inline void run_elements(machine_t *m, uint32_t number, uint64_t from, ui
     const dj_node_t *node = &m->graph->nodes[number];
     const dj_output_t *out = &node->outs[0];
     for (uint64_t i = from; i < to; i++) {
-        uint64_t index = m->plan != NULL ? from + to - 1 - i : i, value = mix(number + 1, index);
-        for (uint32_t j = 0; j < node->call.n_args; j++) {
-            const dj_arg_t *arg = &node->call.args[j];
-            if (arg->kind != DJ_ARG_TENSORS || arg->operands[0].storage >= m->graph->n_storages)
-                continue;
-            const dj_operand_t *a = &arg->operands[0];
-            value = mix(value, load(m->storages[a->storage],
-                                    byte_of(m, &a->view, a->slot, &out->view, index),
-                                    dj_dtype_bytes(a->view.dtype)));
-        }
-        write_element(m, out, m->storages[out->storage], index, value);
+        uint64_t index = m->plan != NULL ? from + to - 1 - i : i;
+        element_t element = compute_element(m, node, index);
+        write_element(m, out, m->storages[out->storage], index, &element);
     }
 }
 
 /* The same through a buffer: as recorded, or staged. */
-static inline void run_buffered(machine_t *m, uint32_t number, uint64_t *buffer, bool rewrites)
+static inline void run_buffered(machine_t *m, uint32_t number, element_t *buffer, bool rewrites)
 {
     const dj_node_t *node = &m->graph->nodes[number];
     const dj_output_t *out = &node->outs[0];
-    bool elementwise = dj_op_is_elementwise(node->call.op);
-    uint64_t everything = mix(number + 1, 99);
-    for (uint32_t j = rewrites; j < node->call.n_args && !elementwise; j++)
+    bool elementwise = dj_op_is_elementwise(node->call.op), concat = node->call.op == DJ_OP_CAT;
+    uint64_t everything = mix(identity(node), 99);
+    for (uint32_t j = rewrites; j < node->call.n_args && !elementwise && !concat; j++)
         for (uint32_t k = 0; node->call.args[j].kind == DJ_ARG_TENSORS &&
                              k < node->call.args[j].count; k++)
             everything = mix(everything, read_all(m, &node->call.args[j].operands[k]));
@@ -130,45 +209,41 @@ static inline void run_buffered(machine_t *m, uint32_t number, uint64_t *buffer,
             value = mix(value, load(m->storages[out->storage],
                                     byte_of(m, &out->view, out->slot, &out->view, (uint64_t)i),
                                     item));
-        if (elementwise) {
-            value = mix(number + 1, (uint64_t)i);
-            for (uint32_t j = 0; j < node->call.n_args; j++) {
-                const dj_operand_t *a = node->call.args[j].operands;
-                if (node->call.args[j].kind == DJ_ARG_TENSORS &&
-                    a->storage < m->graph->n_storages)
-                    value = mix(value, load(m->storages[a->storage],
-                                            byte_of(m, &a->view, a->slot, &out->view,
-                                                    (uint64_t)i),
-                                            dj_dtype_bytes(a->view.dtype)));
-            }
-        }
-        buffer[i] = value;
+        buffer[i] = elementwise ? compute_element(m, node, (uint64_t)i)
+                    : concat    ? concat_element(m, node, (uint64_t)i)
+                                : element_of(value);
     }
     for (uint32_t j = 1; j < node->n_outs; j++)
-        for (int64_t i = 0; i < dj_view_count(&node->outs[j].view); i++)
+        for (int64_t i = 0; i < dj_view_count(&node->outs[j].view); i++) {
+            element_t element = element_of(mix(everything, (uint64_t)i + 7777 * j));
             write_element(m, &node->outs[j], m->storages[node->outs[j].storage], (uint64_t)i,
-                          mix(everything, (uint64_t)i + 7777 * j));
+                          &element);
+        }
     for (int64_t i = 0; i < dj_view_count(&out->view); i++)
-        write_element(m, out, m->storages[out->storage], (uint64_t)i, buffer[i]);
+        write_element(m, out, m->storages[out->storage], (uint64_t)i, &buffer[i]);
+}
+
+static inline void scribble_bytes(machine_t *m, uint64_t *memory, uint64_t bytes)
+{
+    for (uint64_t i = 0; i < bytes; i++) {
+        element_t noise = element_of(++m->noise);
+        store(m, memory, i, 1, &noise);
+    }
 }
 
 static inline void scribble_workspace(machine_t *m)
 {
-    for (uint64_t i = 0; i < m->plan->workspace_bytes; i++)
-        store(m, m->stack, i, 1, ++m->noise);
+    scribble_bytes(m, m->stack, m->plan->workspace_bytes);
 }
 
-static inline void run_step(machine_t *m, const dj_plan_step_t *step, uint64_t *buffer)
+static inline void run_step(machine_t *m, const dj_plan_step_t *step, element_t *buffer)
 {
     const dj_node_t *node = &m->graph->nodes[step->node];
     bool rewrites = dj_op_info(node->call.op)->n_outs == 0;
     bool staged = step->staging != DJ_OFFSET_NONE;
     scribble_workspace(m);
-    if (staged) { /* whatever the staging area overlaps is lost before anything is read */
-        uint64_t bytes = dj_view_dense_bytes(&node->outs[0].view);
-        for (uint64_t i = 0; i < bytes; i++)
-            store(m, m->stack + step->staging, i, 1, ++m->noise);
-    }
+    if (staged) /* whatever the staging area overlaps is lost before anything is read */
+        scribble_bytes(m, m->stack + step->staging, dj_view_dense_bytes(&node->outs[0].view));
     for (uint32_t j = staged || rewrites; j < node->n_outs; j++)
         if (j > 0 || !dj_op_is_elementwise(node->call.op))
             scribble(m, &node->outs[j]);
@@ -202,7 +277,7 @@ static inline uint64_t largest_count(const dj_graph_t *graph)
 
 static inline void run_machine(machine_t *m, uint64_t tile)
 {
-    uint64_t *buffer = calloc(largest_count(m->graph), sizeof *buffer);
+    element_t *buffer = calloc(largest_count(m->graph), sizeof *buffer);
     assert_non_null(buffer);
     if (m->plan == NULL) {
         for (uint32_t i = 0; i < m->graph->n_nodes; i++)
@@ -255,13 +330,15 @@ static inline void machine_fini(machine_t *m)
     free(m->stack);
 }
 
-/* True when the plan leaves every binding as the recorded program does. */
-static inline bool simulate(const dj_graph_t *graph, const dj_plan_t *plan,
-                            const uint64_t *scalars, uint64_t tile, uint64_t *touched_p)
+/* True when the plan of the graph, which may be a rewritten one, leaves every binding as the recorded
+ * program does. */
+static inline bool simulate_rewritten(const dj_graph_t *recorded_graph, const dj_graph_t *graph,
+                                      const dj_plan_t *plan, const uint64_t *scalars, uint64_t tile,
+                                      uint64_t *touched_p)
 {
     machine_t recorded, planned;
     bool same = true;
-    machine_init(&recorded, graph, NULL, scalars);
+    machine_init(&recorded, recorded_graph, NULL, scalars);
     machine_init(&planned, graph, plan, scalars);
     run_machine(&recorded, 0);
     run_machine(&planned, tile);
@@ -274,6 +351,12 @@ static inline bool simulate(const dj_graph_t *graph, const dj_plan_t *plan,
     machine_fini(&recorded);
     machine_fini(&planned);
     return same;
+}
+
+static inline bool simulate(const dj_graph_t *graph, const dj_plan_t *plan,
+                            const uint64_t *scalars, uint64_t tile, uint64_t *touched_p)
+{
+    return simulate_rewritten(graph, graph, plan, scalars, tile, touched_p);
 }
 
 #endif

@@ -1,8 +1,8 @@
 /* compile.c - from a structure that is not ready here to an entry of the cache: contract 2's cold path.
  *
  * The graph is decoded and inferred from the client's bytes and rewritten (rewrite.h), the device prepares
- * a kernel a node and says what workspace it needs, and the plan is made here, unless another rank of this class published it: then
- * it is proven and adopted. A plan made here is published in the background. */
+ * a kernel a node and says what workspace it needs, and the plan is made here, unless another rank of this
+ * class published it: then it is proven and adopted. A plan made here is published in the background. */
 #include "planner/rewrite.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"

@@ -41,9 +41,8 @@ static dj_status_t skip_tensors(dj_reader_t *reader)
 static dj_status_t skip_integers(dj_reader_t *reader, bool in_structure)
 {
     uint64_t count = dj_reader_varint(reader);
-    if (count > DJ_RANK_MAX + 1)
-        return dj_fail(DJ_ERR_LIMIT, "a list of %llu integers; at most %d",
-                       (unsigned long long)count - 1, DJ_RANK_MAX);
+    if (count > DJ_LIST_MAX)
+        return dj_fail(DJ_ERR_LIMIT, "a list of %llu integers", (unsigned long long)count - 1);
     for (uint64_t i = 1; in_structure && i < count; i++)
         dj_reader_signed(reader);
     return DJ_OK;

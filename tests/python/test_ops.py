@@ -167,6 +167,15 @@ def test_attention(mode, causal, mask):
     torch.testing.assert_close(got.cpu(), want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("shared", [(2, 1), (1, 4), (1, 1)])
+def test_attention_with_shared_keys(mode, shared):
+    """Multi-query: one head of keys and values for all heads of queries, without enable_gqa."""
+    q, k, v = torch.randn(2, 4, 5, 8), torch.randn(*shared, 7, 8), torch.randn(*shared, 7, 8)
+    want = F.scaled_dot_product_attention(q, k, v)
+    got = F.scaled_dot_product_attention(q.to("djinn"), k.to("djinn"), v.to("djinn"))
+    torch.testing.assert_close(got.cpu(), want, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("make", [
     lambda d: torch.ones(3, 4, device=d), lambda d: torch.zeros(3, 4, dtype=torch.int64, device=d),
     lambda d: torch.full((2, 2), 1.5, device=d), lambda d: torch.arange(7, device=d),

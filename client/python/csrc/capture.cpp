@@ -80,7 +80,7 @@ c10::IntArrayRef Encoder::keep(c10::ArrayRef<c10::IValue> values)
                 " integers is longer than djinn's ", std::size(integers_));
     int64_t *start = integers_ + n_integers_;
     for (const auto &value : values)
-        integers_[n_integers_++] = value.toInt();
+        integers_[n_integers_++] = value.isBool() ? value.toBool() : value.toInt();
     return {start, values.size()};
 }
 
@@ -133,7 +133,7 @@ void Encoder::argument(char letter, const c10::IValue &value)
         return list(value);
     case 'N':
     case 'D':
-        return value.isInt() ? integers(keep({value})) : integers(keep(value.toListRef()));
+        return value.isList() ? integers(keep(value.toListRef())) : integers(keep({value}));
     case 'y':
         return integer(dtype_of(value.toScalarType()));
     case 's':
@@ -303,6 +303,8 @@ void register_rows()
                 continue;
             const char *signature = djinn_op_signature(op);
             const char *end = strchr(signature, '>');
+            if (end[1] == 'v')
+                continue; /* views are PyTorch's own (device.cpp) */
             Row row{op, -1, signature, (int)(end - signature), end[1] == '!' ? 0 : end[1] - '0',
                     {}};
             if (base == "aten::gelu")

@@ -188,6 +188,20 @@ static c10::IValue tensors_value(Running &running, char letter, const dj_arg_t &
     return letter == 'l' ? c10::IValue(all) : c10::IValue(some);
 }
 
+static c10::IValue integers_value(const dj_arg_t &arg, const c10::TypePtr &type)
+{
+    auto list = type->cast<c10::ListType>();
+    if (!list)
+        return type->kind() == c10::TypeKind::BoolType ? c10::IValue(arg.integers[0] != 0)
+                                                       : c10::IValue(arg.integers[0]);
+    if (list->getElementType()->kind() != c10::TypeKind::BoolType)
+        return c10::IntArrayRef(arg.integers, arg.count);
+    c10::List<bool> flags;
+    for (uint32_t i = 0; i < arg.count; i++)
+        flags.push_back(arg.integers[i] != 0);
+    return flags;
+}
+
 static c10::IValue value_of(Running &running, char letter, const dj_arg_t &arg,
                             const c10::Argument &to)
 {
@@ -202,9 +216,7 @@ static c10::IValue value_of(Running &running, char letter, const dj_arg_t &arg,
     case DJ_ARG_TENSORS:
         return tensors_value(running, letter, arg);
     case DJ_ARG_INTEGERS:
-        if (type->kind() == c10::TypeKind::ListType)
-            return c10::IntArrayRef(arg.integers, arg.count);
-        return arg.integers[0];
+        return integers_value(arg, type);
     case DJ_ARG_SCALAR: {
         if (is_absent(arg))
             return c10::IValue();

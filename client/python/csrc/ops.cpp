@@ -161,14 +161,24 @@ static at::Tensor index_copy(const at::Tensor &self, int64_t dim, const at::Tens
     return self.clone().index_copy_(dim, index, source);
 }
 
+/* One head of keys for all of the queries' (multi-query): a view says it. */
+static at::Tensor spread(const at::Tensor &keys, const at::Tensor &query, bool grouped)
+{
+    bool batch = keys.size(0) == 1 && query.size(0) != 1;
+    bool heads = keys.size(1) == 1 && query.size(1) != 1 && !grouped;
+    if (!batch && !heads)
+        return keys;
+    return keys.expand({batch ? query.size(0) : -1, heads ? query.size(1) : -1, -1, -1});
+}
+
 static at::Tensor attention(const at::Tensor &query, const at::Tensor &key, const at::Tensor &value,
                             const std::optional<at::Tensor> &mask, double dropout, bool causal,
                             std::optional<double> scale, bool grouped)
 {
     Encoder encoder;
     encoder.tensor(query);
-    encoder.tensor(key);
-    encoder.tensor(value);
+    encoder.tensor(spread(key, query, grouped));
+    encoder.tensor(spread(value, query, grouped));
     mask && mask->defined() ? encoder.tensor(*mask) : encoder.none();
     encoder.scalar(dropout);
     encoder.integer(causal);

@@ -9,6 +9,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/links.h"
+#include "runtime/upkeep.h"
 
 #define DJ_LOG_MODULE "rank"
 
@@ -102,7 +103,7 @@ static dj_status_t open_worker(dj_rank_t *rank)
     if (status == DJ_OK && pthread_create(&rank->device_thread, NULL, device_main, rank) != 0)
         status = dj_fail(DJ_ERR_SYSTEM, "no thread for the device: %s", strerror(errno));
     rank->device_runs = status == DJ_OK;
-    return status;
+    return status == DJ_OK ? dj_upkeep_start(rank, &rank->upkeep) : status;
 }
 
 static dj_status_t open_rank(dj_rank_t *rank)
@@ -137,6 +138,7 @@ static void close_rank(dj_rank_t *rank)
         dj_queue_close(&rank->jobs);
         pthread_join(rank->device_thread, NULL);
     }
+    dj_upkeep_end(rank->upkeep);
     dj_probe_end(rank);
     if (rank->comm)
         dj_worker_end(rank);

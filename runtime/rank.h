@@ -3,6 +3,7 @@
  *   control thread (door.c)    accepts, greets, heartbeats, frames; coordinator.c is its memory of workers
  *   progress thread (worker.c) UCX, sessions and their queues, short warm requests; the main thread
  *   device thread (rank.c)     everything that may take longer: cold plans, loads, long replays
+ *   upkeep thread (upkeep.c)   files of plans, when the settings ask for them
  *
  * They share nothing but queues: commands (control to progress), jobs (progress to device), done (device
  * to progress), outbox (anyone to control). Text store and plan cache have locks of their own. Counters
@@ -154,6 +155,7 @@ typedef struct dj_outgoing {
 
 typedef struct dj_door dj_door_t;
 typedef struct dj_links dj_links_t;
+typedef struct dj_upkeep dj_upkeep_t;
 
 typedef struct dj_rank {
     const dj_config_t *config;
@@ -176,6 +178,7 @@ typedef struct dj_rank {
     int outbox_fd; /* eventfd: the control thread sleeps in poll() */
     pthread_t device_thread, control_thread;
     bool device_runs, control_runs;
+    dj_upkeep_t *upkeep;
     pthread_t probe_thread; /* probe.c */
     atomic_int probe;
     bool probe_wanted;

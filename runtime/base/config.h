@@ -46,6 +46,9 @@
       "what carries tensors; relay (clients): all through the one port of rank 0")                 \
     X(model_roots, TEXT, "/", "",                                                                  \
       "colon-separated folders under which clients may name weight files")                         \
+    X(plan_cache, TEXT, "", "",                                                                    \
+      "folder where plans wait for a rank's next start; empty: none are kept")                       \
+    X(plan_cache_ms, TIME, "30s", "10ms:24h", "how often plans that are new go to plan_cache")     \
     X(restarts, COUNT, "100", "", "how often a supervisor restarts one rank")                      \
     X(follow, FLAG, "0", "", "end the server when the process that started it ends")
 

@@ -293,6 +293,48 @@ static void seed_snapshots(dj_bytes_t *input)
     }
 }
 
+/* One record, as fuzz_cache_file.c reads it in its polite form. */
+static void put_kept(dj_bytes_t *input, uint64_t seed, uint32_t n_ops)
+{
+    enum { SIGNED = 4 + 1 + 3 * sizeof(dj_hash_t) };
+    static const dj_plan_needs_t needs = {
+        .device_class = {{1, 2}}, .flops_per_ns = 10, .bytes_per_ns = 10, .step_ns = 100};
+    dj_program_t program = {0};
+    dj_graph_t *graph;
+    dj_plan_t *plan;
+    dj_bytes_t bytes = {0};
+    random_program(&program, seed, n_ops);
+    assert_ok(decode(&program, &graph));
+    assert_ok(dj_plan_make(graph, &needs, &plan));
+    assert_ok(dj_plan_encode(plan, &bytes));
+    dj_bytes_put_u16(input, (uint16_t)program.structure.size);
+    dj_bytes_put_u16(input, (uint16_t)program.sizes.size);
+    dj_bytes_put_u8(input, (uint8_t)(program.scalars.size / 8));
+    dj_bytes_put_u16(input, (uint16_t)(bytes.size - SIGNED));
+    dj_bytes_put(input, program.structure.data, program.structure.size);
+    dj_bytes_put(input, program.sizes.data, program.sizes.size);
+    dj_bytes_put(input, bytes.data + SIGNED, bytes.size - SIGNED);
+    dj_bytes_fini(&bytes);
+    dj_plan_destroy(plan);
+    dj_graph_destroy(graph);
+    dj_program_fini(&program);
+}
+
+static void seed_plan_files(dj_bytes_t *input)
+{
+    static const uint8_t empty[] = {0, 0}, none[] = {1};
+    dj_bytes_put(input, empty, sizeof(empty)); /* rude: no plans */
+    keep("cache_file", input);
+    dj_bytes_put(input, none, sizeof(none));
+    keep("cache_file", input);
+    for (uint32_t i = 0; i < 24; i++) {
+        dj_bytes_put_u8(input, 1);
+        for (uint32_t n = 0; n <= i % 3; n++)
+            put_kept(input, i + n + 1, 1 + i % 6);
+        keep("cache_file", input);
+    }
+}
+
 static void seed_worker(dj_bytes_t *input)
 {
     static const uint8_t bytes[512] = {7};
@@ -357,6 +399,7 @@ int main(int argc, char **argv)
     seed_group(&input);
     seed_programs(&input);
     seed_snapshots(&input);
+    seed_plan_files(&input);
     seed_worker(&input);
     seed_weights(&input);
     dj_bytes_fini(&input);

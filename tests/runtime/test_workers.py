@@ -1,4 +1,5 @@
 """Several workers under real launchers: all serve at once, one dies, plans travel."""
+import hashlib
 import os
 import shutil
 import signal
@@ -152,6 +153,123 @@ class Plans(live.LiveTest):
         self.assertEqual((again.rank, again.incarnation), (second.rank, 1))
         self.assertEqual(again.ask("add", 1, 25), ["0", "0", "1"])
         self.becomes(second.rank, plan_adopted=1, plan_misses=0)
+
+
+class PlanFiles(live.LiveTest):
+    """Plans outlive a server: the next one's first requests adopt what the last one made."""
+
+    def setUp(self):
+        super().setUp()
+        self.plans = os.path.join(self.home, "plans")
+
+    def serve_with_file(self, count=1, **variables):
+        self.serve(count, "--threads", "1", "--plan-cache", self.plans, **variables)
+        return max(self.ranks())
+
+    def files(self, suffix=".plans"):
+        found = os.listdir(self.plans) if os.path.isdir(self.plans) else []
+        return [os.path.join(self.plans, name) for name in found if name.endswith(suffix)]
+
+    def ended(self):
+        self.assertEqual(self.server.end(), 0)
+
+    def test_a_second_start_misses_nothing(self):
+        rank = self.serve_with_file()
+        self.assertEqual(self.files(), [])
+        peer = self.connected()
+        self.assertEqual(peer.ask("add", 1, 24), ["1", "0", "0"])
+        self.assertEqual(peer.ask("add", 1, 25), ["0", "1", "0"])
+        peer.ask("close")
+        self.ended()
+        self.assertEqual(len(self.files()), 1)
+        self.assertEqual(os.stat(self.files()[0]).st_mode & 0o777, 0o600)
+        self.serve_with_file()
+        self.becomes(rank, plan_loaded=2, plan_entries=0)
+        peer = self.connected()
+        self.assertEqual(peer.ask("add", 2, 24), ["0", "0", "2"])
+        self.assertEqual(peer.ask("add", 2, 25), ["0", "0", "2"])
+        self.becomes(rank, plan_adopted=2, plan_misses=0, plan_resizes=0, plan_rejected=0)
+        peer.ask("close")
+        self.ended()
+        self.assertNotIn("not kept", self.server.errors())
+
+    def test_what_was_not_used_is_kept_on(self):
+        rank = self.serve_with_file()
+        self.connected().ask("add", 1, 24)
+        self.ended()
+        self.serve_with_file()
+        self.connected().ask("add", 1, 31)
+        self.ended()
+        self.serve_with_file()
+        self.becomes(rank, plan_loaded=2)
+
+    def test_damaged_files_are_told_once_and_replaced(self):
+        rank = self.serve_with_file()
+        self.connected().ask("add", 1, 24)
+        self.ended()
+        path = self.files()[0]
+        for damage in (lambda data: data[:-7], lambda data: b"", lambda data: b"DJPC" + b"\xff" * 5000,
+                       lambda data: bytes([*data[:60], data[60] ^ 1, *data[61:]])):
+            with open(path, "rb") as file:
+                data = file.read()
+            with open(path, "wb") as file:
+                file.write(damage(data))
+            self.serve_with_file()
+            self.becomes(rank, plan_loaded=0)
+            self.assertEqual(self.connected().ask("add", 1, 24), ["1", "0", "0"])
+            self.ended()
+            self.assertEqual(self.server.errors().count("no plans of earlier times"), 1)
+            self.serve_with_file()
+            self.becomes(rank, plan_loaded=1)
+            self.ended()
+
+    def test_a_plan_that_is_no_proof_is_planned_anew(self):
+        """A file as good as any, but for the peak its plan claims: only the proof can tell."""
+        rank = self.serve_with_file()
+        self.connected().ask("add", 1, 24)
+        self.ended()
+        with open(self.files()[0], "rb") as file:
+            data = bytearray(file.read())
+        plan = data.index(b"DJPL")
+        data[plan + 4 + 1 + 48 + 4] ^= 1  # its peak, after steps, storages, groups and a workspace of 0
+        data[-16:] = hashlib.blake2b(data[:-16], digest_size=16).digest()
+        with open(self.files()[0], "wb") as file:
+            file.write(data)
+        self.serve_with_file()
+        self.becomes(rank, plan_loaded=1)
+        self.assertEqual(self.connected().ask("add", 1, 24), ["1", "0", "0"])
+        self.becomes(rank, plan_rejected=1, plan_adopted=0, plan_misses=1)
+
+    def test_a_killed_rank_leaves_what_it_wrote_in_passing(self):
+        rank = self.serve_with_file(2, DJINN_PLAN_CACHE_MS="20ms")
+        self.connected().ask("add", 1, 24)
+        until(self.files, "a file", 5)
+        os.kill(self.ranks()[rank]["pid"], signal.SIGKILL)
+        until(lambda: self.ranks()[rank]["incarnation"] == 1 and self.ranks()[rank]["state"] == "serving",
+              "the rank's return", 5)
+        self.becomes(rank, plan_loaded=1)
+
+    def test_ranks_share_a_folder(self):
+        self.serve_with_file(3)
+        first, second = self.connected(), self.connected()
+        first.ask("add", 1, 24)
+        second.ask("add", 1, 31)
+        self.becomes(first.rank, plan_received=1)
+        self.becomes(second.rank, plan_received=1)
+        self.ended()
+        self.assertEqual(len(self.files()), 1)
+        self.assertEqual(self.files(".tmp"), [])
+        self.serve_with_file(3)
+        for rank in (1, 2):
+            self.becomes(rank, plan_loaded=2)
+
+    def test_a_folder_that_cannot_be_used(self):
+        self.plans = "/proc/plans"
+        rank = self.serve_with_file()
+        self.assertEqual(self.connected().ask("add", 2, 24), ["1", "0", "1"])
+        self.becomes(rank, plan_loaded=0)
+        self.ended()
+        self.assertIn("plans were not kept: cannot make the folder /proc/plans", self.server.errors())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "planner/plugin.h"
+
 static dj_status_t open_program(dj_plan_file_t *file, uint32_t at)
 {
     const dj_device_info_t *info = file->device_info;
@@ -13,14 +15,23 @@ static dj_status_t open_program(dj_plan_file_t *file, uint32_t at)
                              .flops_per_ns = info->flops_per_ns,
                              .bytes_per_ns = info->bytes_per_ns,
                              .step_ns = info->step_ns};
+    dj_features_t features = {0};
+    dj_verdict_t verdict;
+    uint32_t n_extra;
+    const dj_rewrite_fn_t *extra = dj_plugins_rewrites(&n_extra);
     program->recorded = &file->snapshot->programs[at];
     dj_status_t status = dj_snapshot_graph(file->snapshot, at, &program->graph);
     if (status == DJ_OK)
-        status = dj_srg_make(program->graph, &roofline, file->snapshot->phase, &program->srg);
+        status = dj_features_of(program->graph, &features, NULL);
+    if (status != DJ_OK)
+        return status;
+    dj_features_add(&file->features, &features);
+    dj_detect(&features, file->snapshot->phase, &verdict);
+    status = dj_graph_rewrite(program->graph, extra, n_extra, &program->rewrites);
+    if (status == DJ_OK)
+        status = dj_srg_make_as(program->graph, &roofline, &verdict, &program->srg);
     if (status == DJ_OK)
         status = dj_plan_make(program->graph, &needs, &program->plan);
-    if (status == DJ_OK)
-        dj_features_add(&file->features, &program->srg->features);
     return status;
 }
 
@@ -29,6 +40,8 @@ static dj_status_t open_device(dj_plan_file_t *file)
     dj_config_t config;
     dj_status_t status = dj_config_load(&config, 0, NULL, NULL);
     if (status != DJ_OK)
+        return status;
+    if (dj_plugins_count() == 0 && (status = dj_plugins_load(config.plugins)) != DJ_OK)
         return status;
     config.device = "host"; /* the only one whose costs are known without hardware */
     status = dj_device_open(&config, &file->device);

@@ -9,12 +9,14 @@
 
 #include "gpu/device.h"
 #include "planner/cut.h"
+#include "planner/rewrite.h"
 #include "planner/snapshot.h"
 
 typedef struct dj_plan_program {
     const dj_snapshot_program_t *recorded;
-    dj_graph_t *graph;
-    dj_srg_t *srg;
+    dj_graph_t *graph; /* rewritten, as a rank would have it */
+    dj_rewrite_report_t rewrites;
+    dj_srg_t *srg; /* of that graph; the verdict is over the one recorded */
     dj_plan_t *plan;
 } dj_plan_program_t;
 

@@ -102,6 +102,20 @@ static void print_top(const dj_plan_program_t *program)
     free(order);
 }
 
+static void print_rewrites(const dj_rewrite_report_t *report)
+{
+    const char *lead = "  rewrites   ";
+#define X(name, what)                                                                              \
+    if (report->name > 0) {                                                                        \
+        printf("%s%u %s", lead, report->name, what);                                               \
+        lead = ", ";                                                                               \
+    }
+    DJ_REWRITE_LIST(X)
+#undef X
+    if (lead[0] == ',')
+        printf("\n");
+}
+
 static void print_program(const dj_plan_file_t *file, uint32_t at)
 {
     const dj_plan_program_t *program = &file->programs[at];
@@ -113,6 +127,7 @@ static void print_program(const dj_plan_file_t *file, uint32_t at)
            program->graph->n_nodes, plan->n_steps, plan->n_groups, program->graph->n_bindings);
     if (file->n_programs > 1)
         print_phase("  ", &srg->verdict);
+    print_rewrites(&program->rewrites);
     print_memory(srg);
     print_peak(plan, srg);
     printf("  work       %s, %s moved, %.1f FLOP a byte: bound by %s\n",
@@ -169,6 +184,16 @@ static json_t *json_nodes(const dj_srg_t *srg)
     return nodes;
 }
 
+static json_t *json_rewrites(const dj_rewrite_report_t *report)
+{
+    json_t *all = json_object();
+#define X(name, what) json_object_set_new(all, #name, json_integer((json_int_t)report->name));
+    DJ_REWRITE_LIST(X)
+#undef X
+    json_object_set_new(all, "bytes_moved", json_integer((json_int_t)report->bytes_moved));
+    return all;
+}
+
 static json_t *json_program(const dj_plan_program_t *program)
 {
     const dj_srg_t *srg = program->srg;
@@ -180,14 +205,15 @@ static json_t *json_program(const dj_plan_program_t *program)
     for (uint8_t i = 0; i < DJ_LIFE_COUNT; i++)
         json_object_set_new(bytes, dj_lifecycle_name(i), json_integer((json_int_t)srg->bytes[i]));
     return json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:f, s:I, s:f, s:s, s:I, s:I, s:I, s:I, s:o}",
+        "{s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:I, s:f, s:s, s:I, s:I, s:I, s:I, s:o}",
         "program_key", key, "exact_key", exact, "steps", (json_int_t)plan->n_steps, "groups",
         (json_int_t)plan->n_groups, "bindings", (json_int_t)program->graph->n_bindings, "phase",
-        json_phase(&srg->verdict), "bytes", bytes, "flops", srg->flops, "moved_bytes",
-        (json_int_t)srg->moved_bytes, "intensity", srg->intensity, "bound", bound_name(srg->bound),
-        "peak_bytes", (json_int_t)plan->peak_bytes, "bound_bytes", (json_int_t)plan->bound_bytes,
-        "predicted_ns", (json_int_t)plan->predicted_ns, "planning_ns",
-        (json_int_t)plan->planning_ns, "nodes", json_nodes(srg));
+        json_phase(&srg->verdict), "rewrites", json_rewrites(&program->rewrites), "bytes", bytes,
+        "flops", srg->flops, "moved_bytes", (json_int_t)srg->moved_bytes, "intensity",
+        srg->intensity, "bound", bound_name(srg->bound), "peak_bytes", (json_int_t)plan->peak_bytes,
+        "bound_bytes", (json_int_t)plan->bound_bytes, "predicted_ns",
+        (json_int_t)plan->predicted_ns, "planning_ns", (json_int_t)plan->planning_ns, "nodes",
+        json_nodes(srg));
 }
 
 static dj_status_t print_json(const dj_plan_file_t *file, const dj_plan_words_t *words)

@@ -1,6 +1,7 @@
 /* rank_main.c - djinn-rank: one rank, started by the supervisor and by nobody else. */
 #include <stdio.h>
 
+#include "planner/plugin.h"
 #include "runtime/base/config.h"
 #include "runtime/base/log.h"
 #include "runtime/rank.h"
@@ -20,5 +21,9 @@ int main(int argc, char **argv)
     }
     snprintf(who, sizeof who, "rank %llu", (unsigned long long)config.rank);
     dj_log_init(config.log, who);
+    if (!dj_hash_setup() || dj_plugins_load(config.plugins) != DJ_OK) {
+        fprintf(stderr, "djinn-rank: %s\n", dj_error_text());
+        return 2;
+    }
     return dj_rank_run(&config);
 }

@@ -118,6 +118,15 @@ static double sort_flops(const dj_node_t *node)
     return count * levels;
 }
 
+/* 5 n log2 n of a fast Fourier transform, along all dimensions together. */
+static double transform_flops(const dj_node_t *node)
+{
+    double count = largest_count(node), levels = 1;
+    for (double length = count; length > 2; length /= 2)
+        levels++;
+    return 5 * count * levels;
+}
+
 /* Rows of a bag are summed; a plain gather only moves. */
 static double embedding_flops(const dj_node_t *node)
 {
@@ -157,6 +166,8 @@ static double node_flops(const dj_node_t *node)
         return sort_flops(node);
     case DJ_FAMILY_DISTANCE:
         return distance_flops(node);
+    case DJ_FAMILY_TRANSFORM:
+        return transform_flops(node);
     case DJ_FAMILY_EMBEDDING:
         return embedding_flops(node);
     case DJ_FAMILY_COPY:

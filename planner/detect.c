@@ -3,6 +3,8 @@
  * Weights: 1 is what "unknown" starts with; 2 decides alone; 4 decides against one other row. */
 #include "planner/detect.h"
 
+#include "planner/plugin.h"
+
 static double share(double part, double whole)
 {
     return whole > 0 ? part / whole : 0;
@@ -59,7 +61,8 @@ static double token_sequence(const dj_features_t *f)
     return f->tokens_per_row >= 8 && (f->n_sequence_products >= 4 || recurs(f)) && !sees(f);
 }
 
-/* Where heads share keys, one query may stand there as several rows: the ids say how many there are. */
+/* Where heads share keys, one query may stand there as several rows: the ids say how many there
+ * are. */
 static double growing_cache(const dj_features_t *f)
 {
     return f->n_cached > 0 &&
@@ -282,6 +285,8 @@ void dj_detect(const dj_features_t *features, uint8_t hint, dj_verdict_t *verdic
     uint32_t count;
     const dj_detector_t *rows = dj_detectors(&count);
     vote(&ballot, rows, count, features);
+    for (uint32_t i = 0; i < dj_plugins_count(); i++)
+        vote(&ballot, dj_plugins_at(i)->detectors, dj_plugins_at(i)->n_detectors, features);
     double total = 0;
     uint8_t best = DJ_PHASE_UNKNOWN;
     for (uint8_t phase = 0; phase < DJ_PHASE_COUNT; phase++) {

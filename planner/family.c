@@ -12,6 +12,7 @@ static const struct {
     uint8_t family;
 } rows[] = {
     {"copy", DJ_FAMILY_COPY},
+    {"copy_like", DJ_FAMILY_COPY},
     {"clone", DJ_FAMILY_COPY},
     {"to_copy", DJ_FAMILY_COPY},
     {"_to_copy", DJ_FAMILY_COPY},
@@ -65,6 +66,7 @@ static const struct {
     {"_native_batch_norm_legit_no_training", DJ_FAMILY_NORM},
     {"_batch_norm_with_update", DJ_FAMILY_NORM},
     {"_batch_norm_no_update", DJ_FAMILY_NORM},
+    {"_native_batch_norm_legit_functional", DJ_FAMILY_NORM},
     {"batch_norm", DJ_FAMILY_NORM},
     {"rms_norm", DJ_FAMILY_NORM},
     {"_fused_rms_norm", DJ_FAMILY_NORM},
@@ -157,6 +159,9 @@ static const struct {
     {"col2im", DJ_FAMILY_LAYOUT},
     {"_cdist_forward", DJ_FAMILY_DISTANCE},
     {"_pdist_forward", DJ_FAMILY_DISTANCE},
+    {"_fft_r2c", DJ_FAMILY_TRANSFORM},
+    {"_fft_c2r", DJ_FAMILY_TRANSFORM},
+    {"_fft_c2c", DJ_FAMILY_TRANSFORM},
     {"nll_loss_forward", DJ_FAMILY_LOSS},
     {"nll_loss2d_forward", DJ_FAMILY_LOSS},
     {"nll_loss", DJ_FAMILY_LOSS},
@@ -176,6 +181,12 @@ static uint8_t find_row(const char *name, size_t length)
         if (strlen(rows[i].name) == length && memcmp(rows[i].name, name, length) == 0)
             return rows[i].family;
     return DJ_FAMILY_OTHER;
+}
+
+static bool is_view(const char *signature)
+{
+    const char *result = strchr(signature, '>');
+    return result != NULL && result[1] == 'v';
 }
 
 static uint8_t find_family(const char *name)

@@ -33,6 +33,7 @@
     X(RESAMPLE, "resample")                                                                        \
     X(LAYOUT, "layout")                                                                            \
     X(DISTANCE, "distance")                                                                        \
+    X(TRANSFORM, "transform")                                                                      \
     X(LOSS, "loss")
 
 typedef enum dj_family {

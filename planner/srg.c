@@ -137,7 +137,7 @@ static void sum_up(dj_srg_t *srg)
         by_bound[DJ_BOUND_COMPUTE] > by_bound[DJ_BOUND_MEMORY] ? DJ_BOUND_COMPUTE : DJ_BOUND_MEMORY;
 }
 
-static dj_status_t fill(dj_srg_t *srg, uint8_t hint)
+static dj_status_t fill(dj_srg_t *srg, uint8_t hint, const dj_verdict_t *verdict)
 {
     const dj_graph_t *graph = srg->graph;
     uint16_t *origins = calloc((size_t)graph->n_nodes + 1, sizeof *origins);
@@ -151,6 +151,8 @@ static dj_status_t fill(dj_srg_t *srg, uint8_t hint)
         status = find_uses(srg);
     if (status == DJ_OK) {
         dj_detect(&srg->features, hint, &srg->verdict);
+        if (verdict != NULL)
+            srg->verdict = *verdict;
         for (uint32_t i = 0; i < graph->n_nodes; i++)
             describe_node(srg, i, origins[i]);
         sum_up(srg);
@@ -159,21 +161,33 @@ static dj_status_t fill(dj_srg_t *srg, uint8_t hint)
     return status;
 }
 
-dj_status_t dj_srg_make(const dj_graph_t *graph, const dj_roofline_t *roofline, uint8_t hint,
-                        dj_srg_t **srg_p)
+static dj_status_t make(const dj_graph_t *graph, const dj_roofline_t *roofline, uint8_t hint,
+                        const dj_verdict_t *verdict, dj_srg_t **srg_p)
 {
     dj_srg_t *srg = calloc(1, sizeof *srg);
     if (srg == NULL)
         return dj_fail(DJ_ERR_MEMORY, "no memory for the view of %u nodes", graph->n_nodes);
     srg->graph = graph;
     srg->roofline = roofline != NULL ? *roofline : dj_roofline_typical;
-    dj_status_t status = fill(srg, hint);
+    dj_status_t status = fill(srg, hint, verdict);
     if (status != DJ_OK) {
         dj_srg_destroy(srg);
         return status;
     }
     *srg_p = srg;
     return DJ_OK;
+}
+
+dj_status_t dj_srg_make(const dj_graph_t *graph, const dj_roofline_t *roofline, uint8_t hint,
+                        dj_srg_t **srg_p)
+{
+    return make(graph, roofline, hint, NULL, srg_p);
+}
+
+dj_status_t dj_srg_make_as(const dj_graph_t *graph, const dj_roofline_t *roofline,
+                           const dj_verdict_t *verdict, dj_srg_t **srg_p)
+{
+    return make(graph, roofline, verdict->phase, verdict, srg_p);
 }
 
 void dj_srg_destroy(dj_srg_t *srg)

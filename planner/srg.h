@@ -71,6 +71,9 @@ typedef struct dj_srg {
  */
 dj_status_t dj_srg_make(const dj_graph_t *graph, const dj_roofline_t *roofline, uint8_t hint,
                         dj_srg_t **srg_p);
+/* The same where the verdict is known: of the graph as it was recorded, say, before rewrites. */
+dj_status_t dj_srg_make_as(const dj_graph_t *graph, const dj_roofline_t *roofline,
+                           const dj_verdict_t *verdict, dj_srg_t **srg_p);
 void dj_srg_destroy(dj_srg_t *srg); /* NULL is allowed */
 
 /* The alias class of a storage. */

@@ -31,7 +31,8 @@ static const char *const colours[DJ_FAMILY_COUNT] = {
     [DJ_FAMILY_SCATTER] = "#8f9e4f",     [DJ_FAMILY_SORT] = "#c77fa0",
     [DJ_FAMILY_SCAN] = "#b3738c",        [DJ_FAMILY_POOL] = "#6fb7c9",
     [DJ_FAMILY_RESAMPLE] = "#86c5b3",    [DJ_FAMILY_LAYOUT] = "#aab4c8",
-    [DJ_FAMILY_DISTANCE] = "#927fbf",    [DJ_FAMILY_LOSS] = "#b85c5c",
+    [DJ_FAMILY_DISTANCE] = "#927fbf",    [DJ_FAMILY_TRANSFORM] = "#7d8fd1",
+    [DJ_FAMILY_LOSS] = "#b85c5c",
 };
 
 typedef struct dj_box {

@@ -3,7 +3,7 @@
  * The graph is decoded and inferred from the client's bytes and rewritten (rewrite.h), the device prepares
  * a kernel a node and says what workspace it needs, and the plan is made here, unless another rank of this
  * class published it: then it is proven and adopted. A plan made here is published in the background. */
-#include "planner/rewrite.h"
+#include "planner/plugin.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/rank.h"
@@ -102,7 +102,9 @@ static dj_status_t make(dj_rank_t *rank, dj_runner_t *runner, const dj_exec_segm
     dj_bytes_clear(&runner->scratch);
     c->resized = dj_cache_structure(rank->home.cache, segment->header.program_key,
                                     &runner->scratch) == DJ_OK;
-    if ((status = dj_graph_rewrite(c->graph, NULL, 0, NULL)) != DJ_OK ||
+    uint32_t n_extra;
+    const dj_rewrite_fn_t *extra = dj_plugins_rewrites(&n_extra);
+    if ((status = dj_graph_rewrite(c->graph, extra, n_extra, NULL)) != DJ_OK ||
         (status = device->ops->compile(device, c->graph, &c->exe)) != DJ_OK)
         return status;
     dj_plan_needs_t needs = {info->class_hash, device->ops->workspaces(c->exe),

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "gpu/host/executable.h"
+#include "planner/plugin.h"
 #include "runtime/base/log.h"
 
 #define THREADS_MAX 1024u
@@ -175,9 +176,10 @@ static void fill_info(dj_host_device_t *device, uint32_t threads)
     info->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * info->page_bytes;
     info->threads = threads;
     fill_costs(info);
-    char text[128];
-    int length = snprintf(text, sizeof(text), "host %s %s threads %u", info->isa,
-                          dj_onednn_version(), threads);
+    char text[192], plugins[33];
+    dj_hash_hex(dj_plugins_hash(), plugins); /* their rewrites change what is planned */
+    int length = snprintf(text, sizeof(text), "host %s %s threads %u plugins %s", info->isa,
+                          dj_onednn_version(), threads, plugins);
     info->class_hash = dj_hash_of(text, (size_t)length);
 }
 

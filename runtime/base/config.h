@@ -76,6 +76,8 @@
 #define DJ_CONFIG_TOOL_LIST(X)                                                                     \
     X(log, TEXT, "warn", "", "level, then module=level pairs: info,comm=debug")                    \
     X(poison, FLAG, "0", "", "fill Stack before every replay and verify the peak after (tests)")   \
+    X(plugins, TEXT, "", "",                                                                       \
+      "colon-separated shared objects that add detectors and rewrites to the planner")             \
     X(rank_program, TEXT, "", "", "the program started as a rank; empty: djinn-rank beside us")
 
 #define DJ_CONFIG_RANK_LIST(X)                                                                     \

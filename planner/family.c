@@ -221,7 +221,9 @@ static void find_traits(void)
         traits[op].backward = strstr(info->name, "_backward") != NULL;
         traits[op].transcendental = info->pointwise && calls_function(info->expression);
         traits[op].family =
-            info->pointwise ? (uint8_t)DJ_FAMILY_POINTWISE : find_family(info->name);
+            is_view(info->signature) ? (uint8_t)DJ_FAMILY_COPY : find_family(info->name);
+        if (info->pointwise)
+            traits[op].family = DJ_FAMILY_POINTWISE;
     }
 }
 

@@ -175,7 +175,7 @@ static dj_status_t enter(const char *path, void *handle, const dj_plugin_t **plu
 static dj_status_t load_descriptor(const char *path, int fd, dj_hasher_t *hasher)
 {
     char name[64];
-    const dj_plugin_t *plugin;
+    const dj_plugin_t *plugin = NULL;
     dj_status_t status = hash_file(path, fd, hasher);
     if (status != DJ_OK)
         return status;
@@ -199,7 +199,7 @@ static dj_status_t load_descriptor(const char *path, int fd, dj_hasher_t *hasher
 
 static dj_status_t load_file(const char *path, dj_hasher_t *hasher)
 {
-    int fd;
+    int fd = -1;
     if (all.count == DJ_PLUGINS_MAX)
         return dj_fail(DJ_ERR_LIMIT, "plugin %s: at most %d are loaded", path, DJ_PLUGINS_MAX);
     dj_status_t status = open_file(path, &fd);

@@ -130,7 +130,9 @@ static void sum_up(dj_srg_t *srg)
     }
     for (uint32_t i = 0; i < srg->graph->n_storages; i++) {
         const dj_storage_t *storage = &srg->graph->storages[i];
-        srg->bytes[dj_storage_lifecycle(storage)] += storage->bytes;
+        bool used = srg->first_use[i + 1] > srg->first_use[i]; /* rewrites leave some behind */
+        if (used || storage->is_input || storage->is_output)
+            srg->bytes[dj_storage_lifecycle(storage)] += storage->bytes;
     }
     srg->intensity = srg->moved_bytes > 0 ? srg->flops / (double)srg->moved_bytes : 0;
     srg->bound =

@@ -12,3 +12,8 @@ foreach(file graphs detect)
   dj_test(planner/test_${file}.c LABEL unit LIBS dj_planner)
   target_compile_definitions(planner_test_${file} PRIVATE DJINN_GRAPHS="${CMAKE_SOURCE_DIR}/tests/graphs")
 endforeach()
+# The example, and a shared object that is no plugin.
+dj_test(planner/test_plugin.c LABEL unit LIBS dj_gpu)
+add_dependencies(planner_test_plugin rankers djinn_client)
+target_compile_definitions(planner_test_plugin PRIVATE
+  PLUGIN_EXAMPLE="$<TARGET_FILE:rankers>" PLUGIN_NONE="$<TARGET_FILE:djinn_client>")

@@ -108,8 +108,8 @@ void dj_cuts_make(const dj_cuts_t *cuts, dj_rect_t *pieces, uint64_t *offsets)
     add(&c, 0, cuts->times, 0, cuts->height);
     while (c.count < cuts->count) {
         uint32_t number = draw_piece(&c);
-        bool fits = cuts->count - c.count >= 4 && width(&pieces[number]) > 2 &&
-                    pieces[number].size > 2;
+        bool fits =
+            cuts->count - c.count >= 4 && width(&pieces[number]) > 2 && pieces[number].size > 2;
         if (fits && below(&c, 100) < cuts->pinwheels)
             cut_pinwheel(&c, number);
         else

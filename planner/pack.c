@@ -2,7 +2,8 @@
  *
  * Rectangles that take no bytes or no time go to offset 0. The others fall into parts that no time
  * connects, each solved for itself: by pack_full.c where every column is full, else, and where that
- * did not come to an end, by pack_search.c. What a search found is proven before it is handed out. */
+ * did not come to an end, by pack_search.c. What a search found is proven before it is handed out.
+ */
 #include "planner/pack.h"
 
 #include <stdlib.h>
@@ -36,8 +37,7 @@ static dj_status_t check_input(const dj_rect_t *rects, uint32_t n, uint64_t capa
     for (uint32_t i = 0; i < n; i++)
         if (rects[i].lower > rects[i].upper)
             return dj_fail(DJ_ERR_INVALID, "rectangle %u begins at %llu and ends at %llu", i,
-                           (unsigned long long)rects[i].lower,
-                           (unsigned long long)rects[i].upper);
+                           (unsigned long long)rects[i].lower, (unsigned long long)rects[i].upper);
     return DJ_OK;
 }
 

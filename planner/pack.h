@@ -1,9 +1,9 @@
 /* pack.h - exact placement: rectangles with fixed times and free offsets under a capacity.
  *
- * The quick mode of place.h answers in microseconds; this search is for when there are seconds and the
- * quick answer is not good enough: in the background on plans that are used again and again, and for
- * `djinn plan solve`. It finds a placement within the capacity, proves that there is none, or says that
- * its limits ended it. docs/placement.md tells how.
+ * The quick mode of place.h answers in microseconds; this search is for when there are seconds and
+ * the quick answer is not good enough: in the background on plans that are used again and again,
+ * and for `djinn plan solve`. It finds a placement within the capacity, proves that there is none,
+ * or says that its limits ended it. docs/placement.md tells how.
  *
  * Threads: pure, but for limits->cancel, which another thread may set. Memory is bounded by
  * DJ_PACK_RECTS_MAX and a fixed multiple of it; no recursion follows the input. */
@@ -16,7 +16,7 @@
 
 #include "runtime/base/status.h"
 
-#define DJ_PACK_RECTS_MAX (1u << 20)
+#define DJ_PACK_RECTS_MAX (1u << 17)
 #define DJ_PACK_SIZE_MAX (1ull << 62) /* of a capacity */
 
 typedef struct dj_rect {

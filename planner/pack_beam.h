@@ -1,8 +1,8 @@
 /* pack_beam.h - the most promising trees of orders after each event, and how each came to be.
  *
  * A tree stands for every order it allows, so its promise is their number: it is kept as its
- * logarithm. Two trees that differ only in pieces of one size and one end are the same to the future
- * and only one is kept (they are known by a hash of 64 bits).
+ * logarithm. Two trees that differ only in pieces of one size and one end are the same to the
+ * future and only one is kept (they are known by a hash of 64 bits).
  *
  * Inside the planner. Threads: one. */
 #ifndef DJ_PLANNER_PACK_BEAM_H
@@ -63,8 +63,8 @@ dj_status_t dj_beam_advance(dj_beam_t *beam);
 uint32_t dj_beam_count(const dj_beam_t *beam);
 dj_tree_t dj_beam_tree(const dj_beam_t *beam, uint32_t number);
 
-/* The steps that led to the first state of this event, in order. `max` holds for steps; there are no
- * more than pieces. Returns how many. */
+/* The steps that led to the first state of this event, in order. `max` holds for steps; there are
+ * no more than pieces. Returns how many. */
 uint32_t dj_beam_trace(const dj_beam_t *beam, dj_step_t *steps, uint32_t max);
 
 #endif

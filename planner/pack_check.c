@@ -1,5 +1,5 @@
-/* pack_check.c - the proof of a packing: time is walked with the ranges in use, ascending by offset, so a
- * newcomer is compared with its two neighbours alone. */
+/* pack_check.c - the proof of a packing: time is walked with the ranges in use, ascending by
+ * offset, so a newcomer is compared with its two neighbours alone. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,6 +1,8 @@
-/* pack_event.c - see pack_event.h. Blocks are found where the sums of two sorted lists of subsets meet. */
+/* pack_event.c - see pack_event.h. Blocks are found where the sums of two sorted lists of subsets
+ * meet. */
 #include "planner/pack_event.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +10,7 @@ enum {
     MASK_BITS = DJ_BLOCK_BITS,
     SUBSETS_MAX = 1 << 15, /* of one side of an event; what is beyond has many pieces */
     BLOCKS_MAX = 2048,
+    MEETINGS_MAX = 1 << 20, /* of subsets with one sum, looked at */
 };
 
 typedef struct subset {
@@ -18,11 +21,12 @@ typedef struct lister {
     const dj_rect_t *rects;
     subset_t *ends, *starts;
     dj_block_t *blocks;
+    int most_pieces; /* of a block that is still taken */
     bool complete;
 } lister_t;
 
-/* Of pieces that are alike (by size and, where it matters, by end) the lower come first: twins[i] is
- * the one before i, or MASK_BITS. */
+/* Of pieces that are alike (by size and, where it matters, by end) the lower come first: twins[i]
+ * is the one before i, or MASK_BITS. */
 static void find_twins(const dj_rect_t *rects, const uint32_t *pieces, uint32_t n, uint8_t *twins)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -50,8 +54,8 @@ static uint32_t list_subsets(lister_t *l, const uint32_t *pieces, uint32_t n_pie
                 l->complete = false;
                 return n;
             }
-            out[n++] = (subset_t){.sum = set.sum + l->rects[pieces[i]].size,
-                                  .mask = set.mask | 1ull << i};
+            out[n++] =
+                (subset_t){.sum = set.sum + l->rects[pieces[i]].size, .mask = set.mask | 1ull << i};
         }
     }
     return n;
@@ -81,12 +85,19 @@ static int by_pieces(const void *a, const void *b)
                               : (x->starts < y->starts ? -1 : x->starts > y->starts);
 }
 
-/* Room is kept for the smallest: when it is full, the larger half goes. */
-static uint32_t make_room(lister_t *l, uint32_t n)
+/* Keeps the smallest: when there is no more room, the larger half goes, and what is no smaller than
+ * what went is not taken any more. */
+static uint32_t add_block(lister_t *l, uint32_t n, dj_block_t block)
 {
+    if (pieces_of(&block) > l->most_pieces) {
+        l->complete = false;
+        return n;
+    }
+    l->blocks[n++] = block;
     if (n < 2 * BLOCKS_MAX)
         return n;
     qsort(l->blocks, n, sizeof l->blocks[0], by_pieces);
+    l->most_pieces = pieces_of(&l->blocks[BLOCKS_MAX]) - 1;
     l->complete = false;
     return BLOCKS_MAX;
 }
@@ -94,7 +105,7 @@ static uint32_t make_room(lister_t *l, uint32_t n)
 static uint32_t meet(lister_t *l, const dj_event_t *event, uint32_t n_ends, uint32_t n_starts)
 {
     uint32_t n = 0, j = 1, all = event->n_ends + event->n_starts;
-    uint64_t budget = 1u << 22;
+    uint32_t budget = MEETINGS_MAX;
     for (uint32_t i = 1; i < n_ends; i++) {
         while (j < n_starts && l->starts[j].sum < l->ends[i].sum)
             j++;
@@ -106,8 +117,7 @@ static uint32_t meet(lister_t *l, const dj_event_t *event, uint32_t n_ends, uint
                 l->complete = false;
                 return n;
             }
-            n = make_room(l, n);
-            l->blocks[n++] = block;
+            n = add_block(l, n, block);
         }
     }
     return n;
@@ -118,6 +128,7 @@ static dj_status_t list_blocks(lister_t *l, dj_event_t *event)
     uint8_t twins[MASK_BITS];
     uint32_t n = 0;
     l->complete = true;
+    l->most_pieces = INT_MAX;
     if (event->n_ends > MASK_BITS || event->n_starts > MASK_BITS) {
         l->complete = false;
     } else if (event->n_ends > 1 && event->n_starts > 1) {
@@ -164,7 +175,8 @@ static uint32_t find_time(const uint64_t *times, uint32_t n, uint64_t time)
     return low;
 }
 
-/* Sorts the rectangles' numbers into the events. `begins` of each rectangle: the event it begins at. */
+/* Sorts the rectangles' numbers into the events. `begins` of each rectangle: the event it begins
+ * at. */
 static void fill_events(dj_events_t *events, const dj_rect_t *rects, uint32_t n,
                         const uint64_t *times, uint32_t *begins)
 {
@@ -207,8 +219,7 @@ static uint32_t list_times(const dj_rect_t *rects, uint32_t n, uint64_t *times)
     return kept;
 }
 
-static dj_status_t init_lists(dj_events_t *events, const dj_rect_t *rects,
-                              dj_pack_meter_t *meter)
+static dj_status_t init_lists(dj_events_t *events, const dj_rect_t *rects, dj_pack_meter_t *meter)
 {
     lister_t l = {.rects = rects};
     dj_status_t status = DJ_ERR_MEMORY;

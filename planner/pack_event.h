@@ -22,15 +22,16 @@ typedef struct dj_event {
     uint32_t n_ends, n_starts;
     dj_block_t *blocks; /* few pieces first; without the block of all */
     uint32_t n_blocks;
-    bool complete; /* there are no other blocks, but for the block of all */
+    bool complete;      /* there are no other blocks, but for the block of all */
     uint32_t last_born; /* event at which the last of `ends` begins */
 } dj_event_t;
 
 typedef struct dj_events {
     dj_event_t *list;
-    uint32_t n;          /* the first begins all, the last ends all */
-    uint32_t most_alive; /* pieces at once, while those that begin are there and those that end still */
-    uint32_t *numbers;   /* behind ends and starts */
+    uint32_t n; /* the first begins all, the last ends all */
+    uint32_t
+        most_alive; /* pieces at once, while those that begin are there and those that end still */
+    uint32_t *numbers; /* behind ends and starts */
 } dj_events_t;
 
 /* Ends with dj_events_fini(), also after an error. A spent meter leaves lists of blocks away.

@@ -1,9 +1,9 @@
 /* pack_field.h - what a search of placements knows at one moment, and how to take it back.
  *
- * Time is cut into sections, between which nothing begins or ends. Each item that is not placed has a
- * floor: the highest end of the placed ones it meets. A section's base is the lowest floor of the
- * items not placed that cross it; what they weigh together must fit above it. Floors and bases only rise
- * while items are placed; a trail remembers the old values.
+ * Time is cut into sections, between which nothing begins or ends. Each item that is not placed has
+ * a floor: the highest end of the placed ones it meets. A section's base is the lowest floor of the
+ * items not placed that cross it; what they weigh together must fit above it. Floors and bases only
+ * rise while items are placed; a trail remembers the old values.
  *
  * Inside the planner. Threads: one. */
 #ifndef DJ_PLANNER_PACK_FIELD_H
@@ -52,7 +52,8 @@ dj_status_t dj_field_init(dj_field_t *field, const dj_rect_t *rects, uint32_t n,
                           bool *fits_p);
 void dj_field_fini(dj_field_t *field);
 
-/* Places an item at its floor; false: something else does not fit any more. To be taken back either way. */
+/* Places an item at its floor; false: something else does not fit any more. To be taken back either
+ * way. */
 bool dj_field_place(dj_field_t *field, uint32_t item);
 
 dj_field_mark_t dj_field_mark(const dj_field_t *field);

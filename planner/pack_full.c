@@ -1,13 +1,13 @@
 /* pack_full.c - exact placement where no byte is ever unused.
  *
- * If all columns are full, pieces never have room to lie elsewhere than end to end, and all that is left to
- * find is the order of the stack. From event to event that order changes only in gaps: what ends
- * leaves some, what begins fills them (pack_event.h). So a state of the search need not be one order:
- * it is the PQ-tree of every order that what came before allows (pack_tree.h), and a step is the
- * choice of which pieces share a gap. If no two sets of sizes ever had the same sum there would be no
- * choice at all and the search would be a proof by reductions; choices come only from coincidences.
- * They are searched by a beam (pack_beam.h), forwards and backwards in time by turns, with growing
- * width. When nothing was left out and the beam still died, there is no packing.
+ * If all columns are full, pieces never have room to lie elsewhere than end to end, and all that is
+ * left to find is the order of the stack. From event to event that order changes only in gaps: what
+ * ends leaves some, what begins fills them (pack_event.h). So a state of the search need not be one
+ * order: it is the PQ-tree of every order that what came before allows (pack_tree.h), and a step is
+ * the choice of which pieces share a gap. If no two sets of sizes ever had the same sum there would
+ * be no choice at all and the search would be a proof by reductions; choices come only from
+ * coincidences. They are searched by a beam (pack_beam.h), forwards and backwards in time by turns,
+ * with growing width. When nothing was left out and the beam still died, there is no packing.
  *
  * Looking ahead: an event whose pieces can only be one block needs all that end in it together from
  * the moment that the last of them is there; so the tree is narrowed then, not when they end. */
@@ -44,7 +44,8 @@ typedef struct full {
     dj_beam_t beam;
     bool *marks;
     uint64_t *kinds;
-    uint32_t *watch_first, *watch; /* events to look ahead at, by the event that begins the last piece */
+    uint32_t *watch_first,
+        *watch; /* events to look ahead at, by the event that begins the last piece */
     choice_t choices[DJ_BLOCK_BITS + 1];
     dj_block_t taken[DJ_BLOCK_BITS + 1];
     dj_tree_t ahead[2];
@@ -80,8 +81,8 @@ static bool take_block(full_t *f, const dj_event_t *event, const dj_tree_t *tree
     for (uint64_t bits = block.starts; bits != 0; bits &= bits - 1)
         f->heirs[n_heirs++] = event->starts[__builtin_ctzll(bits)];
     mark_bits(f, event, block.ends, true);
-    bool fits = dj_tree_reduce(tree, f->marks, count_bits(block.ends), f->heirs, n_heirs, out,
-                               &f->work);
+    bool fits =
+        dj_tree_reduce(tree, f->marks, count_bits(block.ends), f->heirs, n_heirs, out, &f->work);
     mark_bits(f, event, block.ends, false);
     return fits;
 }
@@ -124,9 +125,9 @@ static scarcest_t find_scarcest(const dj_event_t *event, const choice_t *choice,
     return found;
 }
 
-/* Where the list of blocks is complete, one of those with the scarcest piece must be taken; else any
- * may be, in the order of the list, and what is left in the end is one block. What lies together in
- * every order is best taken as one: nothing narrows the tree less. */
+/* Where the list of blocks is complete, one of those with the scarcest piece must be taken; else
+ * any may be, in the order of the list, and what is left in the end is one block. What lies
+ * together in every order is best taken as one: nothing narrows the tree less. */
 static void list_candidates(full_t *f, const dj_event_t *event, choice_t *choice)
 {
     uint32_t n = 0, kept = 0, *list = choice->candidates;
@@ -162,8 +163,8 @@ static void offer(full_t *f, uint32_t event, const dj_tree_t *tree, uint32_t par
     for (uint32_t i = f->watch_first[event]; i < f->watch_first[event + 1]; i++) {
         const dj_event_t *ahead = &f->events.list[f->watch[i]];
         mark_ends(f, ahead, true);
-        bool fits = dj_tree_reduce(now, f->marks, ahead->n_ends, NULL, 0, &f->ahead[turn],
-                                   &f->work);
+        bool fits =
+            dj_tree_reduce(now, f->marks, ahead->n_ends, NULL, 0, &f->ahead[turn], &f->work);
         mark_ends(f, ahead, false);
         if (!fits)
             return;
@@ -221,9 +222,9 @@ static void expand(full_t *f, uint32_t number, uint32_t parent)
         if (ways == f->ways_max || tries++ == 16 * f->ways_max)
             break;
         uint32_t pick = choice->candidates[choice->next++];
-        f->taken[depth] = pick != REST ? event->blocks[pick]
-                                       : (dj_block_t){.ends = choice->ends_left,
-                                                      .starts = choice->starts_left};
+        f->taken[depth] =
+            pick != REST ? event->blocks[pick]
+                         : (dj_block_t){.ends = choice->ends_left, .starts = choice->starts_left};
         if (!take_block(f, event, &choice->tree, f->taken[depth], &next->tree))
             continue;
         next->ends_left = choice->ends_left & ~f->taken[depth].ends;
@@ -320,8 +321,7 @@ static dj_status_t init_full(full_t *f, const dj_rect_t *rects, uint32_t n, dj_p
     size_t numbers = 6 * (room + 2ull) + DJ_BLOCK_BITS + 4ull * n + 8;
     f->numbers = calloc(numbers, sizeof f->numbers[0]);
     f->nodes = malloc((DJ_BLOCK_BITS + 3ull) * room * sizeof f->nodes[0]);
-    f->candidates =
-        malloc((DJ_BLOCK_BITS + 1ull) * CANDIDATES_MAX * sizeof f->candidates[0]);
+    f->candidates = malloc((DJ_BLOCK_BITS + 1ull) * CANDIDATES_MAX * sizeof f->candidates[0]);
     f->marks = calloc(n + 1ull, sizeof f->marks[0]);
     f->kinds = malloc((n + 1ull) * sizeof f->kinds[0]);
     if (f->numbers == NULL || f->nodes == NULL || f->candidates == NULL || f->marks == NULL ||
@@ -359,8 +359,8 @@ static dj_status_t read_offsets(const full_t *f, uint32_t n, uint64_t *offsets)
 
 static uint32_t widest(const full_t *f)
 {
-    size_t each = 4 * (f->beam.tree_room * sizeof(dj_tree_node_t) +
-                       DJ_BLOCK_BITS * sizeof(dj_block_t));
+    size_t each =
+        4 * (f->beam.tree_room * sizeof(dj_tree_node_t) + DJ_BLOCK_BITS * sizeof(dj_block_t));
     size_t width = BEAM_BYTES_MAX / each;
     return width > WIDTH_MAX ? WIDTH_MAX : width < 1 ? 1 : (uint32_t)width;
 }

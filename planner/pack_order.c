@@ -1,9 +1,10 @@
 /* pack_order.c - see pack_order.h.
  *
  * Forwards, the tree of orders before each step is kept. Backwards, an order of the pieces after a
- * step is turned into one before it: the heirs' place in it is given to the pieces that ended, and the
- * tree, narrowed to the orders in which these lie together, is walked so that all others keep theirs.
- * (Each child of a node takes up a range of any order, so comparing where the ranges begin is enough.) */
+ * step is turned into one before it: the heirs' place in it is given to the pieces that ended, and
+ * the tree, narrowed to the orders in which these lie together, is walked so that all others keep
+ * theirs. (Each child of a node takes up a range of any order, so comparing where the ranges begin
+ * is enough.) */
 #include "planner/pack_order.h"
 
 #include <stdlib.h>
@@ -56,8 +57,7 @@ static bool roll_forward(unroller_t *u)
         uint32_t n_heirs, n_marked = read_step(u, &u->steps[i], true, &n_heirs);
         dj_tree_t next = {.nodes = tree.nodes + tree.n};
         u->first[i] = (size_t)(tree.nodes - u->nodes);
-        bool fits =
-            dj_tree_reduce(&tree, u->marks, n_marked, u->heirs, n_heirs, &next, &u->work);
+        bool fits = dj_tree_reduce(&tree, u->marks, n_marked, u->heirs, n_heirs, &next, &u->work);
         read_step(u, &u->steps[i], false, &n_heirs);
         if (!fits)
             return false;
@@ -202,7 +202,8 @@ static dj_status_t unroll(unroller_t *u, uint32_t n)
     free(u->marks);
     if (status == DJ_ERR_MEMORY)
         return dj_fail(status, "no memory to unroll %u steps", u->n_steps);
-    return status == DJ_OK ? status : dj_fail(status, "the steps of a packing contradict each other");
+    return status == DJ_OK ? status
+                           : dj_fail(status, "the steps of a packing contradict each other");
 }
 
 dj_status_t dj_order_offsets(const dj_rect_t *rects, uint32_t n, const dj_events_t *events,

@@ -12,8 +12,8 @@ typedef struct dj_step {
     dj_block_t block;
 } dj_step_t;
 
-/* The steps, in order of their events, lead from the pieces of the first event to those that the last
- * one ends. DJ_ERR_INTERNAL: they do not; DJ_ERR_MEMORY. */
+/* The steps, in order of their events, lead from the pieces of the first event to those that the
+ * last one ends. DJ_ERR_INTERNAL: they do not; DJ_ERR_MEMORY. */
 dj_status_t dj_order_offsets(const dj_rect_t *rects, uint32_t n, const dj_events_t *events,
                              const dj_step_t *steps, uint32_t n_steps, uint64_t *offsets);
 

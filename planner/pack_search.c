@@ -1,15 +1,16 @@
 /* pack_search.c - see pack_search.h.
  *
- * Every placement can be let down until each item rests on the floor or on another one, and its items
- * can be named from the lowest offset up, those of one offset by rank: so it is enough to try, at each
- * node, which item comes next in that order, at exactly the height it rests at (Moffitt 2023, canonical
- * solutions). A node is left when something can no longer fit above its floor, when a section's items together
- * cannot fit above the lowest place any of them may take (section inference), or when an item would come
- * next although another would fit under it. When what is left falls into parts that share no time,
- * the parts are searched one after the other and the failure of one is the failure of all.
+ * Every placement can be let down until each item rests on the floor or on another one, and its
+ * items can be named from the lowest offset up, those of one offset by rank: so it is enough to
+ * try, at each node, which item comes next in that order, at exactly the height it rests at
+ * (Moffitt 2023, canonical solutions). A node is left when something can no longer fit above its
+ * floor, when a section's items together cannot fit above the lowest place any of them may take
+ * (section inference), or when an item would come next although another would fit under it. When
+ * what is left falls into parts that share no time, the parts are searched one after the other and
+ * the failure of one is the failure of all.
  *
- * Which items are tried first is a rank; no rank is best for all inputs, so several take turns, each
- * with more nodes than the last time. The stack is an array, so nothing recurses. */
+ * Which items are tried first is a rank; no rank is best for all inputs, so several take turns,
+ * each with more nodes than the last time. The stack is an array, so nothing recurses. */
 #include "planner/pack_search.h"
 
 #include <stdlib.h>
@@ -91,8 +92,8 @@ static void list_candidates(search_t *s, frame_t *frame)
     for (uint32_t i = 0; i < frame->list.n; i++) {
         uint32_t number = s->arena[frame->list.first + i];
         uint64_t floor = s->field.items[number].floor;
-        if (floor < lowest_end && (floor > frame->height ||
-                                   (floor == frame->height && s->rank[number] > frame->rank)))
+        if (floor < lowest_end &&
+            (floor > frame->height || (floor == frame->height && s->rank[number] > frame->rank)))
             s->arena[s->n_arena + n++] = number;
     }
     qsort_r(s->arena + s->n_arena, n, sizeof s->arena[0], by_height, s);
@@ -120,8 +121,7 @@ static bool fits_above(const search_t *s, const uint32_t *list, uint32_t n, uint
 static bool push(search_t *s, range_t list, uint64_t height, uint32_t rank, size_t arena_before)
 {
     frame_t *frame = &s->frames[s->depth];
-    *frame = (frame_t){
-        .list = list, .height = height, .rank = rank, .arena_before = arena_before};
+    *frame = (frame_t){.list = list, .height = height, .rank = rank, .arena_before = arena_before};
     if (!reserve(s, 2ull * list.n + 2))
         return false;
     list_candidates(s, frame);
@@ -224,8 +224,8 @@ static dj_pack_end_t run(search_t *s, uint64_t nodes)
 static double worth(const search_t *s, const dj_item_t *item, uint32_t way)
 {
     double size = (double)item->size, most = 0;
-    double length = (double)(s->field.sections[item->last - 1].end -
-                             s->field.sections[item->first].begin);
+    double length =
+        (double)(s->field.sections[item->last - 1].end - s->field.sections[item->first].begin);
     for (uint32_t i = item->first; i < item->last; i++)
         if ((double)s->field.sections[i].load > most)
             most = (double)s->field.sections[i].load;

@@ -1,6 +1,6 @@
-/* pack_tree.c - see pack_tree.h. A reduction in three parts: find the lowest node that holds all marked leaves,
- * open the (at most two) chains of half-marked nodes below it into lists, and write the new subtree in
- * the old one's place. */
+/* pack_tree.c - see pack_tree.h. A reduction in three parts: find the lowest node that holds all
+ * marked leaves, open the (at most two) chains of half-marked nodes below it into lists, and write
+ * the new subtree in the old one's place. */
 #include "planner/pack_tree.h"
 
 #include <string.h>
@@ -95,7 +95,8 @@ static void write_heirs(writer_t *w)
         end_node(w, node);
 }
 
-/* The children of a P node that are filled so, under a P node of their own where they are several. */
+/* The children of a P node that are filled so, under a P node of their own where they are several.
+ */
 static void write_group(writer_t *w, uint32_t parent, fill_t fill)
 {
     uint32_t count = 0, end = next_child(w, parent), node = 0;

@@ -33,9 +33,10 @@ typedef struct dj_tree_work {
     uint64_t touched; /* nodes looked at, in all */
 } dj_tree_work_t;
 
-/* Narrows `tree` to the orders in which the `n_marked` >= 1 pieces with a mark lie together, and puts
- * into `out` (another tree) the result, in which, with n_heirs > 0, the pieces heirs[0, n_heirs) in any order
- * have taken the place of the marked ones. False: there is no such order; `out` is undefined then. */
+/* Narrows `tree` to the orders in which the `n_marked` >= 1 pieces with a mark lie together, and
+ * puts into `out` (another tree) the result, in which, with n_heirs > 0, the pieces heirs[0,
+ * n_heirs) in any order have taken the place of the marked ones. False: there is no such order;
+ * `out` is undefined then. */
 bool dj_tree_reduce(const dj_tree_t *tree, const bool *marks, uint32_t n_marked,
                     const uint32_t *heirs, uint32_t n_heirs, dj_tree_t *out, dj_tree_work_t *work);
 

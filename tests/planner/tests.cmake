@@ -17,3 +17,5 @@ dj_test(planner/test_plugin.c LABEL unit LIBS dj_gpu)
 add_dependencies(planner_test_plugin rankers djinn_client)
 target_compile_definitions(planner_test_plugin PRIVATE
   PLUGIN_EXAMPLE="$<TARGET_FILE:rankers>" PLUGIN_NONE="$<TARGET_FILE:djinn_client>")
+dj_test(planner/test_pack_tree.c LABEL unit LIBS dj_planner)
+dj_test(planner/test_pack.c LABEL unit LIBS dj_cuts)

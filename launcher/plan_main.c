@@ -6,6 +6,7 @@
 
 #include "launcher/plan.h"
 #include "launcher/plan_file.h"
+#include "launcher/plan_solve.h"
 #include "runtime/base/hash.h"
 
 static const char usage[] =
@@ -17,6 +18,9 @@ static const char usage[] =
     "      plans it, proves the plan and runs it on this machine with made-up inputs\n"
     "  cut FILE --stages K [--memory BYTES] [--by bytes|time] [--program N]\n"
     "      cuts it into K stages, least bytes crossing or least time of the slowest\n"
+    "  solve FILE.csv --capacity N [--time SECONDS]\n"
+    "      places rows id,lower,upper,size (half-open lifetimes) below N and prints them with their\n"
+    "      offset; exit status 1 when nothing fits in the time (60 s)\n"
     "A recording is what djinn.snapshot() or djinn_snapshot() wrote.\n";
 
 static dj_status_t parse_count(const char *word, const char *text, uint64_t least, uint64_t most,
@@ -119,6 +123,8 @@ int dj_plan_main(int argc, char **argv)
         fputs(usage, stdout);
         return 0;
     }
+    if (strcmp(command, "solve") == 0)
+        return dj_plan_solve_main(argc, argv);
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         if (strcmp(command, commands[i].name) != 0)
             continue;

@@ -88,7 +88,8 @@ typedef struct dj_device_ops {
     /* Workspace of each node of the graph, bytes; owned by the executable. */
     const uint64_t *(*workspaces)(const dj_executable_t *exe);
     /* Takes a plan for the same graph (kept alive by the caller). DJ_ERR_CLASS when a step needs more
-     * workspace than the plan gives. */
+     * workspace than the plan gives. May be called again, between replays, with a plan of the same
+     * steps and groups and other offsets; what was bound stays bound. */
     dj_status_t (*place)(dj_executable_t *exe, const dj_plan_t *plan);
     /* `texts[i]`: the Text behind binding i, NULL where it is not Text. The executable keeps
      * pointers into them, no reference: a replay runs only while bound() says that the request brings

@@ -21,7 +21,8 @@ struct dj_cache {
     dj_table_t entries;
     dj_cache_entry_t *newest, *oldest;
     dj_records_t structures, published;
-    _Atomic uint64_t hits;
+    _Atomic uint64_t hits, n_hot;
+    uint64_t n_hot_seen; /* when no hot entry was left to give */
     dj_cache_counters_t counters;
 };
 
@@ -139,7 +140,9 @@ static dj_cache_entry_t *find_locked(dj_cache_t *cache, dj_hash_t exact_key)
 
 void dj_cache_count_hit(dj_cache_t *cache, dj_cache_entry_t *entry)
 {
-    atomic_fetch_add_explicit(&entry->hits, 1, memory_order_relaxed);
+    uint64_t before = atomic_fetch_add_explicit(&entry->hits, 1, memory_order_relaxed);
+    if (before + 1 == cache->options.hot_hits)
+        atomic_fetch_add_explicit(&cache->n_hot, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&cache->hits, 1, memory_order_relaxed);
 }
 
@@ -364,21 +367,34 @@ void dj_cache_count_rejected(dj_cache_t *cache)
     pthread_mutex_unlock(&cache->lock);
 }
 
-dj_cache_entry_t *dj_cache_hottest(dj_cache_t *cache, uint64_t least_hits)
+/* Under the lock. */
+static dj_cache_entry_t *find_hottest(dj_cache_t *cache)
 {
     dj_cache_entry_t *hottest = NULL;
-    pthread_mutex_lock(&cache->lock);
+    uint64_t least = cache->options.hot_hits;
     for (dj_cache_entry_t *entry = cache->newest; entry != NULL; entry = entry->older) {
         uint64_t hits = atomic_load_explicit(&entry->hits, memory_order_relaxed);
         const dj_plan_t *plan = entry->plan;
-        if (!entry->tried && hits >= least_hits && plan->peak_bytes > plan->bound_bytes) {
-            least_hits = hits + 1;
+        if (!entry->tried && hits >= least && plan->peak_bytes > plan->bound_bytes) {
+            least = hits + 1;
             hottest = entry;
         }
     }
+    return hottest;
+}
+
+dj_cache_entry_t *dj_cache_hottest(dj_cache_t *cache)
+{
+    dj_cache_entry_t *hottest = NULL;
+    pthread_mutex_lock(&cache->lock);
+    uint64_t n_hot = atomic_load_explicit(&cache->n_hot, memory_order_relaxed);
+    if (n_hot != cache->n_hot_seen)
+        hottest = find_hottest(cache);
     if (hottest != NULL) {
         hottest->tried = true;
         atomic_fetch_add(&hottest->references, 1);
+    } else {
+        cache->n_hot_seen = n_hot;
     }
     pthread_mutex_unlock(&cache->lock);
     return hottest;

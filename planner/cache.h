@@ -57,6 +57,7 @@ typedef struct dj_cache_options {
     uint64_t limit_bytes; /* 0: any */
     void (*free_executable)(void *executable);
     uint64_t (*executable_bytes)(const void *executable); /* NULL: not known */
+    uint64_t hot_hits; /* hits that make an entry hot; 0: never */
 } dj_cache_options_t;
 
 dj_status_t dj_cache_create(const dj_cache_options_t *options, dj_cache_t **cache_p);
@@ -93,9 +94,9 @@ dj_status_t dj_cache_published(dj_cache_t *cache, dj_hash_t exact_key, dj_bytes_
                                dj_bytes_t *sizes, dj_bytes_t *plan);
 void dj_cache_count_rejected(dj_cache_t *cache);
 
-/* Of the entries with at least `least_hits` whose peak is above its bound, the one hit most, with one
- * more reference; NULL. Each entry is given once. */
-dj_cache_entry_t *dj_cache_hottest(dj_cache_t *cache, uint64_t least_hits);
+/* Of the hot entries whose peak is above its bound, the one hit most, with one more reference; NULL.
+ * Each entry is given once. Costs nothing unless an entry has become hot since the last NULL. */
+dj_cache_entry_t *dj_cache_hottest(dj_cache_t *cache);
 /* Exchanges the entry's plan for a better one of the same graph, which the cache then owns; the
  * executable was given it already. An entry's plan is exchanged once: DJ_ERR_STALE after that. */
 dj_status_t dj_cache_replace(dj_cache_t *cache, dj_cache_entry_t *entry, dj_plan_t *better);

@@ -33,6 +33,8 @@
 #ifndef DJ_PLANNER_PLAN_H
 #define DJ_PLANNER_PLAN_H
 
+#include <stdatomic.h>
+
 #include "planner/graph.h"
 
 #define DJ_ALIGN_BYTES 256u
@@ -80,5 +82,17 @@ dj_status_t dj_plan_decode(const void *data, size_t size, const dj_graph_t *grap
 
 /* The proof alone, also used by tests on plans made here. */
 dj_status_t dj_plan_verify(const dj_plan_t *plan, const dj_graph_t *graph);
+
+/* Where a search ends without an answer. */
+typedef struct dj_plan_limits {
+    uint64_t deadline_ns;      /* of dj_clock_ns() */
+    const atomic_bool *cancel; /* another thread may set it; NULL: nobody will */
+} dj_plan_limits_t;
+
+/* Looks for a layout of the same steps with a lower peak, by exact search, and proves it.
+ * *better_p: NULL when none was found, be it that there is none or that the limits came first.
+ * DJ_ERR_MEMORY, DJ_ERR_LIMIT. */
+dj_status_t dj_plan_improve(const dj_graph_t *graph, const dj_plan_t *plan,
+                            const dj_plan_limits_t *limits, dj_plan_t **better_p);
 
 #endif

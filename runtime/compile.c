@@ -69,19 +69,18 @@ static void adopt(dj_rank_t *rank, const dj_exec_segment_t *segment, const dj_pl
     dj_bytes_fini(&plan);
 }
 
-static void publish(dj_rank_t *rank, dj_runner_t *runner, const dj_exec_segment_t *segment,
-                    const dj_plan_t *plan)
+void dj_plan_publish(dj_rank_t *rank, dj_bytes_t *tail, const void *structure,
+                     uint32_t structure_bytes, const void *sizes, uint32_t sizes_bytes,
+                     const dj_plan_t *plan)
 {
-    const dj_segment_header_t *header = &segment->header;
     dj_plan_message_t message = {.exact_key = plan->exact_key, .device_class = plan->device_class,
-                                 .structure_bytes = header->structure_bytes,
-                                 .sizes_bytes = header->sizes_bytes, .origin_rank = rank->rank};
-    dj_bytes_t *tail = &runner->scratch;
+                                 .structure_bytes = structure_bytes,
+                                 .sizes_bytes = sizes_bytes, .origin_rank = rank->rank};
     if (rank->coordinates)
         return; /* alone: nobody to tell */
     dj_bytes_clear(tail);
-    dj_bytes_put(tail, segment->structure, header->structure_bytes);
-    dj_bytes_put(tail, segment->sizes, header->sizes_bytes);
+    dj_bytes_put(tail, structure, structure_bytes);
+    dj_bytes_put(tail, sizes, sizes_bytes);
     size_t before = tail->size;
     if (dj_plan_encode(plan, tail) != DJ_OK || tail->failed)
         return;
@@ -139,7 +138,8 @@ dj_status_t dj_compile(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
            (double)took_ns / 1e6, (unsigned long long)c.plan->peak_bytes,
            (unsigned long long)c.plan->bound_bytes, c.adopted ? ", published" : "");
     if (!c.adopted)
-        publish(rank, runner, segment, c.plan);
+        dj_plan_publish(rank, &runner->scratch, segment->structure, segment->header.structure_bytes,
+                        segment->sizes, segment->header.sizes_bytes, c.plan);
     return dj_cache_insert(rank->home.cache, c.graph, c.plan, c.exe, segment->structure,
                            segment->header.structure_bytes, segment->sizes,
                            segment->header.sizes_bytes, c.resized, c.adopted, entry_p);

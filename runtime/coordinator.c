@@ -107,10 +107,41 @@ static void drop_oldest_plan(dj_coordinator_t *coordinator)
     *slot = (dj_kept_plan_t){0};
 }
 
+/* The plan of the same program for the same class that is kept already, or NULL. */
+static dj_kept_plan_t *find_plan(dj_coordinator_t *coordinator, const dj_plan_message_t *plan)
+{
+    for (uint32_t i = 0; i < DJ_KEPT_PLANS_MAX; i++) {
+        dj_kept_plan_t *slot = &coordinator->plans[i];
+        if (slot->data && dj_hash_equal(slot->exact_key, plan->exact_key) &&
+            dj_hash_equal(slot->device_class, plan->device_class))
+            return slot;
+    }
+    return NULL;
+}
+
+/* The later of two plans of one program is kept: a rank found a better one. True: it took the place. */
+static bool replace_plan(dj_coordinator_t *coordinator, const void *body, uint32_t bytes)
+{
+    dj_kept_plan_t *slot = find_plan(coordinator, body);
+    if (!slot || coordinator->plan_bytes - slot->bytes + bytes > DJ_KEPT_PLANS_BYTES)
+        return false;
+    void *data = realloc(slot->data, bytes);
+    if (!data)
+        return true; /* the old one is as good as none better */
+    memcpy(data, body, bytes);
+    coordinator->plan_bytes += bytes;
+    coordinator->plan_bytes -= slot->bytes;
+    slot->data = data;
+    slot->bytes = bytes;
+    return true;
+}
+
 void dj_coordinator_keep(dj_coordinator_t *coordinator, const void *body, uint32_t bytes)
 {
     if (bytes > DJ_KEPT_PLANS_BYTES / 8)
         return; /* the ranks that are here have it; a late one plans for itself */
+    if (replace_plan(coordinator, body, bytes))
+        return;
     while (coordinator->n_plans - coordinator->oldest_plan == DJ_KEPT_PLANS_MAX ||
            coordinator->plan_bytes + bytes > DJ_KEPT_PLANS_BYTES)
         drop_oldest_plan(coordinator);
@@ -121,6 +152,7 @@ void dj_coordinator_keep(dj_coordinator_t *coordinator, const void *body, uint32
     memcpy(slot->data, body, bytes);
     slot->bytes = bytes;
     slot->device_class = ((const dj_plan_message_t *)body)->device_class;
+    slot->exact_key = ((const dj_plan_message_t *)body)->exact_key;
     coordinator->plan_bytes += bytes;
     coordinator->n_plans++;
 }

@@ -26,7 +26,7 @@ typedef struct dj_worker {
 } dj_worker_t;
 
 typedef struct dj_kept_plan {
-    dj_hash_t device_class;
+    dj_hash_t device_class, exact_key;
     uint32_t bytes;
     uint8_t *data; /* the PLAN frame's body */
 } dj_kept_plan_t;
@@ -55,7 +55,7 @@ dj_worker_t *dj_coordinator_choose(dj_coordinator_t *coordinator, uint32_t wante
 bool dj_coordinator_row(const dj_coordinator_t *coordinator, uint32_t rank, dj_roster_t *row);
 /* The same, but false also when the others know it; from then on they do. */
 bool dj_coordinator_news(dj_coordinator_t *coordinator, uint32_t rank, dj_roster_t *row);
-/* Copies a plan's frame body; the oldest ones go until it fits. One past an eighth of the room is not kept. */
+/* Copies a plan's frame body, in place of an earlier one for the same program and class; the oldest ones go until it fits. One past an eighth of the room is not kept. */
 void dj_coordinator_keep(dj_coordinator_t *coordinator, const void *body, uint32_t bytes);
 void dj_coordinator_fini(dj_coordinator_t *coordinator);
 

@@ -235,10 +235,10 @@ static dj_status_t bind_segment(const dj_resolution_t *r, const dj_exec_segment_
 /* ---- replay ---- */
 
 /* One replay over a slab full of `value`; *peak_p is the highest byte changed, plus one. */
-static dj_status_t replay_poisoned(dj_executable_t *exe, const dj_launch_t *launch, uint8_t value,
-                                   uint64_t *peak_p)
+static dj_status_t replay_poisoned(dj_executable_t *exe, const dj_launch_t *launch,
+                                   uint64_t predicted, uint8_t value, uint64_t *peak_p)
 {
-    uint64_t watched = exe->plan->peak_bytes + DJ_POISON_MARGIN;
+    uint64_t watched = predicted + DJ_POISON_MARGIN;
     dj_poison_fill(launch->stack, watched, value);
     uint64_t allocations = dj_alloc_count ? dj_alloc_count() : 0;
     dj_status_t status = exe->ops->replay(exe, launch);
@@ -264,10 +264,10 @@ static bool writes_inputs(const dj_graph_t *graph)
  * hides; a second replay over the complement shows it, where a program may run twice. One that writes
  * its inputs may not: there a storage's last eight bytes are given the benefit of the doubt. */
 static dj_status_t replay_and_measure(dj_rank_t *rank, dj_executable_t *exe,
-                                      const dj_launch_t *launch)
+                                      const dj_launch_t *launch, uint64_t predicted)
 {
-    uint64_t predicted = exe->plan->peak_bytes, measured = 0, slack = 0;
-    dj_status_t status = replay_poisoned(exe, launch, DJ_POISON_BYTE, &measured);
+    uint64_t measured = 0, slack = 0;
+    dj_status_t status = replay_poisoned(exe, launch, predicted, DJ_POISON_BYTE, &measured);
     if (status != DJ_OK && status != DJ_ERR_INTERNAL)
         return status; /* an index out of range, say: it stopped half-way */
     atomic_fetch_add(&rank->counters.peak_checks, 1);
@@ -275,7 +275,7 @@ static dj_status_t replay_and_measure(dj_rank_t *rank, dj_executable_t *exe,
         if (writes_inputs(exe->graph))
             slack = 7;
         else
-            status = replay_poisoned(exe, launch, (uint8_t)~DJ_POISON_BYTE, &measured);
+            status = replay_poisoned(exe, launch, predicted, (uint8_t)~DJ_POISON_BYTE, &measured);
     }
     if (status == DJ_OK && measured <= predicted && predicted - measured <= slack)
         return DJ_OK;
@@ -290,8 +290,9 @@ static dj_status_t replay(dj_rank_t *rank, dj_runner_t *runner, const dj_cache_e
                           const dj_exec_segment_t *segment, void *const *bindings)
 {
     dj_executable_t *exe = entry->executable;
+    const dj_plan_t *plan = entry->plan; /* what room was made for; the executable's must be the same */
     dj_launch_t launch = {bindings, runner->stack.base, segment->scalars};
-    return rank->config->poison ? replay_and_measure(rank, exe, &launch)
+    return rank->config->poison ? replay_and_measure(rank, exe, &launch, plan->peak_bytes)
                                 : exe->ops->replay(exe, &launch);
 }
 
@@ -535,6 +536,8 @@ bool dj_job_is_short(dj_rank_t *rank, dj_job_t *job)
         dj_cache_entry_t *entry = dj_session_plan(job->session, segments[i].header.exact_key);
         if (!entry)
             return true;
+        if (dj_exchange_holds(rank, entry))
+            return false;
         const dj_executable_t *exe = entry->executable;
         predicted_ns += entry->plan->predicted_ns;
         if (predicted_ns > DJ_SHORT_NS || !exe->ops->reentrant(exe))

@@ -50,7 +50,11 @@ static void *device_main(void *argument)
     if (device->ops->thread_start)
         device->ops->thread_start(device);
     while ((entry = dj_queue_pop(&rank->jobs, spin_ns))) {
-        dj_job_execute(rank, &rank->device_runner, (dj_job_t *)entry);
+        dj_job_t *job = (dj_job_t *)entry;
+        if (job->exchange)
+            dj_exchange_place(rank, job->exchange);
+        else
+            dj_job_execute(rank, &rank->device_runner, job);
         dj_queue_push(&rank->done, entry);
         dj_comm_wake(rank->comm);
     }
@@ -80,7 +84,8 @@ static dj_status_t open_worker(dj_rank_t *rank)
     dj_cache_options_t plans = {.limit = (uint32_t)config->plans,
                                 .limit_bytes = config->plan_bytes,
                                 .free_executable = free_executable,
-                                .executable_bytes = executable_bytes};
+                                .executable_bytes = executable_bytes,
+                                .hot_hits = config->improve_hits};
     home->config = config;
     dj_status_t status = dj_device_open(config, &home->device);
     if (status == DJ_OK)

@@ -3,7 +3,7 @@
  *   control thread (door.c)    accepts, greets, heartbeats, frames; coordinator.c is its memory of workers
  *   progress thread (worker.c) UCX, sessions and their queues, short warm requests; the main thread
  *   device thread (rank.c)     everything that may take longer: cold plans, loads, long replays
- *   upkeep thread (upkeep.c)   files of plans, when the settings ask for them
+ *   upkeep thread (upkeep.c)   better plans for hot programs, files of plans
  *
  * They share nothing but queues: commands (control to progress), jobs (progress to device), done (device
  * to progress), outbox (anyone to control). Text store and plan cache have locks of their own. Counters
@@ -113,6 +113,7 @@ typedef struct dj_job {
     dj_piece_t pieces[DJ_PIECES_MAX];
     uint32_t n_pieces;
     dj_bytes_t reply; /* gathered bytes, when pieces do not do */
+    struct dj_exchange *exchange; /* no message of a session, but a plan to be exchanged (exchange.c) */
     dj_moving_t moving;
 } dj_job_t;
 
@@ -156,6 +157,7 @@ typedef struct dj_outgoing {
 typedef struct dj_door dj_door_t;
 typedef struct dj_links dj_links_t;
 typedef struct dj_upkeep dj_upkeep_t;
+typedef struct dj_exchange dj_exchange_t;
 
 typedef struct dj_rank {
     const dj_config_t *config;
@@ -179,6 +181,8 @@ typedef struct dj_rank {
     pthread_t device_thread, control_thread;
     bool device_runs, control_runs;
     dj_upkeep_t *upkeep;
+    dj_exchange_t *_Atomic offered; /* by upkeep, to the progress thread */
+    dj_exchange_t *exchanging;      /* progress thread: the device thread has it */
     pthread_t probe_thread; /* probe.c */
     atomic_int probe;
     bool probe_wanted;
@@ -219,6 +223,24 @@ dj_status_t dj_landing_apply(dj_rank_t *rank, dj_job_t *job);
 /* compile.c: the entry for a structure that is not ready here: known plan, published plan or a new one. */
 dj_status_t dj_compile(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
                        const dj_exec_segment_t *segment, dj_cache_entry_t **entry_p);
+
+/* compile.c: tells the ranks of this class; any thread. `scratch` is used for the message. */
+void dj_plan_publish(dj_rank_t *rank, dj_bytes_t *scratch, const void *structure,
+                     uint32_t structure_bytes, const void *sizes, uint32_t sizes_bytes,
+                     const dj_plan_t *plan);
+
+/* exchange.c: a better plan takes the place of an entry's. */
+dj_status_t dj_exchange_offer(dj_rank_t *rank, dj_cache_entry_t *entry, dj_plan_t *better,
+                              dj_exchange_t **exchange_p); /* upkeep thread */
+bool dj_exchange_is_over(const dj_exchange_t *exchange, dj_status_t *status_p);
+/* Takes entry and plan back where it never came to it; progress and device thread are at rest, or it is
+ * over. The entry's reference is the caller's. */
+void dj_exchange_destroy(dj_rank_t *rank, dj_exchange_t *exchange);
+void dj_exchange_turn(dj_rank_t *rank);                           /* progress thread */
+void dj_exchange_place(dj_rank_t *rank, dj_exchange_t *exchange); /* device thread */
+void dj_exchange_placed(dj_rank_t *rank, dj_exchange_t *exchange); /* progress thread, after it */
+/* Must requests for this entry wait for the device thread? Progress thread. */
+bool dj_exchange_holds(const dj_rank_t *rank, const dj_cache_entry_t *entry);
 
 /* move.c, with worker.c's queues below it */
 /* The MOVE at its session's head begins. DJ_IN_PROGRESS: dj_job_finish() follows; else it has failed. */

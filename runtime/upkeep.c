@@ -1,9 +1,18 @@
-/* upkeep.c - what is done for the plan cache while nobody waits for it: plans come from a file when the
- * rank starts, and go to one now and then, and when it ends.
+/* upkeep.c - what is done for the plan cache while nobody waits for it.
  *
- * One thread of its own, which sleeps most of the time. It takes the cache's lock only for moments. */
+ * Plans come from a file when the rank starts, and go to one now and then, and when it ends.
+ *
+ * Programs that are used again and again and whose plan is above its bound get a better one: another
+ * rank's, where one was published since, or what exact search finds (dj_plan_improve). exchange.c puts
+ * it into use, and the ranks of the class are told.
+ *
+ * One thread, which sleeps most of the time and takes the cache's lock only for moments. A search runs
+ * on a thread of its own that the kernel schedules when a core is idle; it takes no lock, so that nobody
+ * waits for a thread that has no turn. After a search it rests in proportion. */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +23,7 @@
 
 #define DJ_LOG_MODULE "runtime"
 
-enum { TURN_MS = 250, LAST_WAIT_MS = 1000 };
+enum { TURN_MS = 250, LAST_WAIT_MS = 1000, SEARCH_MS = 2000 };
 
 struct dj_upkeep {
     dj_rank_t *rank;
@@ -23,6 +32,10 @@ struct dj_upkeep {
     pthread_mutex_t lock;
     pthread_cond_t woken;
     bool stop;
+    atomic_bool cancel; /* the search */
+    uint64_t rests_until_ns;
+    dj_cache_entry_t *entry;   /* a reference, while its plan is exchanged */
+    dj_exchange_t *exchange;
     uint64_t saved_ns, saved_changes; /* of the last file */
     bool told;                        /* that files cannot be written */
 };
@@ -59,7 +72,7 @@ static void save(dj_upkeep_t *upkeep, uint32_t wait_ms)
 {
     dj_rank_t *rank = upkeep->rank;
     uint64_t changes = count_changes(rank);
-    if (!rank->config->plan_cache[0] || changes == upkeep->saved_changes)
+    if (changes == upkeep->saved_changes)
         return;
     dj_status_t status = dj_cache_file_save(rank->config->plan_cache, device_class(rank),
                                             rank->home.cache, wait_ms);
@@ -74,8 +87,126 @@ static void save(dj_upkeep_t *upkeep, uint32_t wait_ms)
 static void save_when_due(dj_upkeep_t *upkeep)
 {
     uint64_t every_ns = upkeep->rank->config->plan_cache_ms * DJ_NS_PER_MS;
-    if (dj_clock_ns() - upkeep->saved_ns >= every_ns)
+    if (upkeep->rank->config->plan_cache[0] && dj_clock_ns() - upkeep->saved_ns >= every_ns)
         save(upkeep, 0);
+}
+
+/* ---- better plans ---- */
+
+typedef struct search {
+    const dj_cache_entry_t *entry;
+    dj_plan_limits_t limits;
+    dj_plan_t *better;
+    dj_status_t status;
+    char text[DJ_ERROR_TEXT_MAX];
+} search_t;
+
+static void *search_main(void *argument)
+{
+    search_t *search = argument;
+    struct sched_param none = {0};
+    pthread_setname_np(pthread_self(), "dj-search");
+    sched_setscheduler(0, SCHED_IDLE, &none); /* of this thread; where it is refused it is one of many */
+    search->limits.deadline_ns = dj_clock_ns() + SEARCH_MS * DJ_NS_PER_MS;
+    search->status = dj_plan_improve(search->entry->graph, search->entry->plan, &search->limits,
+                                     &search->better);
+    if (search->status != DJ_OK)
+        snprintf(search->text, sizeof(search->text), "%s", dj_error_text());
+    return NULL;
+}
+
+/* NULL: none was found. */
+static dj_plan_t *search_better(dj_upkeep_t *upkeep, const dj_cache_entry_t *entry)
+{
+    uint64_t began_ns = dj_clock_ns(), percent = upkeep->rank->config->improve_percent;
+    search_t search = {.entry = entry, .limits.cancel = &upkeep->cancel};
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, search_main, &search) != 0)
+        return NULL;
+    pthread_join(thread, NULL);
+    uint64_t now_ns = dj_clock_ns();
+    upkeep->rests_until_ns = now_ns + (now_ns - began_ns) * (100 - percent) / percent;
+    if (search.status != DJ_OK)
+        dj_log(WARN, "the search for a better plan failed: %s", search.text);
+    return search.better;
+}
+
+/* What another rank published since, if it stands the proof and is better; NULL. */
+static dj_plan_t *published_better(dj_rank_t *rank, const dj_cache_entry_t *entry)
+{
+    dj_device_t *device = rank->home.device;
+    const dj_executable_t *exe = entry->executable;
+    const dj_device_info_t *info = device->ops->info(device);
+    const dj_plan_t *plan = entry->plan;
+    dj_plan_needs_t needs = {info->class_hash, device->ops->workspaces(exe), info->flops_per_ns,
+                             info->bytes_per_ns, info->step_ns};
+    dj_bytes_t structure = {0}, sizes = {0}, bytes = {0};
+    dj_plan_t *better = NULL;
+    if (dj_cache_published(rank->home.cache, entry->graph->exact_key, &structure, &sizes,
+                           &bytes) == DJ_OK &&
+        dj_plan_decode(bytes.data, bytes.size, entry->graph, &needs, &better) == DJ_OK &&
+        better->peak_bytes >= plan->peak_bytes) {
+        dj_plan_destroy(better);
+        better = NULL;
+    }
+    dj_bytes_fini(&structure);
+    dj_bytes_fini(&sizes);
+    dj_bytes_fini(&bytes);
+    return better;
+}
+
+static void publish_better(dj_rank_t *rank, const dj_cache_entry_t *entry)
+{
+    dj_bytes_t scratch = {0};
+    dj_plan_publish(rank, &scratch, entry->structure, (uint32_t)entry->structure_size, entry->sizes,
+                    (uint32_t)entry->sizes_size, entry->plan);
+    dj_bytes_fini(&scratch);
+}
+
+static void end_exchange(dj_upkeep_t *upkeep)
+{
+    dj_exchange_destroy(upkeep->rank, upkeep->exchange);
+    dj_cache_release(upkeep->rank->home.cache, upkeep->entry);
+    upkeep->exchange = NULL;
+    upkeep->entry = NULL;
+}
+
+/* True: there is nothing to wait for. */
+static bool exchange_is_over(dj_upkeep_t *upkeep)
+{
+    dj_status_t status;
+    if (!upkeep->exchange)
+        return true;
+    if (!dj_exchange_is_over(upkeep->exchange, &status))
+        return false;
+    if (status == DJ_OK)
+        publish_better(upkeep->rank, upkeep->entry);
+    end_exchange(upkeep);
+    return true;
+}
+
+static void improve(dj_upkeep_t *upkeep)
+{
+    dj_rank_t *rank = upkeep->rank;
+    if (!exchange_is_over(upkeep) || dj_clock_ns() < upkeep->rests_until_ns)
+        return;
+    dj_cache_entry_t *entry = dj_cache_hottest(rank->home.cache);
+    if (!entry)
+        return;
+    dj_plan_t *better = published_better(rank, entry);
+    if (!better)
+        better = search_better(upkeep, entry);
+    upkeep->entry = entry;
+    if (better) {
+        dj_log(DEBUG, "a plan's peak goes from %llu to %llu bytes",
+               (unsigned long long)((const dj_plan_t *)entry->plan)->peak_bytes,
+               (unsigned long long)better->peak_bytes);
+        if (dj_exchange_offer(rank, entry, better, &upkeep->exchange) == DJ_OK)
+            return;
+        dj_plan_destroy(better);
+    }
+    dj_cache_release(rank->home.cache, entry);
+    upkeep->entry = NULL;
 }
 
 /* ---- the thread ---- */
@@ -100,8 +231,10 @@ static void *upkeep_main(void *argument)
 {
     dj_upkeep_t *upkeep = argument;
     pthread_setname_np(pthread_self(), "dj-upkeep");
-    while (sleep_a_turn(upkeep))
+    while (sleep_a_turn(upkeep)) {
+        improve(upkeep);
         save_when_due(upkeep);
+    }
     return NULL;
 }
 
@@ -119,7 +252,7 @@ static dj_status_t init_waiting(dj_upkeep_t *upkeep)
 
 dj_status_t dj_upkeep_start(dj_rank_t *rank, dj_upkeep_t **upkeep_p)
 {
-    if (!rank->config->plan_cache[0])
+    if (!rank->config->plan_cache[0] && !rank->config->improve_hits)
         return DJ_OK; /* nothing to do, no thread */
     dj_upkeep_t *upkeep = calloc(1, sizeof(*upkeep));
     if (!upkeep)
@@ -131,7 +264,8 @@ dj_status_t dj_upkeep_start(dj_rank_t *rank, dj_upkeep_t **upkeep_p)
         return status;
     }
     *upkeep_p = upkeep;
-    load(upkeep);
+    if (rank->config->plan_cache[0])
+        load(upkeep);
     upkeep->saved_ns = dj_clock_ns();
     int failed = pthread_create(&upkeep->thread, NULL, upkeep_main, upkeep);
     upkeep->runs = failed == 0;
@@ -143,13 +277,18 @@ void dj_upkeep_end(dj_upkeep_t *upkeep)
 {
     if (!upkeep)
         return;
+    atomic_store(&upkeep->cancel, true);
     pthread_mutex_lock(&upkeep->lock);
     upkeep->stop = true;
     pthread_cond_signal(&upkeep->woken);
     pthread_mutex_unlock(&upkeep->lock);
     if (upkeep->runs) {
         pthread_join(upkeep->thread, NULL);
-        save(upkeep, LAST_WAIT_MS);
+        upkeep->rank->exchanging = NULL; /* the thread that would have taken it back is at rest */
+        if (upkeep->exchange)
+            end_exchange(upkeep);
+        if (upkeep->rank->config->plan_cache[0])
+            save(upkeep, LAST_WAIT_MS);
     }
     pthread_cond_destroy(&upkeep->woken);
     pthread_mutex_destroy(&upkeep->lock);

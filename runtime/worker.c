@@ -29,6 +29,7 @@ static dj_job_t *job_get(dj_rank_t *rank)
     job->payload_bytes = 0;
     job->started_ns = 0;
     job->draft = NULL;
+    job->exchange = NULL;
     job->landed = false;
     job->status = DJ_OK;
     job->n_pieces = 0;
@@ -454,7 +455,9 @@ void dj_worker_turn(dj_rank_t *rank)
     dj_comm_cork(rank->comm); /* answers of this turn to one client leave together */
     while ((entry = dj_queue_try_pop(&rank->done))) {
         dj_job_t *job = (dj_job_t *)entry;
-        if (job->header.type == DJ_MESSAGE_PULL)
+        if (job->exchange)
+            dj_exchange_placed(rank, job->exchange);
+        else if (job->header.type == DJ_MESSAGE_PULL)
             dj_pull_copied(rank, job);
         else
             dj_job_finish(rank, job);
@@ -466,6 +469,7 @@ void dj_worker_turn(dj_rank_t *rank)
     }
     if (rank->moves)
         dj_moves_turn(rank);
+    dj_exchange_turn(rank);
 }
 
 /* What UCX still writes or reads belongs to jobs, so it must let go of them first. */

@@ -169,7 +169,7 @@ static dj_status_t stage_node(dj_host_executable_t *exe, uint32_t at)
     const dj_node_t *node = &exe->base.graph->nodes[at];
     const dj_view_t *view = &node->outs[0].view;
     dj_host_kernel_t *kernel = &exe->kernels[at];
-    if (dj_view_is_contiguous(view))
+    if (dj_view_is_contiguous(view) || kernel->node != node) /* made for it by an earlier plan */
         return DJ_OK;
     dj_node_t *staged = dj_host_arena(&exe->base, sizeof(*staged));
     dj_output_t *outs = dj_host_arena(&exe->base, node->n_outs * sizeof(*outs));

@@ -48,6 +48,10 @@
       "colon-separated folders under which clients may name weight files")                         \
     X(plan_cache, TEXT, "", "",                                                                    \
       "folder where plans wait for a rank's next start; empty: none are kept")                       \
+    X(improve_hits, COUNT, "100", "",                                                              \
+      "uses after which a rank looks for a better plan of a program; 0: never")                    \
+    X(improve_percent, COUNT, "10", "1:100",                                                       \
+      "most of one core's idle time that it spends on that")                                       \
     X(plan_cache_ms, TIME, "30s", "10ms:24h", "how often plans that are new go to plan_cache")     \
     X(restarts, COUNT, "100", "", "how often a supervisor restarts one rank")                      \
     X(follow, FLAG, "0", "", "end the server when the process that started it ends")

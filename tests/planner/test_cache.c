@@ -13,7 +13,7 @@ static void free_executable(void *executable)
 
 static dj_status_t cache_of(uint32_t limit, void (*free_one)(void *executable), dj_cache_t **cache_p)
 {
-    dj_cache_options_t options = {.limit = limit, .free_executable = free_one};
+    dj_cache_options_t options = {.limit = limit, .free_executable = free_one, .hot_hits = 10};
     return dj_cache_create(&options, cache_p);
 }
 
@@ -240,9 +240,13 @@ static void finds_the_hottest_that_could_be_better(void **state)
     assert_ok(insert(cache, &good, false, false, &entries[3]));
     for (int i = 0; i < 100; i++)
         dj_cache_count_hit(cache, entries[3]);
-    assert_ptr_equal(dj_cache_hottest(cache, 10), entries[1]);
-    assert_ptr_equal(dj_cache_hottest(cache, 10), entries[2]);
-    assert_null(dj_cache_hottest(cache, 10)); /* each once */
+    assert_ptr_equal(dj_cache_hottest(cache), entries[1]);
+    assert_ptr_equal(dj_cache_hottest(cache), entries[2]);
+    assert_null(dj_cache_hottest(cache)); /* each once */
+    dj_cache_count_hit(cache, entries[0]); /* now it is hot, too */
+    assert_ptr_equal(dj_cache_hottest(cache), entries[0]);
+    assert_null(dj_cache_hottest(cache));
+    dj_cache_release(cache, entries[0]);
     parts_make(&better, 17);
     dj_plan_t *old = entries[1]->plan;
     assert_ok(dj_cache_replace(cache, entries[1], better.plan));
@@ -251,7 +255,7 @@ static void finds_the_hottest_that_could_be_better(void **state)
     assert_int_equal(dj_cache_replace(cache, entries[1], old), DJ_ERR_STALE);
     dj_cache_counters(cache, &counters);
     assert_int_equal(counters.improved, 1);
-    assert_int_equal(counters.hits, 9 + 12 + 11 + 100);
+    assert_int_equal(counters.hits, 9 + 1 + 12 + 11 + 100);
     dj_cache_release(cache, entries[1]);
     dj_cache_release(cache, entries[2]);
     for (int i = 0; i < 4; i++)

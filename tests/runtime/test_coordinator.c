@@ -66,6 +66,7 @@ static uint32_t keep(dj_coordinator_t *coordinator, uint32_t number, uint32_t by
 {
     dj_plan_message_t *plan = calloc(1, bytes);
     plan->origin_rank = number;
+    plan->exact_key.word[0] = number;
     dj_coordinator_keep(coordinator, plan, bytes);
     free(plan);
     return number;
@@ -101,6 +102,31 @@ static void the_latest_plans_are_kept(void **state)
     assert_false(has(*state, number - DJ_KEPT_PLANS_MAX));
 }
 
+static void keep_of(dj_coordinator_t *coordinator, uint64_t key, uint64_t device_class,
+                    uint32_t number, uint32_t bytes)
+{
+    dj_plan_message_t *plan = calloc(1, bytes);
+    *plan = (dj_plan_message_t){.exact_key = {{key, 1}}, .device_class = {{device_class, 2}},
+                                .origin_rank = number};
+    dj_coordinator_keep(coordinator, plan, bytes);
+    free(plan);
+}
+
+static void a_better_plan_takes_the_place_of_the_first(void **state)
+{
+    const dj_coordinator_t *coordinator = *state;
+    keep_of(*state, 1, 1, 10, 4096);
+    keep_of(*state, 2, 1, 20, 4096);
+    keep_of(*state, 1, 2, 30, 4096); /* of another class */
+    keep_of(*state, 1, 1, 11, 9000);
+    assert_false(has(*state, 10));
+    assert_true(has(*state, 11) && has(*state, 20) && has(*state, 30));
+    assert_int_equal(coordinator->n_plans, 3);
+    keep_of(*state, 1, 1, 12, 100);
+    assert_true(has(*state, 12) && !has(*state, 11));
+    assert_int_equal(coordinator->plan_bytes, 100 + 2 * 4096);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -108,6 +134,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_older_incarnation_beside_a_later_one, create, destroy),
         cmocka_unit_test_setup_teardown(one_connection_that_is_two_ranks, create, destroy),
         cmocka_unit_test_setup_teardown(the_latest_plans_are_kept, create, destroy),
+        cmocka_unit_test_setup_teardown(a_better_plan_takes_the_place_of_the_first, create,
+                                        destroy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -32,7 +32,8 @@ extern void *__libc_memalign(size_t alignment, size_t bytes);
 
 __attribute__((visibility("default"))) uint64_t dj_alloc_count(void);
 
-static const char *const exempt[] = {"dj-control", "dj-progress", "dj-probe", "async"};
+static const char *const exempt[] = {"dj-control", "dj-progress", "dj-probe", "dj-upkeep",
+                                     "dj-search", "async"};
 static const char progress_thread[] = "djinn-rank";
 
 static _Atomic uint64_t allocations;

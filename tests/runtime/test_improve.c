@@ -1,0 +1,136 @@
+/* test_improve.c - hot programs get better plans while they run: results stay what they were, and the
+ * peak that is measured (under --poison) is the one predicted.
+ *
+ * Programs are makings and deaths at random (tests/planner/intervals.h), so many of their first plans are above the
+ * bound. Two clients replay each without a pause, one of them long enough for the device thread and one
+ * short enough for the progress thread, while the rank searches and exchanges. */
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/client/ops.h"
+#include "tests/planner/intervals.h"
+#include "tests/runtime/server.h"
+
+enum { ELEMENTS = INTERVAL_UNITS * 64 + INTERVALS_MAX, PROGRAMS = 40, LIMIT_MS = 20000 };
+
+static server_t server;
+
+static int start(void **state)
+{
+    static const char *const words[] = {"--threads", "1", "--improve-hits", "20",
+                                        "--improve-percent", "100", NULL};
+    return server_start(&server, 1, words) ? 0 : -1;
+}
+
+static int stop(void **state)
+{
+    return server_stop(&server) ? 0 : -1;
+}
+
+static djinn_tensor_t window(djinn_tensor_t tensor, int64_t offset, int64_t size)
+{
+    tensor.offset = offset;
+    tensor.sizes[0] = size;
+    return tensor;
+}
+
+/* The program's one output: the sum of one element of each tensor, which differ. */
+static float run(djinn_t *djinn, djinn_tensor_t x, const interval_step_t *steps, uint32_t n_steps)
+{
+    djinn_tensor_t tensors[INTERVALS_MAX], sum = window(x, 0, 1);
+    float result;
+    djinn_retain(sum.storage);
+    for (uint32_t i = 0; i < n_steps; i++) {
+        uint32_t number = steps[i].number;
+        if (steps[i].units) {
+            djinn_tensor_t part = window(x, number, steps[i].units * 64);
+            djinn_arg_t args[] = {(djinn_arg_t){.kind = DJINN_ARG_TENSOR, .value.tensors = &part}};
+            assert_ok(djinn_record(djinn, djinn_op("aten::exp"), args, 1, &tensors[number]));
+        } else {
+            djinn_tensor_t next = record_add(djinn, sum, window(tensors[number], 0, 1));
+            djinn_release(sum.storage);
+            djinn_release(tensors[number].storage);
+            sum = next;
+        }
+    }
+    assert_ok(djinn_fetch(djinn, &sum, &result, sizeof(result)));
+    djinn_release(sum.storage);
+    return result;
+}
+
+typedef struct client {
+    pthread_t thread;
+    uint32_t n, alive_max;
+    uint64_t seed; /* of the first program */
+    atomic_bool *enough;
+    uint32_t rounds, wrong;
+} client_t;
+
+static float expected(const float *values, uint32_t n)
+{
+    float sum = values[0];
+    for (uint32_t i = 0; i < n; i++)
+        sum += expf(values[i]);
+    return sum;
+}
+
+/* Every result of a program must be the first one, to the bit. */
+static void *client_main(void *argument)
+{
+    client_t *client = argument;
+    interval_step_t steps[PROGRAMS][2 * INTERVALS_MAX];
+    uint32_t n_steps[PROGRAMS];
+    float values[ELEMENTS], first[PROGRAMS];
+    djinn_options_t options = server_options(&server);
+    djinn_t *djinn;
+    assert_ok(djinn_connect(&options, &djinn));
+    for (int i = 0; i < ELEMENTS; i++)
+        values[i] = (float)(i % 997) / 997;
+    djinn_tensor_t x = upload_vector(djinn, values, ELEMENTS);
+    for (uint32_t i = 0; i < PROGRAMS; i++) {
+        n_steps[i] = random_intervals(client->seed + i, client->n, client->alive_max, steps[i]);
+        first[i] = run(djinn, x, steps[i], n_steps[i]);
+        client->wrong += fabsf(first[i] - expected(values, client->n)) > 1e-3f * first[i];
+    }
+    for (; !atomic_load(client->enough); client->rounds++)
+        for (uint32_t i = 0; i < PROGRAMS; i++)
+            client->wrong += run(djinn, x, steps[i], n_steps[i]) != first[i];
+    djinn_release(x.storage);
+    djinn_close(djinn);
+    return NULL;
+}
+
+static void hot_programs_get_better_plans(void **state)
+{
+    atomic_bool enough = false;
+    client_t clients[] = {{.n = 60, .alive_max = 9, .seed = 1, .enough = &enough},
+                          {.n = 60, .alive_max = 9, .seed = 1, .enough = &enough},
+                          {.n = 9, .alive_max = 6, .seed = 500, .enough = &enough}};
+    enum { CLIENTS = sizeof(clients) / sizeof(*clients) };
+    for (int i = 0; i < CLIENTS; i++)
+        assert_int_equal(pthread_create(&clients[i].thread, NULL, client_main, &clients[i]), 0);
+    uint64_t end_ms = now_ms() + LIMIT_MS;
+    while (server_number(&server, 0, "plan_improved") < 4 && now_ms() < end_ms)
+        sleep_ms(20);
+    sleep_ms(200); /* with the new plans, too */
+    atomic_store(&enough, true);
+    for (int i = 0; i < CLIENTS; i++) {
+        pthread_join(clients[i].thread, NULL);
+        assert_int_equal(clients[i].wrong, 0);
+        assert_true(clients[i].rounds > 0);
+    }
+    print_message("%llu plans improved in %u rounds\n",
+                  (unsigned long long)server_number(&server, 0, "plan_improved"),
+                  clients[0].rounds);
+    assert_true(server_number(&server, 0, "plan_improved") >= 4);
+    assert_true(server_is_empty(&server, 0));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(hot_programs_get_better_plans)};
+    return server_verdict(cmocka_run_group_tests(tests, start, stop));
+}

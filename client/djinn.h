@@ -162,7 +162,7 @@ typedef struct djinn_arg {
 } djinn_arg_t;
 
 #define DJINN_MAX_ARGS 16
-#define DJINN_MAX_OUTS 4
+#define DJINN_MAX_OUTS 5
 
 /* The handle of an op by its ATen name ("aten::add.Tensor"); -1 when the table has no such row. */
 int djinn_op(const char *name);

@@ -187,6 +187,9 @@ static dj_status_t read_op(dj_decoder_t *decoder)
     if (info == NULL)
         return dj_fail(DJ_ERR_UNSUPPORTED, "op %llu is not in the op table",
                        (unsigned long long)op);
+    if (info->is_view)
+        return dj_fail(DJ_ERR_PROTOCOL, "%s gives a view, and a program has none: a use carries its "
+                       "window", info->name);
     if (decoder->nodes.count >= DJ_PROGRAM_NODES_MAX)
         return dj_fail(DJ_ERR_LIMIT, "more than %d ops", DJ_PROGRAM_NODES_MAX);
     dj_node_t *node = dj_vector_add(decoder, &decoder->nodes, sizeof *node);

@@ -163,9 +163,10 @@ static dj_status_t read_integers(dj_decoder_t *decoder, bool shaping, dj_arg_t *
         return fail_short();
     if (count == 0)
         return DJ_OK; /* none: the argument is zeroed */
-    if (--count > DJ_RANK_MAX)
-        return dj_fail(DJ_ERR_LIMIT, "a list of %llu integers; at most %d",
-                       (unsigned long long)count, DJ_RANK_MAX);
+    uint32_t limit = shaping ? DJ_RANK_MAX : DJ_STRUCTURAL_MAX;
+    if (--count > limit)
+        return dj_fail(DJ_ERR_LIMIT, "a list of %llu integers; at most %u",
+                       (unsigned long long)count, limit);
     int64_t *values = dj_decoder_alloc(decoder, count, sizeof *values);
     if (values == NULL)
         return DJ_ERR_MEMORY;

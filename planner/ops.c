@@ -20,10 +20,13 @@ static const dj_op_info_t ops[DJ_OP_COUNT] = {
         .expression = IS_POINTWISE(TEXT_OF(__VA_ARGS__)) ? TEXT_OF(__VA_ARGS__) : "",              \
         .shape = dj_shape_##rule,                                                                  \
         .n_args = sizeof(op_signature) - 3,                                                        \
-        .n_outs = op_signature[sizeof(op_signature) - 2] == '!'                                    \
+        .n_outs = op_signature[sizeof(op_signature) - 2] > '9' ||                                  \
+                          op_signature[sizeof(op_signature) - 2] < '0'                             \
                       ? 0                                                                          \
                       : op_signature[sizeof(op_signature) - 2] - '0',                              \
         .pointwise = IS_POINTWISE(TEXT_OF(__VA_ARGS__)),                                           \
+        .broadcasts = #rule[0] == 'p' && #rule[1] == 'w',                                          \
+        .is_view = op_signature[sizeof(op_signature) - 2] == 'v',                                  \
     },
 #include "planner/ops.def"
 #undef OP
@@ -98,7 +101,7 @@ bool dj_op_is_elementwise(uint16_t op)
 {
     const dj_op_info_t *info = dj_op_info(op);
     return info != NULL &&
-           (info->pointwise || info->shape == dj_shape_copy || info->shape == dj_shape_to_copy);
+           (info->broadcasts || info->shape == dj_shape_copy || info->shape == dj_shape_to_copy);
 }
 
 bool dj_op_is_random(uint16_t op)
@@ -124,7 +127,7 @@ static dj_status_t fail_argument(uint32_t arg, char letter, const char *why)
 /* A plain number may stand in for a tensor of pointwise ops, and be the values of index_put_. */
 static bool takes_number(const dj_call_t *call, uint32_t arg)
 {
-    return ops[call->op].pointwise || (call->op == DJ_OP_INDEX_PUT && arg == 2);
+    return ops[call->op].broadcasts || (call->op == DJ_OP_INDEX_PUT && arg == 2);
 }
 
 static dj_status_t check_operand(const dj_call_t *call, uint32_t arg, char letter,
@@ -169,15 +172,25 @@ static dj_status_t check_size(uint32_t arg, int64_t size)
     return dj_fail(DJ_ERR_LIMIT, "argument %u has a size of %lld", arg, (long long)size);
 }
 
-static dj_status_t check_integers(const dj_arg_t *arg, uint32_t i, char letter)
+/* A list that shapes something has one integer a dimension. */
+static uint32_t integers_max(const dj_call_t *call, char letter)
 {
+    if (letter == 'N')
+        return DJ_RANK_MAX;
+    return ops[call->op].is_view ? DJ_LIST_MAX : DJ_STRUCTURAL_MAX;
+}
+
+static dj_status_t check_integers(const dj_call_t *call, uint32_t i, char letter)
+{
+    const dj_arg_t *arg = &call->args[i];
+    uint32_t limit = integers_max(call, letter);
     if (arg->kind == DJ_ARG_NONE && letter == 'D')
         return DJ_OK;
     if (arg->kind != DJ_ARG_INTEGERS)
         return fail_argument(i, letter, "must be a list of integers");
-    if (arg->count > DJ_RANK_MAX)
-        return dj_fail(DJ_ERR_LIMIT, "argument %u lists %u integers; at most %d", i, arg->count,
-                       DJ_RANK_MAX);
+    if (arg->count > limit)
+        return dj_fail(DJ_ERR_LIMIT, "argument %u lists %u integers; at most %u", i, arg->count,
+                       limit);
     for (uint32_t j = 0; letter == 'N' && j < arg->count; j++)
         if (check_size(i, arg->integers[j]) != DJ_OK)
             return DJ_ERR_LIMIT;
@@ -212,7 +225,7 @@ static dj_status_t check_argument(const dj_call_t *call, uint32_t i, char letter
         return check_tensors(call, i, letter);
     case 'N':
     case 'D':
-        return check_integers(arg, i, letter);
+        return check_integers(call, i, letter);
     case 's':
     case 'S':
         if (arg->kind == DJ_ARG_NONE && letter == 'S')
@@ -237,7 +250,8 @@ static dj_status_t infer(const dj_call_t *call, const dj_op_info_t *info, dj_vie
         status = check_argument(call, i, info->signature[i]);
     if (status == DJ_OK)
         status = info->shape(call, outs);
-    for (uint32_t i = 0; i < info->n_outs && status == DJ_OK; i++)
+    uint32_t n_outs = info->is_view ? 1 : info->n_outs;
+    for (uint32_t i = 0; i < n_outs && status == DJ_OK; i++)
         status = dj_view_check(&outs[i], UINT64_MAX);
     return status;
 }
@@ -251,51 +265,34 @@ dj_status_t dj_op_infer(const dj_call_t *call, dj_view_t *outs)
     return status == DJ_OK ? status : dj_fail_prefix(status, "%s", info->name);
 }
 
-/* Each dimension steps beyond all that the faster ones reach: enough, and true of every view that
- * slicing, permuting and reshaping can make. */
-static bool places_are_distinct(const dj_view_t *view)
-{
-    int64_t reach = 0;
-    uint32_t taken = 0;
-    if (dj_view_count(view) == 0)
-        return true;
-    for (uint32_t n = 0; n < view->rank; n++) {
-        uint32_t next = view->rank;
-        for (uint32_t i = 0; i < view->rank; i++)
-            if (!(taken & 1u << i) &&
-                (next == view->rank || view->strides[i] < view->strides[next]))
-                next = i;
-        taken |= 1u << next;
-        if (view->sizes[next] == 1)
-            continue;
-        if (view->strides[next] <= reach)
-            return false;
-        reach += (view->sizes[next] - 1) * view->strides[next];
-    }
-    return true;
-}
-
 /* torch.can_cast */
 static bool can_cast(uint8_t from, uint8_t to)
 {
-    if (dj_dtype_is_float(from) && !dj_dtype_is_float(to))
+    if (dj_dtype_is_complex(from) && !dj_dtype_is_complex(to))
+        return false;
+    if (dj_dtype_is_float(from) && !dj_dtype_is_float(to) && !dj_dtype_is_complex(to))
         return false;
     return from == DJ_BOOL || to != DJ_BOOL;
 }
 
-dj_status_t dj_op_check_target(uint16_t op, const dj_view_t *inferred, const dj_view_t *target)
+static dj_status_t fail_target(const dj_view_t *inferred, const dj_view_t *target)
 {
     char from[DJ_VIEW_TEXT], to[DJ_VIEW_TEXT];
-    dj_view_format(inferred, from, sizeof from);
-    dj_view_format(target, to, sizeof to);
-    bool copies = dj_op_is_elementwise(op) && !ops[op].pointwise;
-    bool converts = copies || (ops[op].pointwise && can_cast(inferred->dtype, target->dtype));
-    if (!dj_view_same_shape(inferred, target))
-        return dj_fail(DJ_ERR_SHAPE, "a result of %s cannot be written into %s", from, to);
-    if (inferred->dtype != target->dtype && !converts)
-        return dj_fail(DJ_ERR_DTYPE, "a result of %s cannot be written into %s", from, to);
-    if (!places_are_distinct(target))
+    return dj_fail(dj_view_same_shape(inferred, target) ? DJ_ERR_DTYPE : DJ_ERR_SHAPE,
+                   "a result of %s cannot be written into %s",
+                   dj_view_format(inferred, from, sizeof from),
+                   dj_view_format(target, to, sizeof to));
+}
+
+dj_status_t dj_op_check_target(uint16_t op, const dj_view_t *inferred, const dj_view_t *target)
+{
+    char to[DJ_VIEW_TEXT];
+    bool converts = dj_op_is_elementwise(op) &&
+                    (!ops[op].broadcasts || can_cast(inferred->dtype, target->dtype));
+    if (!dj_view_same_shape(inferred, target) || (inferred->dtype != target->dtype && !converts))
+        return fail_target(inferred, target);
+    if (!dj_view_is_spread(target))
         return dj_fail(DJ_ERR_SHAPE, "%s has several elements at one place and cannot be written",
-                       to);
+                       dj_view_format(target, to, sizeof to));
     return DJ_OK;
 }

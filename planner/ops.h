@@ -11,8 +11,11 @@
  *   s  scalar        S  scalar or none     (an input of the request: it shapes nothing)
  *   -  not recorded (layout, device, pin_memory, memory_format, generator, names)
  * Then '>' and what the op does with memory:
- *   1..4  that many new outputs
+ *   1..5  that many new outputs (one that an output mask leaves out has no elements)
  *   !     writes part of its first tensor argument in place (index_copy and its like); no new output
+ *   v     nothing: its output views the storage of its first tensor argument, which counts from
+ *         offset 0 of that storage as the argument does. Such rows answer dj_op_infer() and are never
+ *         part of a program, where every use carries its own window.
  * A tensor argument may be a scalar (ATen's wrapped numbers: x * 2 arrives as mul.Tensor): it then
  * counts as a 0-dimensional operand that only lifts the dtype category.
  *
@@ -40,8 +43,9 @@ typedef enum dj_op {
 } dj_op_t;
 
 #define DJ_ARGS_MAX 16
-#define DJ_OUTS_MAX 4
+#define DJ_OUTS_MAX 5
 #define DJ_LIST_MAX 1024 /* operands of one list argument (cat) */
+#define DJ_STRUCTURAL_MAX (2 * DJ_RANK_MAX) /* integers of one D: two pads a dimension */
 
 /* A tensor operand. `storage` numbers the storages of one program (program.h); shape rules ignore
  * it. With DJ_STORAGE_SCALAR the operand is a scalar standing in for a tensor: view.dtype is its
@@ -92,8 +96,10 @@ typedef struct dj_op_info {
     const char *signature;  /* with '>' and what follows */
     const char *expression; /* "" unless pointwise */
     dj_shape_fn_t shape;
-    uint8_t n_args, n_outs; /* n_outs 0: writes its first tensor argument in place */
-    bool pointwise;
+    uint8_t n_args, n_outs; /* n_outs 0: writes its first tensor argument in place, or is a view */
+    bool pointwise;  /* has an expression */
+    bool broadcasts; /* each element from the operands' at the same place, expression or not */
+    bool is_view;    /* '>v' */
 } dj_op_info_t;
 
 const dj_op_info_t *dj_op_info(uint16_t op); /* NULL for an unknown value */
@@ -103,7 +109,8 @@ dj_hash_t dj_op_table_hash(void);
 
 /* Checks argument kinds against the signature and infers every new output's dtype, sizes and
  * strides (offset 0), as PyTorch's meta functions do. For an op with '!' there is nothing to infer,
- * but the arguments are checked all the same. outs has room for DJ_OUTS_MAX.
+ * but the arguments are checked all the same. For a view op outs[0] is the window, with its offset;
+ * whether it lies inside its storage, dj_view_check() says. outs has room for DJ_OUTS_MAX.
  * DJ_ERR_SHAPE, DJ_ERR_DTYPE, DJ_ERR_INVALID, DJ_ERR_LIMIT: the sentence names op, rule and shapes. */
 dj_status_t dj_op_infer(const dj_call_t *call, dj_view_t *outs);
 

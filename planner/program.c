@@ -152,6 +152,9 @@ dj_status_t dj_program_add(dj_program_t *program, const dj_call_t *call, const d
     const dj_op_info_t *info = dj_op_info(call->op);
     if (info == NULL || call->n_args != info->n_args)
         return dj_fail(DJ_ERR_INVALID, "op %u with %u arguments", call->op, call->n_args);
+    if (info->is_view)
+        return dj_fail(DJ_ERR_INVALID, "%s gives a view, which is not recorded: use the window that "
+                       "dj_op_infer() gives", info->name);
     if (program->n_nodes >= DJ_PROGRAM_NODES_MAX ||
         program->n_storages + DJ_OUTS_MAX > DJ_PROGRAM_STORAGES_MAX ||
         program->structure.size > DJ_PROGRAM_BYTES_MAX / 2 ||

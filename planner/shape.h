@@ -58,10 +58,32 @@ dj_status_t dj_shape_broadcast(const dj_view_t *view, int64_t *sizes, uint8_t *r
 dj_status_t dj_shape_expands(const dj_view_t *view, const int64_t *sizes, uint8_t rank);
 
 /* A dense view of `sizes` whose order of dimensions follows the inputs' strides, as PyTorch's
- * pointwise ops lay out their result. */
+ * pointwise ops lay out their result. At most DJ_ARGS_MAX inputs. */
 dj_view_t dj_shape_dense_like(uint8_t dtype, const dj_view_t *const *inputs, uint32_t n_inputs,
                               const int64_t *sizes, uint8_t rank);
 /* The same for one tensor with its own sizes: torch.preserve_format. */
 dj_view_t dj_shape_preserved(uint8_t dtype, const dj_view_t *view);
+
+/* As `view` lies, holes and all, where every element has its place; else as preserved. */
+dj_view_t dj_shape_spread(const dj_view_t *view);
+
+/* Do a picture's channels ([batch, channels, 2 or 3 spatial dimensions]) vary fastest? PyTorch's
+ * suggest_memory_format, but never of a contiguous view: strides of dimensions of size 1 mean
+ * nothing to Djinn and do not cross the wire. */
+bool dj_shape_channels_last(const dj_view_t *view);
+/* Contiguous, or with channels last (rank 4 or 5). */
+dj_view_t dj_shape_formatted(uint8_t dtype, uint8_t rank, const int64_t *sizes,
+                             bool channels_last);
+/* A result that an output mask leaves out: a tensor of no elements. */
+dj_view_t dj_shape_absent(uint8_t dtype);
+/* A list of `n` flags as bits. DJ_ERR_SHAPE. */
+dj_status_t dj_shape_mask(const dj_call_t *call, uint32_t arg, uint32_t n, uint32_t *mask_p);
+/* view[start:end:step] along `dim`, and view[index] along `dim` (not yet counted from the front): the
+ * windows of slice and select. start and end are lists of one number, or absent. DJ_ERR_SHAPE. */
+dj_status_t dj_shape_take_slice(dj_view_t *view, uint32_t dim, const dj_arg_t *start,
+                                const dj_arg_t *end, int64_t step);
+dj_status_t dj_shape_take_index(dj_view_t *view, int64_t dim, int64_t index);
+/* Fails: `view` does not fit `other`, as `what` says. DJ_ERR_DTYPE, DJ_ERR_SHAPE. */
+dj_status_t dj_shape_misfit(const char *what, const dj_view_t *view, const dj_view_t *other);
 
 #endif

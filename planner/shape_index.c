@@ -12,14 +12,6 @@ static dj_status_t check_index_dtype(const dj_view_t *index)
                    dj_dtype_name(index->dtype));
 }
 
-static dj_status_t fail_fit(const char *what, const dj_view_t *view, const dj_view_t *self)
-{
-    char left[DJ_VIEW_TEXT], right[DJ_VIEW_TEXT];
-    return dj_fail(view->dtype != self->dtype ? DJ_ERR_DTYPE : DJ_ERR_SHAPE,
-                   "%s %s does not fit %s", what, dj_view_format(view, left, sizeof left),
-                   dj_view_format(self, right, sizeof right));
-}
-
 /* weight, indices */
 dj_status_t dj_shape_embedding(const dj_call_t *call, dj_view_t *outs)
 {
@@ -64,10 +56,10 @@ static dj_status_t check_within(const dj_view_t *index, const dj_view_t *view, u
         return DJ_OK;
     one.dtype = index->dtype; /* shapes are all that is compared */
     if (index->rank != view->rank)
-        return fail_fit("index", index, &one);
+        return dj_shape_misfit("index", index, &one);
     for (uint32_t i = 0; i < index->rank; i++)
         if (i != dim && index->sizes[i] > view->sizes[i])
-            return fail_fit("index", index, &one);
+            return dj_shape_misfit("index", index, &one);
     return DJ_OK;
 }
 
@@ -81,7 +73,7 @@ dj_status_t dj_shape_gather(const dj_call_t *call, dj_view_t *outs)
         status = check_within(index, self, dim);
     if (status == DJ_OK)
         outs[0] = dj_view_contiguous(self->dtype, index->rank, index->sizes);
-    return status == DJ_OK ? check_index_dtype(index) : status;
+    return status == DJ_OK && dj_view_count(index) > 0 ? check_index_dtype(index) : status;
 }
 
 /* self, dim, index, source or value */
@@ -92,26 +84,26 @@ dj_status_t dj_shape_scatter(const dj_call_t *call, dj_view_t *outs)
     dj_status_t status = dj_shape_dim(call->args[1].integer, self->rank, &dim);
     if (status == DJ_OK && dj_view_count(index) > 0)
         status = check_within(index, self, dim);
-    if (status == DJ_OK && call->op == DJ_OP_SCATTER) {
+    if (status == DJ_OK && call->op != DJ_OP_SCATTER_VALUE) {
         const dj_view_t *source = dj_call_view(call, 3);
         if (source->dtype != self->dtype)
-            return fail_fit("source", source, self);
+            return dj_shape_misfit("source", source, self);
         if (dj_view_count(index) > 0)
             status = check_within(index, source, DJ_RANK_MAX);
         if (status == DJ_OK && index->rank <= 1 && dj_view_count(index) > dj_view_count(source))
-            status = fail_fit("source", source, self);
+            status = dj_shape_misfit("source", source, self);
     }
     if (status == DJ_OK)
         outs[0] = dj_view_contiguous(self->dtype, self->rank, self->sizes);
-    return status == DJ_OK ? check_index_dtype(index) : status;
+    return status == DJ_OK && dj_view_count(index) > 0 ? check_index_dtype(index) : status;
 }
 
-/* Shape that self[indices] has: the indices' common shape stands where they stood when they are
- * adjacent, else in front. */
+/* What self[indices] looks like: the indices' common shape stands where they stood when they are
+ * adjacent, else in front; the other dimensions keep the order of their strides. */
 static dj_status_t indexed_shape(const dj_view_t *self, const dj_arg_t *indices, dj_view_t *out)
 {
-    int64_t common[DJ_RANK_MAX], sizes[2 * DJ_RANK_MAX];
-    uint8_t common_rank = 0;
+    dj_view_t common = {.rank = 0}, spread = {.dtype = self->dtype};
+    const dj_view_t *inputs[] = {&spread};
     uint32_t first = DJ_RANK_MAX, last = 0, n_present = 0, rank = 0;
     if (indices->count > self->rank)
         return dj_fail(DJ_ERR_SHAPE, "%u indices into a tensor of rank %u", indices->count,
@@ -122,7 +114,7 @@ static dj_status_t indexed_shape(const dj_view_t *self, const dj_arg_t *indices,
         const dj_view_t *index = &indices->operands[i].view;
         dj_status_t status = check_index_dtype(index);
         if (status == DJ_OK)
-            status = dj_shape_broadcast(index, common, &common_rank);
+            status = dj_shape_broadcast(index, common.sizes, &common.rank);
         if (status != DJ_OK)
             return status;
         first = n_present++ == 0 ? i : first;
@@ -132,17 +124,23 @@ static dj_status_t indexed_shape(const dj_view_t *self, const dj_arg_t *indices,
         return dj_fail(DJ_ERR_SHAPE, "no index at all");
     if (last - first + 1 != n_present)
         first = 0; /* not adjacent: in front */
-    if (common_rank + self->rank - n_present > DJ_RANK_MAX)
-        return dj_fail(DJ_ERR_LIMIT, "a result of rank %u", common_rank + self->rank - n_present);
+    if (common.rank + self->rank - n_present > DJ_RANK_MAX)
+        return dj_fail(DJ_ERR_LIMIT, "a result of rank %u", common.rank + self->rank - n_present);
     for (uint32_t i = 0; i <= self->rank; i++) {
         if (i == first)
-            for (uint32_t j = 0; j < common_rank; j++)
-                sizes[rank++] = common[j];
+            for (uint32_t j = 0; j < common.rank; j++)
+                spread.sizes[rank++] = common.sizes[j]; /* strides of 0 leave their order open */
         if (i < self->rank &&
-            (i >= indices->count || indices->operands[i].storage == DJ_STORAGE_NONE))
-            sizes[rank++] = self->sizes[i];
+            (i >= indices->count || indices->operands[i].storage == DJ_STORAGE_NONE)) {
+            spread.sizes[rank] = self->sizes[i];
+            spread.strides[rank++] = self->strides[i];
+        }
     }
-    *out = dj_view_contiguous(self->dtype, (uint8_t)rank, sizes);
+    spread.rank = (uint8_t)rank;
+    if (dj_view_count(self) > 0)
+        *out = dj_shape_dense_like(self->dtype, inputs, 1, spread.sizes, spread.rank);
+    else
+        *out = dj_view_contiguous(self->dtype, spread.rank, spread.sizes);
     return DJ_OK;
 }
 
@@ -161,7 +159,7 @@ dj_status_t dj_shape_index_put(const dj_call_t *call, dj_view_t *outs)
     if (status != DJ_OK || dj_operand_is_scalar(values))
         return status;
     if (values->view.dtype != self->dtype)
-        return fail_fit("values", &values->view, self);
+        return dj_shape_misfit("values", &values->view, self);
     status = dj_view_check(&target, UINT64_MAX);
     return status == DJ_OK ? dj_shape_expands(&values->view, target.sizes, target.rank) : status;
 }
@@ -178,12 +176,12 @@ dj_status_t dj_shape_index_copy(const dj_call_t *call, dj_view_t *outs)
     if (status != DJ_OK)
         return status;
     if (index->rank > 1 || source->dtype != self->dtype || source->rank != self->rank)
-        return fail_fit("source", source, self);
+        return dj_shape_misfit("source", source, self);
     for (uint32_t i = 0; i < self->rank; i++)
         if (source->sizes[i] != (i == dim ? dj_view_count(index) : self->sizes[i]))
-            return fail_fit("source", source, self);
+            return dj_shape_misfit("source", source, self);
     if (self->rank == 0 && dj_view_count(index) != 1)
-        return fail_fit("source", source, self);
+        return dj_shape_misfit("source", source, self);
     return DJ_OK;
 }
 
@@ -198,10 +196,10 @@ static dj_status_t join(const dj_view_t *view, uint32_t dim, dj_view_t *joined)
     dj_view_t own = *joined;
     own.dtype = view->dtype;
     if (view->rank != joined->rank)
-        return fail_fit("operand", view, &own);
+        return dj_shape_misfit("operand", view, &own);
     for (uint32_t i = 0; i < view->rank; i++)
         if (i != dim && view->sizes[i] != joined->sizes[i])
-            return fail_fit("operand", view, &own);
+            return dj_shape_misfit("operand", view, &own);
     joined->sizes[dim] += view->sizes[dim]; /* at most 1024 sizes of 2^46 */
     return DJ_OK;
 }
@@ -218,6 +216,14 @@ static uint8_t common_dtype(const dj_arg_t *list)
             zero = dj_promote(zero, view->dtype);
     }
     return dim != DJ_DTYPE_NONE ? dim : zero;
+}
+
+static bool all_channels_last(const dj_arg_t *list)
+{
+    for (uint32_t i = 0; i < list->count; i++)
+        if (!dj_shape_channels_last(&list->operands[i].view))
+            return false;
+    return true;
 }
 
 /* tensors, dim */
@@ -241,7 +247,8 @@ dj_status_t dj_shape_cat(const dj_call_t *call, dj_view_t *outs)
     for (uint32_t i = 0; i < list->count && status == DJ_OK; i++)
         if (!is_placeholder(&list->operands[i].view))
             status = join(&list->operands[i].view, dim, &joined);
-    outs[0] = dj_view_contiguous(common_dtype(list), joined.rank, joined.sizes);
+    outs[0] = dj_shape_formatted(common_dtype(list), joined.rank, joined.sizes,
+                                 all_channels_last(list));
     return status;
 }
 

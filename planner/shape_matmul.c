@@ -110,3 +110,47 @@ dj_status_t dj_shape_attention(const dj_call_t *call, dj_view_t *outs)
     outs[0].sizes[2] = out.sizes[1], outs[0].strides[2] = out.strides[1];
     return DJ_OK;
 }
+
+/* ---- distances ---- */
+
+/* x1, x2, p, compute_mode */
+dj_status_t dj_shape_cdist(const dj_call_t *call, dj_view_t *outs)
+{
+    const dj_view_t *a = dj_call_view(call, 0), *b = dj_call_view(call, 1);
+    const dj_arg_t *mode = &call->args[3];
+    int64_t sizes[DJ_RANK_MAX];
+    uint8_t rank = 0;
+    if (a->rank < 2 || b->rank < 2 || !dj_dtype_is_float(a->dtype) ||
+        !dj_dtype_is_float(b->dtype) || a->sizes[a->rank - 1] != b->sizes[b->rank - 1])
+        return fail_pair(a, b);
+    if (mode->kind == DJ_ARG_INTEGERS &&
+        (mode->count != 1 || mode->integers[0] < 0 || mode->integers[0] > 2))
+        return dj_fail(DJ_ERR_INVALID, "compute_mode is 0, 1 or 2");
+    dj_view_t left = *a, right = *b;
+    left.rank -= 2, right.rank -= 2;
+    dj_status_t status = dj_shape_broadcast(&left, sizes, &rank);
+    if (status == DJ_OK)
+        status = dj_shape_broadcast(&right, sizes, &rank);
+    if (status != DJ_OK)
+        return status;
+    sizes[rank] = a->sizes[a->rank - 2];
+    sizes[rank + 1] = b->sizes[b->rank - 2];
+    outs[0] = dj_view_contiguous(a->dtype, rank + 2, sizes);
+    return DJ_OK;
+}
+
+/* self, p: every pair of rows once */
+dj_status_t dj_shape_pdist(const dj_call_t *call, dj_view_t *outs)
+{
+    const dj_view_t *self = dj_call_view(call, 0);
+    char text[DJ_VIEW_TEXT];
+    if (self->rank != 2 || !dj_dtype_is_float(self->dtype) || !dj_view_is_contiguous(self))
+        return dj_fail(DJ_ERR_SHAPE, "%s; a contiguous floating-point matrix is needed",
+                       dj_view_format(self, text, sizeof text));
+    int64_t rows = self->sizes[0], even = rows % 2 == 0 ? rows / 2 : rows, pairs = 0;
+    int64_t odd = rows % 2 == 0 ? rows - 1 : (rows - 1) / 2;
+    if (rows > 0 && __builtin_mul_overflow(even, odd, &pairs))
+        return dj_fail(DJ_ERR_LIMIT, "the pairs of %lld rows", (long long)rows);
+    outs[0] = dj_view_contiguous(self->dtype, 1, &pairs);
+    return DJ_OK;
+}

@@ -2,8 +2,10 @@
  *
  * Types follow PyTorch: tensors with dimensions outrank 0-dimensional tensors, which outrank plain
  * numbers; a lower class lifts the result only when it belongs to a higher category (bool, integer,
- * real). A real number that is no tensor counts as float32, the default type. */
+ * real, complex). A real number that is no tensor counts as float32, the default type. */
 #include "planner/shape.h"
+
+#define OPERANDS_MAX 3
 
 typedef struct promotion {
     uint8_t dim, zero, number;
@@ -28,9 +30,11 @@ static uint8_t combine(uint8_t higher, uint8_t lower)
 {
     if (higher == DJ_DTYPE_NONE)
         return lower;
-    if (dj_dtype_is_float(higher))
+    if (dj_dtype_is_complex(higher))
         return higher;
-    if (higher == DJ_BOOL || dj_dtype_is_float(lower))
+    if (dj_dtype_is_float(higher))
+        return dj_dtype_is_complex(lower) ? dj_dtype_to_complex(higher) : higher;
+    if (higher == DJ_BOOL || dj_dtype_is_float(lower) || dj_dtype_is_complex(lower))
         return dj_promote(higher, lower);
     return higher;
 }
@@ -43,7 +47,7 @@ static uint8_t promote_call(const dj_call_t *call, const char *signature, uint32
     promotion_t state = {DJ_DTYPE_NONE, DJ_DTYPE_NONE, DJ_DTYPE_NONE};
     for (uint32_t i = first; i < call->n_args; i++) {
         const dj_arg_t *arg = &call->args[i];
-        if (signature[i] == 't')
+        if (signature[i] == 't' || (signature[i] == 'T' && dj_call_has(call, i)))
             promotion_add(&state, &arg->operands[0]);
         else if (arg->kind == DJ_ARG_SCALAR && !(ignore_last_scalar && i + 1 == call->n_args))
             state.number = dj_promote(state.number, number_dtype(arg->scalar.dtype));
@@ -59,32 +63,43 @@ uint8_t dj_op_compute_dtype(const dj_call_t *call)
         return DJ_DTYPE_NONE;
     if (info->shape == dj_shape_pw_where)
         return promote_call(call, info->signature, 1, false);
-    if (!info->pointwise || info->shape == dj_shape_pw_keep) {
+    if (!info->broadcasts || info->shape == dj_shape_pw_keep || info->shape == dj_shape_pw_real_keep ||
+        info->shape == dj_shape_pw_limits) {
         for (uint32_t i = 0; i < call->n_args; i++)
             if (call->args[i].kind == DJ_ARG_TENSORS && call->args[i].count > 0)
                 return call->args[i].operands[0].view.dtype;
         return DJ_DTYPE_NONE;
     }
     dtype = promote_call(call, info->signature, 0, info->shape == dj_shape_pw_alpha);
-    if (info->shape == dj_shape_pw_real && !dj_dtype_is_float(dtype))
+    if ((info->shape == dj_shape_pw_real || info->shape == dj_shape_pw_math) &&
+        !dj_dtype_is_float(dtype) && !dj_dtype_is_complex(dtype))
         return DJ_F32;
     return dtype;
 }
 
-static dj_status_t pointwise(const dj_call_t *call, uint8_t dtype, dj_view_t *out)
+/* `common` is the type to which operands are converted first, but for a condition. A conversion makes a
+ * dense copy, and the result follows the copy's strides. */
+static dj_status_t pointwise(const dj_call_t *call, uint8_t common, uint8_t dtype, dj_view_t *out)
 {
     const char *signature = dj_op_info(call->op)->signature;
     const dj_view_t *inputs[DJ_ARGS_MAX];
+    dj_view_t copies[OPERANDS_MAX];
     int64_t sizes[DJ_RANK_MAX];
     uint8_t rank = 0;
     uint32_t n_inputs = 0;
-    for (uint32_t i = 0; i < call->n_args; i++) {
-        if (signature[i] != 't')
+    for (uint32_t i = 0; i < call->n_args && n_inputs < OPERANDS_MAX; i++) {
+        if (signature[i] != 't' && (signature[i] != 'T' || !dj_call_has(call, i)))
             continue;
-        inputs[n_inputs] = dj_call_view(call, i);
-        dj_status_t status = dj_shape_broadcast(inputs[n_inputs++], sizes, &rank);
+        const dj_view_t *input = dj_call_view(call, i);
+        dj_status_t status = dj_shape_broadcast(input, sizes, &rank);
         if (status != DJ_OK)
             return status;
+        if (input->dtype != common && !dj_view_is_contiguous(input) &&
+            (i > 0 || call->op != DJ_OP_WHERE)) {
+            copies[n_inputs] = dj_shape_preserved(common, input);
+            input = &copies[n_inputs];
+        }
+        inputs[n_inputs++] = input;
     }
     *out = dj_shape_dense_like(dtype, inputs, n_inputs, sizes, rank);
     return DJ_OK;
@@ -92,24 +107,36 @@ static dj_status_t pointwise(const dj_call_t *call, uint8_t dtype, dj_view_t *ou
 
 dj_status_t dj_shape_pw(const dj_call_t *call, dj_view_t *outs)
 {
-    return pointwise(call, dj_op_compute_dtype(call), outs);
+    uint8_t dtype = dj_op_compute_dtype(call);
+    bool modulus = call->op == DJ_OP_ABS && dj_dtype_is_complex(dtype);
+    return pointwise(call, dtype, modulus ? dj_dtype_to_real(dtype) : dtype, outs);
+}
+
+/* Subtraction takes no bool at all: PyTorch wants logical_not or bitwise_xor to be said. */
+static bool subtracts_bool(const dj_call_t *call)
+{
+    if (call->op == DJ_OP_RSUB)
+        return dj_call_view(call, 0)->dtype == DJ_BOOL || call->args[1].scalar.dtype == DJ_BOOL;
+    return call->op == DJ_OP_SUB && (dj_call_view(call, 0)->dtype == DJ_BOOL ||
+                                     dj_call_view(call, 1)->dtype == DJ_BOOL);
 }
 
 dj_status_t dj_shape_pw_alpha(const dj_call_t *call, dj_view_t *outs)
 {
     uint8_t dtype = dj_op_compute_dtype(call);
     const dj_scalar_t *alpha = &call->args[call->n_args - 1].scalar;
-    if (!dj_dtype_is_float(dtype) && alpha->dtype == DJ_F64)
+    if (!dj_dtype_is_float(dtype) && !dj_dtype_is_complex(dtype) && alpha->dtype == DJ_F64)
         return dj_fail(DJ_ERR_DTYPE, "a real alpha with a result of type %s",
                        dj_dtype_name(dtype));
-    if (dtype == DJ_BOOL && call->op != DJ_OP_ADD)
+    if (subtracts_bool(call))
         return dj_fail(DJ_ERR_DTYPE, "subtraction of bool tensors; use bitwise_xor or logical_not");
-    return pointwise(call, dtype, outs);
+    return pointwise(call, dtype, dtype, outs);
 }
 
 dj_status_t dj_shape_pw_real(const dj_call_t *call, dj_view_t *outs)
 {
-    return pointwise(call, dj_op_compute_dtype(call), outs);
+    uint8_t dtype = dj_op_compute_dtype(call);
+    return pointwise(call, dtype, dtype, outs);
 }
 
 dj_status_t dj_shape_pw_number(const dj_call_t *call, dj_view_t *outs)
@@ -117,7 +144,7 @@ dj_status_t dj_shape_pw_number(const dj_call_t *call, dj_view_t *outs)
     uint8_t dtype = dj_op_compute_dtype(call);
     if (dtype == DJ_BOOL)
         return dj_fail(DJ_ERR_DTYPE, "bool operands");
-    return pointwise(call, dtype, outs);
+    return pointwise(call, dtype, dtype, outs);
 }
 
 dj_status_t dj_shape_pw_bits(const dj_call_t *call, dj_view_t *outs)
@@ -126,12 +153,12 @@ dj_status_t dj_shape_pw_bits(const dj_call_t *call, dj_view_t *outs)
     if (dj_dtype_is_float(dtype))
         return dj_fail(DJ_ERR_DTYPE, "operands of type %s; bitwise ops take integers and bool",
                        dj_dtype_name(dtype));
-    return pointwise(call, dtype, outs);
+    return pointwise(call, dtype, dtype, outs);
 }
 
 dj_status_t dj_shape_pw_test(const dj_call_t *call, dj_view_t *outs)
 {
-    return pointwise(call, DJ_BOOL, outs);
+    return pointwise(call, dj_op_compute_dtype(call), DJ_BOOL, outs);
 }
 
 dj_status_t dj_shape_pw_where(const dj_call_t *call, dj_view_t *outs)
@@ -140,7 +167,8 @@ dj_status_t dj_shape_pw_where(const dj_call_t *call, dj_view_t *outs)
     if (condition != DJ_BOOL && condition != DJ_U8)
         return dj_fail(DJ_ERR_DTYPE, "a condition of type %s; it must be bool",
                        dj_dtype_name(condition));
-    return pointwise(call, dj_op_compute_dtype(call), outs);
+    uint8_t dtype = dj_op_compute_dtype(call);
+    return pointwise(call, dtype, dtype, outs);
 }
 
 /* masked_fill: the result is a contiguous copy of the first operand, widened by the mask. */
@@ -161,4 +189,59 @@ dj_status_t dj_shape_pw_keep(const dj_call_t *call, dj_view_t *outs)
     if (status == DJ_OK)
         outs[0] = dj_view_contiguous(self->dtype, rank, sizes);
     return status;
+}
+
+/* ---- rows without an expression yet ---- */
+
+static dj_status_t refuse_complex(uint8_t dtype)
+{
+    if (!dj_dtype_is_complex(dtype))
+        return DJ_OK;
+    return dj_fail(DJ_ERR_DTYPE, "operands of type %s", dj_dtype_name(dtype));
+}
+
+dj_status_t dj_shape_pw_math(const dj_call_t *call, dj_view_t *outs)
+{
+    uint8_t dtype = dj_op_compute_dtype(call);
+    return pointwise(call, dtype, dtype, outs);
+}
+
+dj_status_t dj_shape_pw_flag(const dj_call_t *call, dj_view_t *outs)
+{
+    return pointwise(call, dj_op_compute_dtype(call), DJ_BOOL, outs);
+}
+
+/* rounding, remainders, integer division: numbers that have an order */
+dj_status_t dj_shape_pw_ordered(const dj_call_t *call, dj_view_t *outs)
+{
+    uint8_t dtype = dj_op_compute_dtype(call);
+    dj_status_t status = refuse_complex(dtype);
+    return status == DJ_OK ? pointwise(call, dtype, dtype, outs) : status;
+}
+
+/* elu, leaky_relu */
+dj_status_t dj_shape_pw_real_keep(const dj_call_t *call, dj_view_t *outs)
+{
+    uint8_t dtype = dj_call_view(call, 0)->dtype;
+    if (!dj_dtype_is_float(dtype))
+        return dj_fail(DJ_ERR_DTYPE, "an input of type %s; it must be floating-point",
+                       dj_dtype_name(dtype));
+    return pointwise(call, dtype, dtype, outs);
+}
+
+/* hardtanh */
+dj_status_t dj_shape_pw_limits(const dj_call_t *call, dj_view_t *outs)
+{
+    uint8_t dtype = dj_call_view(call, 0)->dtype;
+    if (dtype == DJ_BOOL || dj_dtype_is_complex(dtype))
+        return dj_fail(DJ_ERR_DTYPE, "an input of type %s", dj_dtype_name(dtype));
+    return pointwise(call, dtype, dtype, outs);
+}
+
+/* self, lower and upper limits as tensors, of which one may be absent */
+dj_status_t dj_shape_pw_clamp(const dj_call_t *call, dj_view_t *outs)
+{
+    if (!dj_call_has(call, 1) && !dj_call_has(call, 2))
+        return dj_fail(DJ_ERR_INVALID, "neither a lower nor an upper limit");
+    return dj_shape_pw_ordered(call, outs);
 }

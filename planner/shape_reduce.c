@@ -27,7 +27,10 @@ static uint8_t dtype_of(const dj_call_t *call)
 static dj_status_t dims_of(const dj_call_t *call, uint32_t rank, uint32_t *mask_p)
 {
     uint32_t single = find_letter(call, 'd'), list = find_letter(call, 'D'), dim;
-    const dj_arg_t *arg = &call->args[single < call->n_args ? single : list];
+    static const dj_arg_t none = {.kind = DJ_ARG_NONE}; /* prod has no dimensions to choose from */
+    const dj_arg_t *arg = single < call->n_args ? &call->args[single]
+                          : list < call->n_args ? &call->args[list]
+                                                : &none;
     uint32_t count = arg->kind == DJ_ARG_INTEGERS ? arg->count : arg->kind == DJ_ARG_INTEGER;
     bool literal = call->op == DJ_OP_ANY || call->op == DJ_OP_ALL;
     *mask_p = 0;
@@ -75,6 +78,7 @@ static dj_status_t result_dtype(const dj_call_t *call, uint8_t own, uint8_t *dty
     switch (call->op) {
     case DJ_OP_SUM:
     case DJ_OP_PROD:
+    case DJ_OP_PROD_ALL:
         if (asked == DJ_DTYPE_NONE && !dj_dtype_is_float(own))
             dtype = DJ_I64;
         break;
@@ -105,8 +109,11 @@ dj_status_t dj_shape_reduce(const dj_call_t *call, dj_view_t *outs)
         status = result_dtype(call, view->dtype, &dtype);
     if (status == DJ_OK && (call->op == DJ_OP_AMAX || call->op == DJ_OP_AMIN))
         status = refuse_empty(view, mask);
-    if (status == DJ_OK)
-        outs[0] = reduced(view, dtype, mask, flag_of(call));
+    if (status != DJ_OK)
+        return status;
+    outs[0] = reduced(view, dtype, mask, flag_of(call));
+    if (mask == 0 && (call->op == DJ_OP_ANY || call->op == DJ_OP_ALL))
+        outs[0] = dj_shape_preserved(dtype, view); /* nothing is reduced: a conversion */
     return status;
 }
 
@@ -163,5 +170,20 @@ dj_status_t dj_shape_cumsum(const dj_call_t *call, dj_view_t *outs)
     if (asked == DJ_DTYPE_NONE)
         asked = dj_dtype_is_float(view->dtype) ? view->dtype : DJ_I64;
     outs[0] = dj_view_contiguous(asked, view->rank, view->sizes);
+    return DJ_OK;
+}
+
+/* self, dim, descending */
+dj_status_t dj_shape_sort(const dj_call_t *call, dj_view_t *outs)
+{
+    const dj_view_t *self = dj_call_view(call, 0);
+    uint32_t dim;
+    dj_status_t status = dj_shape_dim(call->args[1].integer, self->rank, &dim);
+    if (status != DJ_OK)
+        return status;
+    if (dj_dtype_is_complex(self->dtype))
+        return dj_fail(DJ_ERR_DTYPE, "%s has no order", dj_dtype_name(self->dtype));
+    outs[0] = dj_shape_preserved(self->dtype, self);
+    outs[1] = dj_shape_preserved(DJ_I64, self);
     return DJ_OK;
 }

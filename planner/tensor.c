@@ -39,6 +39,21 @@ bool dj_dtype_is_float(uint8_t dtype)
     return dtype >= DJ_F16 && dtype <= DJ_F64;
 }
 
+bool dj_dtype_is_complex(uint8_t dtype)
+{
+    return dtype >= DJ_C32 && dtype <= DJ_C128;
+}
+
+uint8_t dj_dtype_to_complex(uint8_t dtype)
+{
+    return dtype == DJ_F16 ? DJ_C32 : dtype == DJ_F64 ? DJ_C128 : DJ_C64;
+}
+
+uint8_t dj_dtype_to_real(uint8_t dtype)
+{
+    return dtype == DJ_C32 ? DJ_F16 : dtype == DJ_C128 ? DJ_F64 : DJ_F32;
+}
+
 int64_t dj_view_count(const dj_view_t *view)
 {
     int64_t count = 1;
@@ -99,6 +114,28 @@ bool dj_view_is_dense(const dj_view_t *view)
         taken |= 1u << next;
         expected *= view->sizes[next];
     }
+}
+
+bool dj_view_is_spread(const dj_view_t *view)
+{
+    int64_t reach = 0;
+    uint32_t taken = 0;
+    if (dj_view_is_contiguous(view) || dj_view_count(view) == 0)
+        return true;
+    for (uint32_t n = 0; n < view->rank; n++) {
+        uint32_t next = view->rank;
+        for (uint32_t i = 0; i < view->rank; i++)
+            if (!(taken & 1u << i) &&
+                (next == view->rank || view->strides[i] < view->strides[next]))
+                next = i;
+        taken |= 1u << next;
+        if (view->sizes[next] == 1)
+            continue;
+        if (view->strides[next] <= reach)
+            return false;
+        reach += (view->sizes[next] - 1) * view->strides[next];
+    }
+    return true;
 }
 
 bool dj_view_same_shape(const dj_view_t *a, const dj_view_t *b)

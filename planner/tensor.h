@@ -27,7 +27,10 @@
     X(F16, 6, 2, "float16")                                                                        \
     X(BF16, 7, 2, "bfloat16")                                                                      \
     X(F32, 8, 4, "float32")                                                                        \
-    X(F64, 9, 8, "float64")
+    X(F64, 9, 8, "float64")                                                                        \
+    X(C32, 10, 4, "complex32")                                                                     \
+    X(C64, 11, 8, "complex64")                                                                     \
+    X(C128, 12, 16, "complex128")
 
 typedef enum dj_dtype {
 #define X(name, value, bytes, text) DJ_##name = (value),
@@ -37,9 +40,14 @@ typedef enum dj_dtype {
     DJ_DTYPE_NONE = 255,
 } dj_dtype_t;
 
-uint32_t dj_dtype_bytes(uint8_t dtype);       /* 0 for an unknown value */
-const char *dj_dtype_name(uint8_t dtype);     /* "float32"; "?" when unknown */
+uint32_t dj_dtype_bytes(uint8_t dtype);   /* 0 for an unknown value */
+const char *dj_dtype_name(uint8_t dtype); /* "float32"; "?" when unknown */
 bool dj_dtype_is_float(uint8_t dtype);
+bool dj_dtype_is_complex(uint8_t dtype);
+/* Between a floating-point type and the complex type of two of it; bfloat16 has none and becomes
+ * complex64. Only for types of the right kind. */
+uint8_t dj_dtype_to_complex(uint8_t dtype);
+uint8_t dj_dtype_to_real(uint8_t dtype);
 
 typedef struct dj_view {
     uint8_t dtype, rank;
@@ -58,6 +66,9 @@ uint64_t dj_view_dense_bytes(const dj_view_t *view);
 bool dj_view_is_contiguous(const dj_view_t *view);
 /* Every element at its own place and no holes (some permutation of a contiguous view). */
 bool dj_view_is_dense(const dj_view_t *view);
+/* Every element at its own place, with or without holes: each dimension steps beyond all that the
+ * faster ones reach, which is true of every view that slicing, permuting and reshaping can make. */
+bool dj_view_is_spread(const dj_view_t *view);
 bool dj_view_same_shape(const dj_view_t *a, const dj_view_t *b);
 /* Same dtype, rank, sizes, strides (of dimensions above 1) and offset. */
 bool dj_view_equal(const dj_view_t *a, const dj_view_t *b);

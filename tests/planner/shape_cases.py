@@ -1,5 +1,8 @@
 """Writes what PyTorch says about shapes, for test_shape.c to hold the shape rules against.
 
+Cases are listed here family by family, and drawn at random by shape_random.py. Every row of the table must
+have one, and every overload of Core ATen a row (shape_core.py).
+
 One case is one call of a row of planner/ops.def: the arguments, then dtype, sizes and strides of every
 output as PyTorch computes them for meta tensors, or `error`. Calls that PyTorch refuses are kept where
 the case says that they should be. Usage: shape_cases.py OPS_DEF OUTPUT
@@ -8,7 +11,8 @@ Tokens, separated by blanks:
   case NAME N_ARGS ARG... (error | OUTS N OUT...)
   ARG: t VIEW | number DTYPE VALUE | none | l COUNT (t VIEW | none)... | i INT | I COUNT INT...
        | s DTYPE VALUE
-  VIEW, OUT: DTYPE RANK SIZE... STRIDE...
+  VIEW, OUT: DTYPE RANK SIZE... STRIDE... OFFSET; an OUT that PyTorch leaves out is `-1`
+The last line is `end CASES OVERLOADS_OF_CORE COVERED REASONED`.
 """
 
 import itertools
@@ -17,10 +21,15 @@ import sys
 
 import torch
 
+from shape_core import REASONED, ROWS, core_overloads
+from shape_random import random_cases
+
 DTYPES = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16,
-          torch.bfloat16, torch.float32, torch.float64]
+          torch.bfloat16, torch.float32, torch.float64, torch.complex32, torch.complex64, torch.complex128]
 CODE = {dtype: code for code, dtype in enumerate(DTYPES)}
+DTYPES = DTYPES[:10]  # of the listed cases; complex types are drawn
 FLOATS = DTYPES[6:]
+ROUNDS = 120  # of every draw
 F32, I64, BOOL = torch.float32, torch.int64, torch.bool
 
 
@@ -42,7 +51,9 @@ def meta(sizes, dtype=F32, strides=None):
 
 
 def view_tokens(tensor):
-    return [CODE[tensor.dtype], tensor.dim(), *tensor.shape, *tensor.stride()]
+    if tensor is None:
+        return [-1]
+    return [CODE[tensor.dtype], tensor.dim(), *tensor.shape, *tensor.stride(), tensor.storage_offset()]
 
 
 def scalar_tokens(value):
@@ -94,22 +105,27 @@ def layouts(sizes):
 def attempt(call, args):
     try:
         return call(*args)
-    except (RuntimeError, IndexError, TypeError, ValueError, AssertionError):
+    except (RuntimeError, IndexError, TypeError, ValueError, AssertionError, ZeroDivisionError, KeyError):
         return None
 
 
-def on_processor(arg):
+def on_processor(arg, divisor=False):
     if isinstance(arg, torch.Tensor):
-        return torch.zeros(arg.shape, dtype=arg.dtype).as_strided(arg.shape, arg.stride())
-    return [on_processor(item) for item in arg] if isinstance(arg, list) else arg
+        room = sum((size - 1) * stride for size, stride in zip(arg.shape, arg.stride()) if size > 0) + 1
+        fill = torch.ones if divisor else torch.zeros
+        return fill(max(room, 1), dtype=arg.dtype).as_strided(arg.shape, arg.stride())
+    return [on_processor(item, divisor) for item in arg] if isinstance(arg, list) else arg
 
 
 class Cases:
+    Number, Dim = Number, Dim
+
     def __init__(self, rows, output):
         self.rows = rows
         self.output = output
         self.count = 0
         self.seen = set()
+        self.core = set()
         self.surprises = []
 
     def emit(self, name, args, outs):
@@ -126,6 +142,28 @@ class Cases:
         print(*tokens, file=self.output)
         self.count += 1
         self.seen.add(name)
+        self.core.add(name)
+
+    def compare(self, name, *args, call=None, core=None, device=False, eager=False):
+        """Whatever PyTorch says is the case. With `device`, what meta tensors let through must also pass on
+        the processor. With `eager`, strides are those of the processor's result where it has one: the meta
+        functions of some pointwise ops are decompositions, whose strides are no device's. Returns the outputs, None when refused. `core` is the overload of Core ATen that
+        `call` stands for, where the row has another name."""
+        signature = self.rows[name]
+        plain = [arg.value if isinstance(arg, Number) else arg for arg in args]
+        plain = [bool(arg) if letter == "b" and arg is not None else int(arg) if isinstance(arg, Dim) else arg
+                 for arg, letter in zip(plain, signature, strict=True)]
+        call = call or overload(name)
+        outs = attempt(call, plain)
+        if (device or eager) and outs is not None:
+            real = attempt(call, on_processor(plain, "div" in name or "rem" in name or "fmod" in name))
+            outs = None if real is None and device else real if real is not None and eager else outs
+        if outs is not None:
+            outs = outs if isinstance(outs, (tuple, list)) else (outs,)
+        self.emit(name, args, () if outs is not None and signature.endswith("!") else outs)
+        if core:
+            self.core.add(core)
+        return outs
 
     def add(self, name, *args, call=None, fails=False):
         """`call` computes the outputs; else the ATen overload of the same name does. `fails` None:
@@ -464,22 +502,40 @@ def movers(cases):
     cases.add("aten::repeat", meta([2, 3]), [0, 2])
 
 
+def check_core(rows, cases):
+    """Sentences about overloads of Core ATen that no row serves, or that no case has tried."""
+    core = core_overloads()
+    wrong = [f"{name} is listed, but not in Core ATen" for name in {*ROWS, *REASONED} - set(core)]
+    for name in core:
+        row = ROWS.get(name, name)
+        if name in REASONED:
+            continue
+        if row not in rows:
+            wrong.append(f"{name}: no row {row}")
+        elif name not in cases.core and row == name:
+            wrong.append(f"{name}: no case")
+        elif name not in cases.core:
+            wrong.append(f"{name}: no case by way of {row}")
+    return core, wrong
+
+
 def main():
     text = open(sys.argv[1], encoding="utf-8").read()
-    rows = {name: signature.split(">")[0] + ("!" if signature.endswith("!") else "")
-            for name, signature in re.findall(r'^OP\(\w+, "([^"]+)", "([^"]+)"', text, re.M)}
-    rows = {name: Signature(signature) for name, signature in rows.items()}
+    rows = {name: Signature(args + ("!" if end == "!" else "")) for name, args, end in
+            re.findall(r'^OP\(\w+, "([^"]+)", "([^">]+)>(.)"', text, re.M)}
     with open(sys.argv[2], "w", encoding="utf-8") as output:
         cases = Cases(rows, output)
         for family in (pointwise, pointwise_unary, pointwise_layout, creation, reductions, products,
                        attention, norms, gathers, indexing, movers):
             family(cases)
+        random_cases(cases, int(sys.argv[3]) if len(sys.argv) > 3 else ROUNDS, *sys.argv[4:])
         missing = [name for name in rows if name not in cases.seen]
-        print("end", cases.count, file=output)
-    for surprise in cases.surprises:
+        core, wrong = check_core(rows, cases)
+        print("end", cases.count, len(core), len(core) - len(REASONED), len(REASONED), file=output)
+    for surprise in cases.surprises + wrong:
         print(surprise)
-    print(f"{cases.count} cases of {len(cases.seen)} ops; without a case: {missing or 'none'}")
-    return 1 if missing or cases.surprises else 0
+    print(f"{cases.count} cases of {len(cases.seen)} rows; without a case: {missing or 'none'}")
+    return 1 if missing or cases.surprises or wrong else 0
 
 
 class Signature(str):

@@ -330,7 +330,8 @@ djinn_status_t djinn_infer(int op, const djinn_arg_t *args, int n_args, djinn_te
     if (status == DJ_OK)
         status = dj_op_infer(&building.call, views);
     if (status == DJ_OK) {
-        *count_p = dj_op_info((uint16_t)op)->n_outs;
+        const dj_op_info_t *info = dj_op_info((uint16_t)op);
+        *count_p = info->is_view ? 1 : info->n_outs;
         for (int i = 0; i < *count_p; i++)
             dj_tensor_of_view(&views[i], NULL, &outs[i]);
     }

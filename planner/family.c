@@ -64,6 +64,7 @@ static const struct {
     {"native_batch_norm", DJ_FAMILY_NORM},
     {"_native_batch_norm_legit", DJ_FAMILY_NORM},
     {"_native_batch_norm_legit_no_training", DJ_FAMILY_NORM},
+    {"_native_batch_norm_legit_functional", DJ_FAMILY_NORM},
     {"_batch_norm_with_update", DJ_FAMILY_NORM},
     {"_batch_norm_no_update", DJ_FAMILY_NORM},
     {"_native_batch_norm_legit_functional", DJ_FAMILY_NORM},
@@ -183,12 +184,6 @@ static uint8_t find_row(const char *name, size_t length)
     return DJ_FAMILY_OTHER;
 }
 
-static bool is_view(const char *signature)
-{
-    const char *result = strchr(signature, '>');
-    return result != NULL && result[1] == 'v';
-}
-
 static uint8_t find_family(const char *name)
 {
     static const char backward[] = "_backward";
@@ -221,8 +216,8 @@ static void find_traits(void)
         traits[op].backward = strstr(info->name, "_backward") != NULL;
         traits[op].transcendental = info->pointwise && calls_function(info->expression);
         traits[op].family =
-            is_view(info->signature) ? (uint8_t)DJ_FAMILY_COPY : find_family(info->name);
-        if (info->pointwise)
+            info->is_view ? (uint8_t)DJ_FAMILY_COPY : find_family(info->name);
+        if (info->broadcasts)
             traits[op].family = DJ_FAMILY_POINTWISE;
     }
 }

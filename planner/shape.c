@@ -66,18 +66,20 @@ dj_status_t dj_shape_expands(const dj_view_t *view, const int64_t *sizes, uint8_
     return DJ_OK;
 }
 
+const dj_view_t *dj_shape_as_sent(const dj_view_t *view, dj_view_t *room)
+{
+    if (!dj_view_is_contiguous(view))
+        return view;
+    *room = dj_view_contiguous(view->dtype, view->rank, view->sizes);
+    return room;
+}
+
 /* The strides of `view` in the broadcast shape; 0 where it says nothing. PyTorch lets the stride of a
- * dimension of size 1 speak where nothing is broadcast along it; a contiguous view says there what it
- * would say after a journey over the wire. */
+ * dimension of size 1 speak where nothing is broadcast along it. */
 static void broadcast_strides(const dj_view_t *view, const int64_t *sizes, uint8_t rank,
                               int64_t *strides)
 {
     uint32_t lead = rank - view->rank;
-    dj_view_t plain;
-    if (dj_view_is_contiguous(view)) {
-        plain = dj_view_contiguous(view->dtype, view->rank, view->sizes);
-        view = &plain;
-    }
     for (uint32_t i = 0; i < rank; i++)
         strides[i] = i < lead || (view->sizes[i - lead] == 1 && sizes[i] != 1)
                          ? 0

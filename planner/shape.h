@@ -57,6 +57,11 @@ dj_status_t dj_shape_broadcast(const dj_view_t *view, int64_t *sizes, uint8_t *r
 /* Does `view` broadcast to exactly these sizes? DJ_ERR_SHAPE. */
 dj_status_t dj_shape_expands(const dj_view_t *view, const int64_t *sizes, uint8_t rank);
 
+/* `view` with the strides that it has after a journey over the wire, where a contiguous view travels
+ * without: a rule that looks at strides of dimensions of size 1 looks at these, so that recorder and
+ * rank agree. The result is `view` or `room`. */
+const dj_view_t *dj_shape_as_sent(const dj_view_t *view, dj_view_t *room);
+
 /* A dense view of `sizes` whose order of dimensions follows the inputs' strides, as PyTorch's
  * pointwise ops lay out their result. At most DJ_ARGS_MAX inputs. */
 dj_view_t dj_shape_dense_like(uint8_t dtype, const dj_view_t *const *inputs, uint32_t n_inputs,

@@ -69,7 +69,7 @@ dj_status_t dj_shape_gather(const dj_call_t *call, dj_view_t *outs)
     const dj_view_t *self = dj_call_view(call, 0), *index = dj_call_view(call, 2);
     uint32_t dim;
     dj_status_t status = dj_shape_dim(call->args[1].integer, self->rank, &dim);
-    if (status == DJ_OK)
+    if (status == DJ_OK && dj_view_count(index) > 0)
         status = check_within(index, self, dim);
     if (status == DJ_OK)
         outs[0] = dj_view_contiguous(self->dtype, index->rank, index->sizes);
@@ -102,7 +102,8 @@ dj_status_t dj_shape_scatter(const dj_call_t *call, dj_view_t *outs)
  * adjacent, else in front; the other dimensions keep the order of their strides. */
 static dj_status_t indexed_shape(const dj_view_t *self, const dj_arg_t *indices, dj_view_t *out)
 {
-    dj_view_t common = {.rank = 0}, spread = {.dtype = self->dtype};
+    dj_view_t common = {.rank = 0}, spread = {.dtype = self->dtype}, room;
+    const dj_view_t *lies = dj_shape_as_sent(self, &room);
     const dj_view_t *inputs[] = {&spread};
     uint32_t first = DJ_RANK_MAX, last = 0, n_present = 0, rank = 0;
     if (indices->count > self->rank)
@@ -133,7 +134,7 @@ static dj_status_t indexed_shape(const dj_view_t *self, const dj_arg_t *indices,
         if (i < self->rank &&
             (i >= indices->count || indices->operands[i].storage == DJ_STORAGE_NONE)) {
             spread.sizes[rank] = self->sizes[i];
-            spread.strides[rank++] = self->strides[i];
+            spread.strides[rank++] = lies->strides[i];
         }
     }
     spread.rank = (uint8_t)rank;
@@ -235,8 +236,10 @@ dj_status_t dj_shape_cat(const dj_call_t *call, dj_view_t *outs)
     for (uint32_t i = 0; i < list->count && model == NULL; i++)
         if (!is_placeholder(&list->operands[i].view))
             model = &list->operands[i].view;
-    if (model == NULL)
-        model = &list->operands[0].view;
+    if (model == NULL) { /* nothing joined is nothing, along whichever dimension */
+        outs[0] = dj_view_contiguous(common_dtype(list), 1, list->operands[0].view.sizes);
+        return DJ_OK;
+    }
     if (model->rank == 0)
         return dj_fail(DJ_ERR_SHAPE, "tensors without dimensions cannot be joined");
     dj_status_t status = dj_shape_dim(call->args[1].integer, model->rank, &dim);

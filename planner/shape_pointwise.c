@@ -77,6 +77,19 @@ uint8_t dj_op_compute_dtype(const dj_call_t *call)
     return dtype;
 }
 
+/* The usual case: nothing is broadcast but numbers, and nothing lies out of order. */
+static bool all_plain(const dj_view_t *const *inputs, uint32_t n_inputs, const int64_t *sizes,
+                      uint8_t rank)
+{
+    for (uint32_t i = 0; i < n_inputs; i++)
+        if (inputs[i]->rank > 0 &&
+            (inputs[i]->rank != rank ||
+             memcmp(inputs[i]->sizes, sizes, rank * sizeof sizes[0]) != 0 ||
+             !dj_view_is_contiguous(inputs[i])))
+            return false;
+    return true;
+}
+
 /* `common` is the type to which operands are converted first, but for a condition. A conversion makes a
  * dense copy, and the result follows the copy's strides. */
 static dj_status_t pointwise(const dj_call_t *call, uint8_t common, uint8_t dtype, dj_view_t *out)
@@ -94,12 +107,19 @@ static dj_status_t pointwise(const dj_call_t *call, uint8_t common, uint8_t dtyp
         dj_status_t status = dj_shape_broadcast(input, sizes, &rank);
         if (status != DJ_OK)
             return status;
-        if (input->dtype != common && !dj_view_is_contiguous(input) &&
-            (i > 0 || call->op != DJ_OP_WHERE)) {
-            copies[n_inputs] = dj_shape_preserved(common, input);
-            input = &copies[n_inputs];
-        }
         inputs[n_inputs++] = input;
+    }
+    if (all_plain(inputs, n_inputs, sizes, rank)) {
+        *out = dj_view_contiguous(dtype, rank, sizes);
+        return DJ_OK;
+    }
+    for (uint32_t i = 0; i < n_inputs; i++) {
+        bool converted = inputs[i]->dtype != common && (i > 0 || call->op != DJ_OP_WHERE);
+        inputs[i] = dj_shape_as_sent(inputs[i], &copies[i]);
+        if (converted && inputs[i] != &copies[i]) {
+            copies[i] = dj_shape_preserved(common, inputs[i]);
+            inputs[i] = &copies[i];
+        }
     }
     *out = dj_shape_dense_like(dtype, inputs, n_inputs, sizes, rank);
     return DJ_OK;

@@ -171,7 +171,7 @@ class Cases:
         if call is None:
             call = overload(name)
         plain = [arg.value if isinstance(arg, Number) else arg for arg in args]
-        plain = [bool(arg) if letter == "b" else int(arg) if isinstance(arg, Dim) else arg
+        plain = [bool(arg) if letter == "b" and arg is not None else int(arg) if isinstance(arg, Dim) else arg
                  for arg, letter in zip(plain, self.rows[name], strict=True)]
         outs = attempt(call, plain)
         if fails and outs is not None:  # meta tensors let through what devices refuse
@@ -475,6 +475,39 @@ def indexing(cases):
     cases.add("aten::index_copy_", meta([3, 4]), Dim(1), meta([2], I64), meta([3, 2], I64), fails=True)
 
 
+def windows(cases):
+    """What the meta functions let through and no device takes."""
+    x, w, b = meta([2, 4, 8, 8]), meta([6, 2, 3, 3]), meta([6])
+
+    def conv(x=x, w=w, b=b, stride=(1,), padding=(0,), dilation=(1,), transposed=0, more=(0,), groups=2):
+        cases.add("aten::convolution", x, w, b, list(stride), list(padding), list(dilation), Dim(transposed),
+                  list(more), Dim(groups), fails=True)
+    conv(b=meta([5]))
+    conv(b=meta([6], torch.float64))
+    conv(w=meta([6, 2, 3, 3], torch.float64))
+    conv(w=meta([5, 2, 3, 3]), b=None)
+    conv(padding=[-1])
+    conv(stride=[0])
+    conv(stride=[-1])
+    conv(dilation=[0])
+    conv(groups=0)
+    conv(groups=-1)
+    conv(w=meta([6, 2, 9, 9]))
+    conv(w=meta([5, 2, 3, 3]), transposed=1, b=None, groups=1)
+    conv(w=meta([4, 3, 3, 3]), transposed=1, more=[1])
+    conv(w=meta([4, 3, 3, 3]), transposed=1, more=[-1])
+    conv(x=meta([2, 4]))
+    conv(w=meta([6, 2, 3]))
+    pool = ([3], [2], [1])
+    for name, args in (("aten::avg_pool2d", (Dim(0), Dim(1), None)),
+                       ("aten::max_pool2d_with_indices", ([1], Dim(0)))):
+        for bad in (([0], *pool[1:]), (pool[0], [0], pool[2]), (*pool[:2], [2]), (*pool[:2], [-1]),
+                    ([3, 3, 3], *pool[1:]), ([30], *pool[1:])):
+            cases.add(name, x, *bad, *args, fails=True)
+        cases.add(name, meta([2, 0, 8, 8]), *pool, *args, fails=True)
+        cases.add(name, meta([8, 8]), *pool, *args, fails=True)
+
+
 def movers(cases):
     for a, b in itertools.product(layouts([2, 3, 4]), (meta([2, 3, 4]), meta([2, 3, 4], I64))):
         for dim in (0, 1, -1):
@@ -526,7 +559,7 @@ def main():
     with open(sys.argv[2], "w", encoding="utf-8") as output:
         cases = Cases(rows, output)
         for family in (pointwise, pointwise_unary, pointwise_layout, creation, reductions, products,
-                       attention, norms, gathers, indexing, movers):
+                       attention, norms, windows, gathers, indexing, movers):
             family(cases)
         random_cases(cases, int(sys.argv[3]) if len(sys.argv) > 3 else ROUNDS, *sys.argv[4:])
         missing = [name for name in rows if name not in cases.seen]

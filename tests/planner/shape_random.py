@@ -132,6 +132,8 @@ def draw_binary(draw, cases):
 
 def pair(draw, cases, name):
     dtypes = ORDERED if name in NO_COMPLEX or draw.maybe(0.7) else ALL
+    if name.startswith("logical"):
+        dtypes = [*ORDERED, torch.complex64]
     a, b = draw.choice(dtypes), draw.choice(dtypes)
     if a == b == BOOL and name == "pow.Tensor_Tensor":
         return  # refused by devices, not by meta tensors
@@ -321,15 +323,15 @@ def draw_reduction(draw, cases):
     cases.compare("aten::var.correction", real, dims, 1.5, keep,
                   call=lambda x, d, c, k: aten.var.correction(x, d, correction=c, keepdim=k))
     cases.compare("aten::linalg_vector_norm", real, 2.0, dims, keep, None,
-                  call=lambda x, o, d, k, y: torch.linalg.vector_norm(x, o, d, k, dtype=y))
+                  call=lambda x, o, d, k, y: torch.linalg.vector_norm(x, o, d, k, dtype=y), device=True)
 
 
 def draw_along(draw, cases):
     x, keep = draw.any(ORDERED, empty=0.06), cases.Dim(draw.maybe(0.5))
     dim = cases.Dim(draw.dim(x.dim()))
     out = draw.dtype_or_none(WHOLE + REALS)
-    cases.compare("aten::max.dim", x, dim, keep)
-    cases.compare("aten::min.dim", x, dim, keep)
+    cases.compare("aten::max.dim", x, dim, keep, device=True)
+    cases.compare("aten::min.dim", x, dim, keep, device=True)
     if x.dtype != BOOL:
         cases.compare("aten::argmax", x, [int(dim)], keep, call=lambda x, d, k: aten.argmax(x, d[0], k))
         cases.compare("aten::argmin", x, None, keep, call=lambda x, d, k: aten.argmin(x, None, k))
@@ -341,8 +343,10 @@ def draw_along(draw, cases):
     cases.compare("aten::sort", x, dim, cases.Dim(draw.maybe(0.5)), device=True)
     if x.dtype in REALS:
         for name in ("_softmax", "_log_softmax"):
-            widen = cases.Dim(x.dtype == torch.float16 and draw.maybe(0.3))
-            cases.compare("aten::" + name, x, dim, widen)
+            # the meta function does not look at the dimension, and the processor widens nothing
+            right = -max(x.dim(), 1) <= dim < max(x.dim(), 1)
+            widen = cases.Dim(x.dtype == torch.float16 and right and draw.maybe(0.3))
+            cases.compare("aten::" + name, x, dim, widen, device=not widen)
     size = x.shape[int(dim)] if x.dim() > 0 and -x.dim() <= dim < x.dim() else 1
     if x.dtype != BOOL:
         cases.compare("aten::topk", x, cases.Dim(draw.randint(0, size + 1)), dim, cases.Dim(1), cases.Dim(1))
@@ -355,12 +359,12 @@ def draw_product(draw, cases):
     dtype = draw.choice(REALS + [torch.int64])
     inner = k + 1 if draw.maybe(0.05) else k
     x, y = draw.tensor([m, k], dtype), draw.tensor([inner, n], dtype if draw.maybe(0.95) else torch.float64)
-    cases.compare("aten::mm", x, y)
+    cases.compare("aten::mm", x, y, device=True)
     cases.compare("aten::addmm", draw.tensor(draw.partner([m, n])[-2:], dtype), x, y, 1, 1,
                   call=lambda c, x, y, _a, _b: aten.addmm(c, x, y), device=True)
     p = draw.tensor([b, m, k], dtype)
     q = draw.tensor([b + 1 if draw.maybe(0.05) else b, inner, n], dtype)
-    cases.compare("aten::bmm", p, q)
+    cases.compare("aten::bmm", p, q, device=True)
     cases.compare("aten::baddbmm", draw.tensor(draw.partner([b, m, n])[-3:], dtype), p, q, 1, 1,
                   call=lambda c, x, y, _a, _b: aten.baddbmm(c, x, y), device=True)
 
@@ -483,10 +487,12 @@ def draw_convolution(draw, cases):
     wrong = draw.maybe(0.04)
     weight = draw.tensor([channels, outside, *kernel] if transposed else
                          [groups * outside, inside + wrong, *kernel], dtype)
-    bias = draw.tensor([groups * outside + draw.maybe(0.03)], dtype, "plain") if draw.maybe(0.5) else None
-    args = (x, weight, bias, window(draw, n), window(draw, n, 0, 2), window(draw, n, 1, 2),
-            cases.Dim(transposed), window(draw, n, 0, 1), cases.Dim(groups))
-    out = cases.compare("aten::convolution", *args, device=True)
+    bias = draw.tensor([groups * outside], dtype, "plain") if draw.maybe(0.5) else None
+    stride = window(draw, n)
+    more = window(draw, n, 0, 1) if min(stride) > 1 else [0]
+    args = (x, weight, bias, stride, window(draw, n, 0, 2), window(draw, n, 1, 2), cases.Dim(transposed), more,
+            cases.Dim(groups))
+    out = cases.compare("aten::convolution", *args)
     if out is None:
         return
     mask = [int(draw.maybe(0.7)) for _ in range(3)]
@@ -565,7 +571,7 @@ def draw_pad(draw, cases):
     n = draw.choice([1, 2, 2, 3])
     x = picture(draw, n, dtype)
     if draw.maybe(0.03):
-        x = draw.any([dtype], rank=draw.choice([1, 6]))
+        x = draw.any([dtype], rank=1)
     pads = [draw.randint(-1, 3) for _ in range(2 * n)]
     cases.compare(f"aten::reflection_pad{n}d", x, pads)
     if n > 1:
@@ -577,6 +583,8 @@ def draw_upsample(draw, cases):
     x = picture(draw, 2, dtype)
     out = [draw.randint(0 if draw.maybe(0.05) else 1, 20) for _ in range(2)]
     align = cases.Dim(draw.maybe(0.5))
+    if x.dim() == 4 and x.numel() == 0:
+        return  # the meta function of upsample_nearest2d stumbles over an empty batch
     cases.compare("aten::upsample_nearest2d", x, out, None, None, core="aten::upsample_nearest2d.vec",
                   call=lambda x, s, _h, _w: aten.upsample_nearest2d.vec(x, s, None))
     cases.compare("aten::upsample_bilinear2d", x, out, align, None, None, core="aten::upsample_bilinear2d.vec",

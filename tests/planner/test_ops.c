@@ -100,7 +100,10 @@ static void table_is_consistent(void **state)
         assert_non_null(end);
         assert_int_equal(end - info->signature, info->n_args);
         assert_true(info->n_args <= DJ_ARGS_MAX && info->n_outs <= DJ_OUTS_MAX);
-        assert_true(end[1] == '!' ? info->n_outs == 0 : info->n_outs == end[1] - '0');
+        bool makes_none = end[1] == '!' || end[1] == 'v';
+        assert_int_equal(info->n_outs, makes_none ? 0 : end[1] - '0');
+        assert_true(info->is_view == (end[1] == 'v'));
+        assert_true(info->broadcasts || !info->pointwise);
         assert_int_equal(end[2], '\0');
         assert_int_equal(strspn(info->signature, "tTlLnNdDbysS-"), info->n_args);
         assert_true(info->pointwise == (info->expression[0] != '\0'));

@@ -278,6 +278,11 @@ void run_on_host(const c10::OperatorHandle &handle, Stack *stack)
 
 void run_on_host_for_rank(const c10::OperatorHandle &handle, Stack *stack)
 {
+    /* What PyTorch writes in terms of other ops goes to their rows. The one of convolution_backward
+     * ends in a function that only says that there is none. */
+    if (handle.hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutograd) &&
+        handle.operator_name().name != "aten::convolution_backward")
+        return handle.callBoxedForDispatchKey(c10::DispatchKey::CompositeExplicitAutograd, *stack);
     warn_host(c10::toString(handle.operator_name()), kNoKernel);
     at::native::cpu_fallback(handle, stack);
 }

@@ -90,6 +90,26 @@ static void fill_places(const dj_graph_t *graph, const dj_node_t *node, dj_host_
             place_of(graph, node->outs[i].storage, node->outs[i].slot, &node->outs[i].view);
 }
 
+/* No kernel here computes with complex numbers, and none has to ask. */
+static dj_status_t refuse_complex(const dj_node_t *node, const dj_op_info_t *op, uint32_t at)
+{
+    uint8_t complex = DJ_DTYPE_NONE;
+    for (uint32_t a = 0; a < node->call.n_args; a++) {
+        const dj_arg_t *arg = &node->call.args[a];
+        for (uint32_t i = 0; arg->kind == DJ_ARG_TENSORS && i < arg->count; i++)
+            if (arg->operands[i].storage != DJ_STORAGE_NONE &&
+                dj_dtype_is_complex(arg->operands[i].view.dtype))
+                complex = arg->operands[i].view.dtype;
+    }
+    for (uint32_t i = 0; i < node->n_outs; i++)
+        if (dj_dtype_is_complex(node->outs[i].view.dtype))
+            complex = node->outs[i].view.dtype;
+    if (complex == DJ_DTYPE_NONE)
+        return DJ_OK;
+    return dj_fail(DJ_ERR_UNSUPPORTED, "node %u, %s: the host device has no kernel for %s", at,
+                   op->name, dj_dtype_name(complex));
+}
+
 static dj_status_t prepare_node(dj_host_executable_t *exe, uint32_t at, const dj_node_t *node)
 {
     dj_host_kernel_t *kernel = &exe->kernels[at];
@@ -103,7 +123,9 @@ static dj_status_t prepare_node(dj_host_executable_t *exe, uint32_t at, const dj
         return dj_fail(DJ_ERR_LIMIT, "node %u, %s: %u operands, at most %u", at, op->name, n_places,
                        (unsigned)DJ_HOST_OPERANDS_MAX);
     *kernel = (dj_host_kernel_t){.node = node};
-    dj_status_t status = prepare(&exe->base, kernel);
+    dj_status_t status = refuse_complex(node, op, at);
+    if (status == DJ_OK)
+        status = prepare(&exe->base, kernel);
     if (status != DJ_OK)
         return dj_fail_prefix(status, "node %u, %s", at, op->name);
     exe->threaded |= kernel->threaded || kernel->bind; /* packed forms are state, too */

@@ -17,7 +17,8 @@ static bool sees(const dj_features_t *f)
 
 static bool hears(const dj_features_t *f)
 {
-    return f->n_sound_stems + f->n_spectrogram_stems > 0;
+    return f->n_sound_stems + f->n_spectrogram_stems > 0 ||
+           (f->n_thin_stems > 0 && f->n_token_gathers == 0);
 }
 
 static bool denoises(const dj_features_t *f)
@@ -40,15 +41,17 @@ static double causal_prompt(const dj_features_t *f)
 
 static double causal_sequence(const dj_features_t *f)
 {
-    return f->n_causal > 0 && f->tokens_per_row != 1 && !hears(f);
+    return f->n_causal > 0 && f->tokens_per_row > 1 && !hears(f);
 }
 
-/* Beside a picture, as far as the words have the work. */
+/* Beside a picture or sound, as far as the words have the work. */
 static double attended_tokens(const dj_features_t *f)
 {
     if (f->tokens_per_row <= 1 || f->n_attention <= f->n_attention_one)
         return 0;
-    return sees(f) ? share(f->token_flops, f->token_flops + f->image_flops) : 1;
+    if (!sees(f) && !hears(f))
+        return 1;
+    return share(f->token_flops, f->token_flops + f->image_flops + f->sound_flops);
 }
 
 static double prompt_vocabulary(const dj_features_t *f)
@@ -58,7 +61,8 @@ static double prompt_vocabulary(const dj_features_t *f)
 
 static double token_sequence(const dj_features_t *f)
 {
-    return f->tokens_per_row >= 8 && (f->n_sequence_products >= 4 || recurs(f)) && !sees(f);
+    return f->tokens_per_row >= 8 && (f->n_sequence_products >= 4 || recurs(f)) && !sees(f) &&
+           !hears(f);
 }
 
 /* Where heads share keys, one query may stand there as several rows: the ids say how many there
@@ -77,6 +81,16 @@ static double one_query(const dj_features_t *f)
 static double one_token_vocabulary(const dj_features_t *f)
 {
     return f->tokens_per_row == 1 && f->n_vocabulary > 0;
+}
+
+static double one_token(const dj_features_t *f)
+{
+    return f->tokens_per_row == 1 && f->n_tables <= 2 && !sees(f) && !hears(f);
+}
+
+static double one_token_state(const dj_features_t *f)
+{
+    return f->tokens_per_row == 1 && f->n_state_writes > 0;
 }
 
 /* ---- pictures ---- */
@@ -124,7 +138,8 @@ static double timestep_table(const dj_features_t *f)
 
 static double sound_stem(const dj_features_t *f)
 {
-    return f->n_sound_stems > 0;
+    bool heard = f->n_sound_stems > 0 || (f->n_thin_stems > 0 && f->n_token_gathers == 0);
+    return heard ? 0.4 + 0.6 * share(f->sound_flops, f->flops) : 0;
 }
 
 static double spectrogram(const dj_features_t *f)
@@ -156,7 +171,8 @@ static double many_fields(const dj_features_t *f)
 /* Candidates are looked up where the history was. */
 static double candidates(const dj_features_t *f)
 {
-    return f->n_reused_tables > 0 && f->n_vocabulary == 0 && !sees(f) && !recurs(f);
+    bool one_stack = f->n_causal == 0 || f->n_causal == f->n_attention; /* no encoder and decoder */
+    return f->n_reused_tables > 0 && one_stack && f->n_vocabulary == 0 && !sees(f) && !recurs(f);
 }
 
 static double joined_fields(const dj_features_t *f)
@@ -168,7 +184,7 @@ static double lookups_alone(const dj_features_t *f)
 {
     return f->n_field_gathers + f->n_token_gathers + f->n_bags > 0 && f->n_attention == 0 &&
            f->n_vocabulary == 0 && f->n_conv_1d + f->n_conv_2d + f->n_scans == 0 && !hears(f) &&
-           !recurs(f);
+           f->n_messages == 0 && !recurs(f);
 }
 
 /* ---- training ---- */
@@ -204,23 +220,25 @@ static const dj_detector_t detectors[] = {
     {"one query against a cache that grows", DJ_PHASE_DECODE, 4, growing_cache},
     {"one query against many keys", DJ_PHASE_DECODE, 2, one_query},
     {"one token projected onto the vocabulary", DJ_PHASE_DECODE, 2, one_token_vocabulary},
+    {"one token and state that is written", DJ_PHASE_DECODE, 2, one_token_state},
+    {"one token at a time", DJ_PHASE_DECODE, 1.2f, one_token},
     {"convolutions over a picture", DJ_PHASE_VISION, 2, image_stem},
     {"most of the work on a picture", DJ_PHASE_VISION, 3, mostly_image},
     {"a picture cut into patches", DJ_PHASE_VISION, 2, image_patches},
     {"a picture and nothing else", DJ_PHASE_VISION, 1.5f, image_alone},
-    {"a timestep embedded in waves, a result like the input", DJ_PHASE_DIFFUSION, 8, timestep},
+    {"a timestep embedded in waves, a result like the input", DJ_PHASE_DIFFUSION, 12, timestep},
     {"a timestep embedded in waves", DJ_PHASE_DIFFUSION, 2, waves},
     {"a timestep looked up, a result like the input", DJ_PHASE_DIFFUSION, 8, timestep_table},
-    {"convolutions over samples or frames of sound", DJ_PHASE_SPEECH, 8, sound_stem},
+    {"convolutions over samples or frames of sound", DJ_PHASE_SPEECH, 9, sound_stem},
     {"convolutions over a spectrogram", DJ_PHASE_SPEECH, 5, spectrogram},
     {"a sequence of tokens spoken", DJ_PHASE_SPEECH, 6, spoken_tokens},
     {"ids in many tables", DJ_PHASE_RECOMMENDATION, 3, many_tables},
     {"attention among looked-up fields", DJ_PHASE_RECOMMENDATION, 4, many_fields},
-    {"candidates looked up like the history", DJ_PHASE_RECOMMENDATION, 3, candidates},
+    {"candidates looked up like the history", DJ_PHASE_RECOMMENDATION, 6, candidates},
     {"looked-up fields side by side", DJ_PHASE_RECOMMENDATION, 2, joined_fields},
     {"look-ups without attention or a vocabulary", DJ_PHASE_RECOMMENDATION, 2, lookups_alone},
-    {"gradients", DJ_PHASE_TRAINING, 12, gradients},
-    {"products shaped like weights", DJ_PHASE_TRAINING, 9, weight_gradients},
+    {"gradients", DJ_PHASE_TRAINING, 16, gradients},
+    {"products shaped like weights", DJ_PHASE_TRAINING, 12, weight_gradients},
     {"inputs overwritten whole after gradients", DJ_PHASE_TRAINING, 4, updates},
     {"little but inputs overwritten whole", DJ_PHASE_TRAINING, 3, optimizer},
 };

@@ -84,7 +84,9 @@ typedef struct dj_features {
     uint32_t n_sequence_products; /* products over [batch, length, width] */
     uint32_t n_scalar_outputs;    /* results with one number a row, or one in all */
     uint32_t n_state_writes;      /* windows of float state written */
-    uint32_t n_gates;             /* sigmoid and tanh */
+    uint32_t n_thin_stems; /* sound stems with a filter a channel: also found in recurrences */
+    uint32_t n_messages;   /* rows of a computed matrix handed out by more ids than it has */
+    uint32_t n_gates;      /* sigmoid and tanh */
 
     /* training */
     uint32_t n_backward;     /* ops that compute gradients */

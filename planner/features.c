@@ -33,7 +33,7 @@ typedef struct dj_trail {
     uint8_t marks;
     bool seen;             /* an input whose first use was looked at */
     bool like_weight;      /* the second factor of a product, a filter, a table */
-    const dj_view_t *view; /* an input's first window; a made storage's first */
+    const dj_view_t *view; /* an input's first window; a made storage's last */
 } dj_trail_t;
 
 typedef struct dj_scan {
@@ -307,12 +307,15 @@ static bool is_sound(const dj_view_t *data, const dj_view_t *filter)
                                : data->sizes[1] >= FREQUENCIES_MIN && filter->sizes[2] > 1;
 }
 
-static uint16_t visit_stem(dj_scan_t *scan, const dj_view_t *data, const dj_view_t *filter)
+static uint16_t visit_stem(dj_scan_t *scan, const dj_node_t *node, const dj_view_t *data,
+                           const dj_view_t *filter)
 {
     dj_features_t *f = scan->features;
     if (filter->rank == 3) {
         bool sound = is_sound(data, filter);
-        f->n_sound_stems += sound;
+        bool thin = integer_at(node, 8, 1) != 1;
+        f->n_sound_stems += sound && !thin;
+        f->n_thin_stems += sound && thin;
         return sound ? DJ_ORIGIN_SOUND : 0;
     }
     if (filter->rank == 4 && is_spectrogram(data)) {
@@ -340,7 +343,7 @@ static uint16_t visit_convolution(dj_scan_t *scan, const dj_node_t *node, uint16
     f->n_conv_turned += flag_at(node, 6);
     mark_weight(scan, filter);
     if ((trail_of(scan, data)->origin & known) == 0)
-        origin |= visit_stem(scan, &data->view, &filter->view);
+        origin |= visit_stem(scan, node, &data->view, &filter->view);
     return origin;
 }
 
@@ -413,6 +416,16 @@ static bool cuts_patches(const dj_scan_t *scan, const dj_node_t *node)
            dj_dtype_is_float(from->view.dtype) && !dj_view_is_contiguous(&from->view);
 }
 
+/* What graph networks do: each edge fetches the row of its node. */
+static bool passes_messages(const dj_scan_t *scan, const dj_node_t *node)
+{
+    const dj_operand_t *rows = operand_at(node, 0);
+    const dj_view_t *out = &node->outs[0].view;
+    return rows != NULL && !is_input(scan, rows) && rows->view.rank == 2 && out->rank == 2 &&
+           dj_dtype_is_float(out->dtype) && out->sizes[1] == rows->view.sizes[1] &&
+           out->sizes[0] > rows->view.sizes[0];
+}
+
 static uint16_t visit(dj_scan_t *scan, const dj_node_t *node, uint16_t origin, uint8_t *marks_p)
 {
     dj_op_traits_t traits = dj_op_traits(node->call.op);
@@ -457,6 +470,9 @@ static uint16_t visit(dj_scan_t *scan, const dj_node_t *node, uint16_t origin, u
         origin |= dj_dtype_is_float(node->outs[0].view.dtype) ? 0 : DJ_ORIGIN_RANGE;
         break;
     case DJ_FAMILY_GATHER:
+        f->n_messages += passes_messages(scan, node);
+        kept = marks & MARK_CACHE;
+        break;
     case DJ_FAMILY_SCATTER:
         kept = marks & MARK_CACHE;
         break;
@@ -474,6 +490,24 @@ static uint16_t visit(dj_scan_t *scan, const dj_node_t *node, uint16_t origin, u
     return origin;
 }
 
+/* An activation function in place is no update, whatever it is applied to. */
+static bool updates(const dj_node_t *node)
+{
+    switch (node->call.op) {
+    case DJ_OP_RELU:
+    case DJ_OP_SILU:
+    case DJ_OP_GELU:
+    case DJ_OP_GELU_TANH:
+    case DJ_OP_SIGMOID:
+    case DJ_OP_TANH:
+    case DJ_OP_CLAMP:
+    case DJ_OP_CLAMP_MIN:
+        return false;
+    default:
+        return dj_op_traits(node->call.op).family == DJ_FAMILY_POINTWISE;
+    }
+}
+
 /* An input overwritten: whole and pointwise is an update of a parameter or a statistic, a window or
  * a copy is state that moves on. */
 static void visit_write(dj_scan_t *scan, const dj_node_t *node, const dj_output_t *out)
@@ -481,8 +515,7 @@ static void visit_write(dj_scan_t *scan, const dj_node_t *node, const dj_output_
     const dj_storage_t *storage = &scan->graph->storages[out->storage];
     if (!storage->is_input || !dj_dtype_is_float(out->view.dtype))
         return;
-    if (dj_op_traits(node->call.op).family == DJ_FAMILY_POINTWISE && out->view.rank >= 1 &&
-        dj_view_dense_bytes(&out->view) == storage->bytes) {
+    if (updates(node) && out->view.rank >= 1 && dj_view_dense_bytes(&out->view) == storage->bytes) {
         scan->features->n_updates++;
     } else if (out->view.rank >= 2) {
         scan->features->n_state_writes++;
@@ -497,8 +530,8 @@ static void visit_outputs(dj_scan_t *scan, const dj_node_t *node, uint16_t origi
         dj_trail_t *trail = &scan->trails[out->storage];
         trail->origin |= origin;
         trail->marks |= marks;
-        if (!scan->graph->storages[out->storage].is_input && trail->view == NULL)
-            trail->view = &out->view;
+        if (!scan->graph->storages[out->storage].is_input)
+            trail->view = &out->view; /* the last: a result may begin as bytes without a type */
         visit_write(scan, node, out);
     }
 }
@@ -595,6 +628,7 @@ void dj_features_add(dj_features_t *into, const dj_features_t *from)
     ADD(n_attention), ADD(n_attention_one), ADD(n_causal), ADD(n_cached);
     ADD(n_token_gathers), ADD(n_field_gathers), ADD(n_bags), ADD(n_tables), ADD(n_vocabulary);
     ADD(n_conv_1d_wide), ADD(n_reused_tables), ADD(n_offset_fields), ADD(n_gates);
+    ADD(n_thin_stems), ADD(n_messages);
     ADD(n_image_stems), ADD(n_sound_stems), ADD(n_spectrogram_stems), ADD(n_patches);
     ADD(n_time_embeddings), ADD(n_like_input), ADD(n_fields_joined), ADD(n_sequence_products);
     ADD(n_scalar_outputs), ADD(n_state_writes);

@@ -40,7 +40,7 @@ void *dj_decoder_alloc(dj_decoder_t *decoder, size_t count, size_t size); /* NUL
 /* Room for one more element, zeroed; NULL when memory is short. */
 void *dj_vector_add(dj_decoder_t *decoder, dj_vector_t *vector, size_t size);
 
-/* The next tensor; versions are filled in. */
+/* The next tensor into a zeroed operand; versions are filled in. */
 dj_status_t dj_decode_operand(dj_decoder_t *decoder, dj_operand_t *operand);
 /* The next argument, as its letter says. */
 dj_status_t dj_decode_argument(dj_decoder_t *decoder, char letter, dj_arg_t *arg);

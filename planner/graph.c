@@ -104,7 +104,7 @@ static dj_status_t read_target(dj_decoder_t *decoder, const dj_call_t *call, uin
                                const dj_view_t *inferred, dj_output_t *out)
 {
     uint8_t kind = dj_reader_u8(&decoder->structure), arg = 0;
-    dj_operand_t operand;
+    dj_operand_t operand = {0};
     if (decoder->structure.failed || kind > DJ_TARGET_VIEW || (kind != DJ_TARGET_NEW && index > 0))
         return dj_fail(DJ_ERR_PROTOCOL, "output %u has target %u", index, kind);
     if (kind == DJ_TARGET_NEW)

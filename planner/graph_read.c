@@ -62,6 +62,16 @@ static dj_status_t take_sizes(dj_decoder_t *decoder, int64_t *values, uint32_t c
     return DJ_OK;
 }
 
+/* The strides of a dense row-major view, in place. */
+static void fill_strides(dj_view_t *view)
+{
+    uint64_t stride = 1; /* unsigned: the sizes have not been checked yet */
+    for (uint32_t i = view->rank; i-- > 0;) {
+        view->strides[i] = (int64_t)(stride & INT64_MAX);
+        stride *= view->sizes[i] > 0 ? (uint64_t)view->sizes[i] : 1;
+    }
+}
+
 static dj_status_t read_view(dj_decoder_t *decoder, bool strided, dj_operand_t *operand)
 {
     dj_view_t *view = &operand->view;
@@ -80,7 +90,7 @@ static dj_status_t read_view(dj_decoder_t *decoder, bool strided, dj_operand_t *
     if (status == DJ_OK && strided)
         status = take_sizes(decoder, view->strides, view->rank);
     else if (status == DJ_OK)
-        *view = dj_view_contiguous(view->dtype, view->rank, view->sizes);
+        fill_strides(view);
     return status;
 }
 
@@ -117,7 +127,8 @@ static dj_status_t read_tensor(dj_decoder_t *decoder, uint8_t flags, dj_operand_
 dj_status_t dj_decode_operand(dj_decoder_t *decoder, dj_operand_t *operand)
 {
     uint8_t flags = dj_reader_u8(&decoder->structure);
-    *operand = (dj_operand_t){.storage = DJ_STORAGE_NONE, .slot = DJ_SLOT_NONE};
+    operand->storage = DJ_STORAGE_NONE; /* all else is zero */
+    operand->slot = DJ_SLOT_NONE;
     if (decoder->structure.failed)
         return fail_short();
     if (++decoder->n_operands > DJ_PROGRAM_OPERANDS_MAX)

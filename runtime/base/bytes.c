@@ -179,11 +179,6 @@ static uint64_t take_little(dj_reader_t *reader, unsigned width)
     return value;
 }
 
-uint8_t dj_reader_u8(dj_reader_t *reader)
-{
-    return (uint8_t)take_little(reader, 1);
-}
-
 uint16_t dj_reader_u16(dj_reader_t *reader)
 {
     return (uint16_t)take_little(reader, 2);
@@ -199,7 +194,7 @@ uint64_t dj_reader_u64(dj_reader_t *reader)
     return take_little(reader, 8);
 }
 
-uint64_t dj_reader_varint(dj_reader_t *reader)
+uint64_t dj_reader_long_varint(dj_reader_t *reader)
 {
     uint64_t value = 0;
     for (unsigned shift = 0; shift < 64; shift += 7) {

@@ -51,17 +51,32 @@ void dj_reader_init(dj_reader_t *reader, const void *data, size_t size);
 /* A pointer to the next `size` bytes, or NULL (and failed) when fewer are left. */
 const void *dj_reader_take(dj_reader_t *reader, size_t size);
 void dj_reader_copy(dj_reader_t *reader, void *target, size_t size); /* zeros on failure */
-uint8_t dj_reader_u8(dj_reader_t *reader);
 uint16_t dj_reader_u16(dj_reader_t *reader);
 uint32_t dj_reader_u32(dj_reader_t *reader);
 uint64_t dj_reader_u64(dj_reader_t *reader);
-uint64_t dj_reader_varint(dj_reader_t *reader);
+uint64_t dj_reader_long_varint(dj_reader_t *reader); /* of any length; dj_reader_varint() below */
 int64_t dj_reader_signed(dj_reader_t *reader);
 /* Skips padding written by dj_bytes_align() for a buffer that began at data[0]. */
 void dj_reader_align(dj_reader_t *reader, size_t alignment);
 static inline size_t dj_reader_left(const dj_reader_t *reader)
 {
     return reader->size - reader->at;
+}
+
+/* Inline: a program is read byte by byte, thousands of them in a millisecond. */
+static inline uint8_t dj_reader_u8(dj_reader_t *reader)
+{
+    if (!reader->failed && reader->at < reader->size)
+        return reader->data[reader->at++];
+    dj_reader_take(reader, 1);
+    return 0;
+}
+
+static inline uint64_t dj_reader_varint(dj_reader_t *reader)
+{
+    if (!reader->failed && reader->at < reader->size && reader->data[reader->at] < 0x80)
+        return reader->data[reader->at++];
+    return dj_reader_long_varint(reader);
 }
 
 #endif

@@ -30,6 +30,7 @@ typedef struct dj_storage {
     uint8_t is_input;      /* else made by `producer` */
     uint8_t input_class;   /* dj_operand_class_t */
     uint8_t is_output;     /* listed, or an input that is written */
+    uint8_t is_spilled;    /* lives in the second slab (fit.h) */
     uint32_t binding;      /* index in the request's binding table; DJ_SLOT_NONE when in Stack */
     uint32_t producer;     /* node; DJ_SLOT_NONE for inputs */
     uint32_t first_use, last_use; /* node indices over reads and writes; first_use = producer */

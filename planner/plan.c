@@ -50,11 +50,11 @@ static uint64_t largest_workspace(const dj_schedule_t *schedule, const dj_plan_n
     return largest;
 }
 
-static uint64_t highest_end(const dj_schedule_t *schedule, uint64_t workspace_bytes)
+static uint64_t highest_end(const dj_place_t *places, uint32_t n_places, uint64_t workspace_bytes)
 {
     uint64_t peak = workspace_bytes;
-    for (uint32_t i = 0; i < schedule->n_places; i++) {
-        const dj_place_t *place = &schedule->places[i];
+    for (uint32_t i = 0; i < n_places; i++) {
+        const dj_place_t *place = &places[i];
         if (place->bytes > 0 && place->offset + place->bytes > peak)
             peak = place->offset + place->bytes;
     }
@@ -88,11 +88,21 @@ static uint64_t predict_ns(const dj_schedule_t *schedule, const dj_plan_needs_t 
     return total < 1e18 ? (uint64_t)total : (uint64_t)1e18;
 }
 
+/* The place of a storage in its slab, or NULL. */
+static dj_place_t *place_of(const dj_schedule_t *schedule, uint32_t storage)
+{
+    uint32_t place = schedule->place_of[storage];
+    if (place == DJ_SLOT_NONE)
+        return NULL;
+    return schedule->graph->storages[storage].is_spilled ? &schedule->spills[place]
+                                                         : &schedule->places[place];
+}
+
 static void fill_plan(const dj_schedule_t *schedule, dj_plan_t *plan)
 {
     for (uint32_t i = 0; i < plan->n_storages; i++) {
-        uint32_t place = schedule->place_of[i];
-        plan->offsets[i] = place != DJ_SLOT_NONE ? schedule->places[place].offset : DJ_OFFSET_NONE;
+        const dj_place_t *place = place_of(schedule, i);
+        plan->offsets[i] = place != NULL ? place->offset : DJ_OFFSET_NONE;
     }
     for (uint32_t i = 0; i < plan->n_steps; i++) {
         uint32_t place = schedule->stage_place[i];
@@ -117,10 +127,13 @@ static dj_status_t place_all(dj_schedule_t *schedule, const dj_plan_needs_t *nee
     dj_status_t status = dj_places_assign(schedule->places, schedule->n_places,
                                           plan->workspace_bytes, &end);
     if (status == DJ_OK)
+        status = dj_places_assign(schedule->spills, schedule->n_spills, 0, &end);
+    if (status == DJ_OK)
         status = lower_bound(schedule, plan->workspace_bytes, &plan->bound_bytes);
     if (status != DJ_OK)
         return status;
-    plan->peak_bytes = highest_end(schedule, plan->workspace_bytes);
+    plan->peak_bytes = highest_end(schedule->places, schedule->n_places, plan->workspace_bytes);
+    plan->spill_bytes = highest_end(schedule->spills, schedule->n_spills, 0);
     plan->predicted_ns = predict_ns(schedule, needs);
     fill_plan(schedule, plan);
     return DJ_OK;
@@ -180,12 +193,12 @@ static dj_status_t adopt_steps(dj_schedule_t *schedule, const dj_plan_t *plan)
 static dj_status_t adopt_offsets(dj_schedule_t *schedule, const dj_plan_t *plan)
 {
     for (uint32_t i = 0; i < plan->n_storages; i++) {
-        uint32_t place = schedule->place_of[i];
-        if ((place == DJ_SLOT_NONE) != (plan->offsets[i] == DJ_OFFSET_NONE))
+        dj_place_t *place = place_of(schedule, i);
+        if ((place == NULL) != (plan->offsets[i] == DJ_OFFSET_NONE))
             return dj_fail(DJ_ERR_CORRUPT, "storage %u has %s in Stack", i,
-                           place == DJ_SLOT_NONE ? "no business" : "no place");
-        if (place != DJ_SLOT_NONE)
-            schedule->places[place].offset = plan->offsets[i];
+                           place == NULL ? "no business" : "no place");
+        if (place != NULL)
+            place->offset = plan->offsets[i];
     }
     for (uint32_t i = 0; i < plan->n_steps; i++)
         if (schedule->stage_place[i] != DJ_SLOT_NONE)
@@ -195,8 +208,12 @@ static dj_status_t adopt_offsets(dj_schedule_t *schedule, const dj_plan_t *plan)
 
 static dj_status_t prove_numbers(const dj_schedule_t *schedule, const dj_plan_t *plan)
 {
-    uint64_t bound = 0, peak = highest_end(schedule, plan->workspace_bytes);
+    uint64_t bound = 0, peak = highest_end(schedule->places, schedule->n_places, plan->workspace_bytes);
     dj_status_t status = lower_bound(schedule, plan->workspace_bytes, &bound);
+    if (status == DJ_OK &&
+        highest_end(schedule->spills, schedule->n_spills, 0) != plan->spill_bytes)
+        status = dj_fail(DJ_ERR_CORRUPT, "%llu bytes spilled; the places end elsewhere",
+                         (unsigned long long)plan->spill_bytes);
     if (status == DJ_OK && (peak != plan->peak_bytes || bound != plan->bound_bytes))
         status = dj_fail(DJ_ERR_CORRUPT, "peak %llu and bound %llu; they are %llu and %llu",
                          (unsigned long long)plan->peak_bytes,
@@ -214,6 +231,8 @@ static dj_status_t prove(dj_schedule_t *schedule, const dj_plan_t *plan)
     status = adopt_offsets(schedule, plan);
     if (status == DJ_OK)
         status = dj_places_check(schedule->places, schedule->n_places, plan->workspace_bytes);
+    if (status == DJ_OK)
+        status = dj_places_check(schedule->spills, schedule->n_spills, 0);
     if (status == DJ_OK)
         status = prove_numbers(schedule, plan);
     return status;
@@ -294,6 +313,7 @@ dj_status_t dj_plan_encode(const dj_plan_t *plan, dj_bytes_t *bytes)
     dj_bytes_put_varint(bytes, plan->workspace_bytes);
     dj_bytes_put_varint(bytes, plan->peak_bytes);
     dj_bytes_put_varint(bytes, plan->bound_bytes);
+    dj_bytes_put_varint(bytes, plan->spill_bytes);
     dj_bytes_put_varint(bytes, plan->planning_ns);
     for (uint32_t i = 0; i < plan->n_steps; i++) {
         dj_bytes_put_varint(bytes, plan->steps[i].node);
@@ -331,6 +351,7 @@ static void read_body(dj_reader_t *reader, dj_plan_t *plan)
     plan->workspace_bytes = dj_reader_varint(reader);
     plan->peak_bytes = dj_reader_varint(reader);
     plan->bound_bytes = dj_reader_varint(reader);
+    plan->spill_bytes = dj_reader_varint(reader);
     plan->planning_ns = dj_reader_varint(reader);
     for (uint32_t i = 0; i < plan->n_steps; i++) {
         plan->steps[i].node = (uint32_t)dj_reader_varint(reader);

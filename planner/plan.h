@@ -13,7 +13,8 @@
  *                          disjoint from every storage alive at the same time
  *   peak_bytes             the highest end of any of these, not rounded up
  * Storages that outlive the request (bindings) have no place in Stack: kernels read and write them
- * where they lie (direct-out).
+ * where they lie (direct-out). Those that a fitted graph spills (fit.h) have theirs in a second slab,
+ * [0, spill_bytes), laid out in the same way.
  *
  * Promise: the highest byte that replay changes in a poisoned slab is peak_bytes - 1, and nothing is
  * allocated anywhere else.
@@ -38,7 +39,7 @@
 #include "planner/graph.h"
 
 #define DJ_ALIGN_BYTES 256u
-#define DJ_PLAN_VERSION 1
+#define DJ_PLAN_VERSION 2
 #define DJ_OFFSET_NONE UINT64_MAX
 
 typedef struct dj_plan_step {
@@ -51,8 +52,9 @@ typedef struct dj_plan {
     dj_hash_t program_key, exact_key, device_class;
     uint32_t n_steps, n_storages, n_groups;
     dj_plan_step_t *steps;
-    uint64_t *offsets; /* of each storage in Stack; DJ_OFFSET_NONE: a binding, or never used */
+    uint64_t *offsets; /* of each storage in its slab; DJ_OFFSET_NONE: a binding, or never used */
     uint64_t workspace_bytes, peak_bytes;
+    uint64_t spill_bytes; /* of the second slab, 0 unless the graph was fitted */
     uint64_t bound_bytes; /* workspace and the most bytes alive at once: no such layout is lower */
     uint64_t predicted_ns;
     uint64_t planning_ns; /* what making it took; charged to the session */

@@ -90,15 +90,19 @@ static bool needs_place(const dj_storage_t *storage)
 
 static dj_status_t allocate(dj_schedule_t *schedule, uint32_t n_steps)
 {
-    uint64_t n_places = (uint64_t)n_steps + schedule->graph->n_storages + 1;
+    uint64_t n_places = (uint64_t)n_steps + schedule->graph->n_storages + 1, n_spills = 1;
+    for (uint32_t i = 0; i < schedule->graph->n_storages; i++)
+        n_spills += schedule->graph->storages[i].is_spilled;
     schedule->nodes = calloc(n_steps + 1ull, sizeof schedule->nodes[0]);
     schedule->groups = calloc(n_steps + 1ull, sizeof schedule->groups[0]);
     schedule->group_first = calloc(n_steps + 1ull, sizeof schedule->group_first[0]);
     schedule->stage_place = calloc(n_steps + 1ull, sizeof schedule->stage_place[0]);
     schedule->place_of = calloc(schedule->graph->n_storages + 1ull, sizeof schedule->place_of[0]);
     schedule->places = calloc(n_places, sizeof schedule->places[0]);
+    schedule->spills = calloc(n_spills, sizeof schedule->spills[0]);
     if (schedule->nodes == NULL || schedule->groups == NULL || schedule->group_first == NULL ||
-        schedule->stage_place == NULL || schedule->place_of == NULL || schedule->places == NULL)
+        schedule->stage_place == NULL || schedule->place_of == NULL || schedule->places == NULL ||
+        schedule->spills == NULL)
         return dj_fail(DJ_ERR_MEMORY, "no memory to plan %u steps", n_steps);
     return DJ_OK;
 }
@@ -142,6 +146,7 @@ void dj_schedule_fini(dj_schedule_t *schedule)
     free(schedule->stage_place);
     free(schedule->place_of);
     free(schedule->places);
+    free(schedule->spills);
     *schedule = (dj_schedule_t){0};
 }
 
@@ -206,17 +211,19 @@ static void touch(toucher_t *t, uint32_t storage, const dj_view_t *view, uint32_
 {
     dj_schedule_t *s = t->schedule;
     uint32_t group = s->groups[t->step], index = s->place_of[storage];
+    bool spilled = s->graph->storages[storage].is_spilled;
+    dj_place_t *places = spilled ? s->spills : s->places;
     const dj_view_t *shape = &step_node(s, t->step)->outs[0].view;
     if (!needs_place(&s->graph->storages[storage]))
         return;
     if (index == DJ_SLOT_NONE) {
-        index = s->place_of[storage] = s->n_places++;
-        s->places[index] = (dj_place_t){.bytes = s->graph->storages[storage].bytes,
+        index = s->place_of[storage] = spilled ? s->n_spills++ : s->n_places++;
+        places[index] = (dj_place_t){.bytes = s->graph->storages[storage].bytes,
                                         .first = t->step,
                                         .hands_over = true,
                                         .takes_over = true};
     }
-    dj_place_t *place = &s->places[index];
+    dj_place_t *place = &places[index];
     if (!t->check) {
         place->last = t->step;
         return;
@@ -249,7 +256,7 @@ void dj_schedule_lifetimes(dj_schedule_t *schedule)
 {
     for (uint32_t i = 0; i < schedule->graph->n_storages; i++)
         schedule->place_of[i] = DJ_SLOT_NONE;
-    schedule->n_places = 0;
+    schedule->n_places = schedule->n_spills = 0;
     touch_all(schedule, false);
     touch_all(schedule, true);
     for (uint32_t i = 0; i < schedule->n_steps; i++) {
@@ -265,4 +272,7 @@ void dj_schedule_lifetimes(dj_schedule_t *schedule)
     for (uint32_t i = 0; i < schedule->n_places; i++)
         schedule->places[i].from =
             schedule->group_first[schedule->groups[schedule->places[i].first]];
+    for (uint32_t i = 0; i < schedule->n_spills; i++)
+        schedule->spills[i].from =
+            schedule->group_first[schedule->groups[schedule->spills[i].first]];
 }

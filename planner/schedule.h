@@ -16,13 +16,14 @@
 
 typedef struct dj_schedule {
     const dj_graph_t *graph;
-    uint32_t n_steps, n_groups, n_places;
+    uint32_t n_steps, n_groups, n_places, n_spills;
     uint32_t *nodes;       /* of each step, ascending */
     uint32_t *groups;      /* of each step */
     uint32_t *group_first; /* first step of each group */
     uint32_t *stage_place; /* of each step: index in places, or DJ_SLOT_NONE */
-    uint32_t *place_of;    /* of each storage: index in places, or DJ_SLOT_NONE */
-    dj_place_t *places;
+    uint32_t *place_of;    /* of each storage: index in places or spills, or DJ_SLOT_NONE */
+    dj_place_t *places;    /* in Stack */
+    dj_place_t *spills;    /* in the second slab: storages that are spilled */
 } dj_schedule_t;
 
 /* Does the node read the storage that it writes INTO so that its result must be staged? */

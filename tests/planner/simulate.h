@@ -16,7 +16,7 @@ typedef struct machine {
     const dj_plan_t *plan; /* NULL: as recorded, every storage on its own */
     const uint64_t *scalars;
     uint64_t **storages;   /* of each storage; those in Stack point into it */
-    uint64_t *stack;
+    uint64_t *stack, *spill;
     uint64_t touched;      /* highest byte of Stack written, plus one */
     uint64_t noise;
 } machine_t;
@@ -305,10 +305,16 @@ static inline void machine_init(machine_t *m, const dj_graph_t *graph, const dj_
     assert_non_null(m->storages);
     if (plan != NULL) {
         m->stack = calloc(plan->peak_bytes + 1, sizeof m->stack[0]);
-        assert_non_null(m->stack);
+        m->spill = calloc(plan->spill_bytes + 1, sizeof m->spill[0]);
+        assert_true(m->stack != NULL && m->spill != NULL);
     }
     for (uint32_t i = 0; i < graph->n_storages; i++) {
         const dj_storage_t *storage = &graph->storages[i];
+        if (plan != NULL && storage->binding == DJ_SLOT_NONE && storage->is_spilled) {
+            if (plan->offsets[i] != DJ_OFFSET_NONE)
+                m->storages[i] = m->spill + plan->offsets[i];
+            continue;
+        }
         if (plan != NULL && storage->binding == DJ_SLOT_NONE) {
             if (plan->offsets[i] != DJ_OFFSET_NONE)
                 m->storages[i] = m->stack + plan->offsets[i];
@@ -328,6 +334,7 @@ static inline void machine_fini(machine_t *m)
             free(m->storages[i]);
     free(m->storages);
     free(m->stack);
+    free(m->spill);
 }
 
 /* True when the plan of the graph, which may be a rewritten one, leaves every binding as the recorded

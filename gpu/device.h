@@ -66,6 +66,7 @@ typedef struct dj_device_memory {
 typedef struct dj_launch {
     void *const *bindings;    /* one pointer a binding of the graph, in its order */
     void *stack;              /* the slab; at least peak_bytes, aligned to DJ_ALIGN_BYTES */
+    void *spill;              /* the second slab; at least spill_bytes, aligned alike */
     const uint64_t *scalars;  /* the scalar vector; offsets were checked */
 } dj_launch_t;
 

@@ -188,6 +188,8 @@ static dj_status_t gather(void *context, const plan_record_t *record)
 static dj_status_t gather_entry(gathering_t *g, const dj_cache_entry_t *entry, dj_bytes_t *plan)
 {
     dj_bytes_clear(plan);
+    if (entry->graph->fitted)
+        return DJ_OK; /* of no use after a restart with another Stack */
     dj_status_t status = dj_plan_encode(entry->plan, plan);
     plan_record_t record = {
         .key = entry->graph->exact_key,

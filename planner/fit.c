@@ -296,16 +296,8 @@ static dj_status_t open_fitter(fitter_t *f)
     memcpy(storages, graph->storages, graph->n_storages * sizeof *storages);
     graph->nodes = nodes;
     graph->storages = storages;
+    graph->fitted = true;
     return DJ_OK;
-}
-
-static uint64_t workspace_of(const fitter_t *f)
-{
-    uint64_t largest = 0;
-    for (uint32_t i = 0; f->needs->workspace_bytes != NULL && i < f->graph->n_nodes; i++)
-        if (f->needs->workspace_bytes[i] > largest)
-            largest = f->needs->workspace_bytes[i];
-    return align_up(largest);
 }
 
 static uint32_t fullest(const fitter_t *f, uint64_t most)
@@ -360,7 +352,7 @@ static dj_status_t relieve_all(fitter_t *f, uint64_t workspace, uint64_t *most_p
 
 static dj_status_t fit(fitter_t *f)
 {
-    uint64_t workspace = workspace_of(f), most = 0;
+    uint64_t workspace = align_up(f->limits->workspace_bytes), most = 0;
     if (workspace >= f->limits->stack_bytes)
         return dj_fail(DJ_ERR_RESOURCE, "a workspace of %llu bytes is needed and %llu bytes of Stack "
                        "are allowed: raise --stack-bytes", (unsigned long long)workspace,

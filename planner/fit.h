@@ -22,6 +22,7 @@
 
 typedef struct dj_fit_limits {
     uint64_t stack_bytes;       /* capacity */
+    uint64_t workspace_bytes;   /* of it, what the neediest node takes */
     uint64_t spill_bytes;       /* of the second slab; 0: no spilling */
     double spill_bytes_per_ns;  /* of a copy to or from it */
 } dj_fit_limits_t;
@@ -33,8 +34,7 @@ typedef struct dj_fit_report {
     uint64_t extra_ns;                   /* predicted cost of what was added */
 } dj_fit_report_t;
 
-/* `needs` is of the graph as it is; workspaces of added nodes (copies, and nodes made a second time) follow
- * from the device when it compiles the result.
+/* Of `needs` the rates are used; workspaces follow anew when the device compiles the result.
  * DJ_ERR_RESOURCE: what one step needs at least is more; the sentence names it and both numbers.
  * DJ_ERR_MEMORY. After an error the graph is only to be destroyed. */
 dj_status_t dj_graph_fit(dj_graph_t *graph, const dj_plan_needs_t *needs,

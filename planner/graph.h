@@ -72,6 +72,7 @@ typedef struct dj_graph {
      * inputs, ascending. A binding is where a request says which ref stands behind a storage. */
     uint32_t n_inputs, n_bindings;
     uint32_t *bindings; /* storage of each */
+    bool fitted;        /* changed for one rank's Stack (fit.h): its plan is nobody else's */
     void *arena;        /* all of the above lives here */
 } dj_graph_t;
 

@@ -29,6 +29,13 @@ static uint64_t units(uint64_t bytes)
     return (bytes + DJ_ALIGN_BYTES - 1) / DJ_ALIGN_BYTES;
 }
 
+/* Has the storage a place in Stack, as against none or one in the second slab? */
+static bool in_stack(const dj_schedule_t *schedule, uint32_t storage)
+{
+    return schedule->place_of[storage] != DJ_SLOT_NONE &&
+           !schedule->graph->storages[storage].is_spilled;
+}
+
 /* The schedule as the plan has it, offsets and all; false: its groups are not those made here. */
 static bool adopt(dj_schedule_t *schedule, const dj_plan_t *plan)
 {
@@ -43,7 +50,7 @@ static bool adopt(dj_schedule_t *schedule, const dj_plan_t *plan)
             schedule->places[place].offset = plan->steps[i].staging;
     }
     for (uint32_t i = 0; i < plan->n_storages; i++)
-        if (schedule->place_of[i] != DJ_SLOT_NONE)
+        if (in_stack(schedule, i))
             schedule->places[schedule->place_of[i]].offset = plan->offsets[i];
     return true;
 }
@@ -169,7 +176,7 @@ static dj_plan_t *lay_out(const improver_t *m, const dj_plan_t *plan)
             better->peak_bytes = place->offset + place->bytes;
     }
     for (uint32_t i = 0; i < plan->n_storages; i++)
-        if (schedule->place_of[i] != DJ_SLOT_NONE)
+        if (in_stack(schedule, i))
             better->offsets[i] = schedule->places[schedule->place_of[i]].offset;
     for (uint32_t i = 0; i < plan->n_steps; i++)
         if (schedule->stage_place[i] != DJ_SLOT_NONE)

@@ -2,7 +2,11 @@
  *
  * The graph is decoded and inferred from the client's bytes and rewritten (rewrite.h), the device prepares
  * a kernel a node and says what workspace it needs, and the plan is made here, unless another rank of this
- * class published it: then it is proven and adopted. A plan made here is published in the background. */
+ * class published it: then it is proven and adopted. A plan made here is published in the background.
+ *
+ * A plan that needs more than this rank's Stack is made again for a fitted graph (fit.h), which runs slower;
+ * where that fails too the first one is kept, and each request for it is refused before anything runs. */
+#include "planner/fit.h"
 #include "planner/plugin.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
@@ -90,28 +94,115 @@ void dj_plan_publish(dj_rank_t *rank, dj_bytes_t *tail, const void *structure,
         dj_log(WARN, "a plan could not be published: %s", dj_error_text());
 }
 
+static dj_status_t read_graph(const dj_exec_segment_t *segment, dj_graph_t **graph_p)
+{
+    uint32_t n_extra;
+    const dj_rewrite_fn_t *extra = dj_plugins_rewrites(&n_extra);
+    dj_status_t status = decode(segment, graph_p);
+    return status == DJ_OK ? dj_graph_rewrite(*graph_p, extra, n_extra, NULL) : status;
+}
+
+static dj_plan_needs_t needs_of(const dj_rank_t *rank, const dj_executable_t *exe)
+{
+    dj_device_t *device = rank->home.device;
+    const dj_device_info_t *info = device->ops->info(device);
+    return (dj_plan_needs_t){info->class_hash, device->ops->workspaces(exe), info->flops_per_ns,
+                             info->bytes_per_ns, info->step_ns};
+}
+
+static void add_round(dj_fit_report_t *total, const dj_fit_report_t *round)
+{
+    total->reordered |= round->reordered;
+    total->recomputed += round->recomputed;
+    total->spilled += round->spilled;
+    total->extra_ns += round->extra_ns;
+}
+
+/* Compiles and plans c->graph; what was made of it before is gone. */
+static dj_status_t compile_again(dj_rank_t *rank, dj_compilation_t *c)
+{
+    dj_device_t *device = rank->home.device;
+    dj_status_t status = device->ops->compile(device, c->graph, &c->exe);
+    if (status != DJ_OK)
+        return status;
+    dj_plan_needs_t needs = needs_of(rank, c->exe);
+    status = dj_plan_make(c->graph, &needs, &c->plan);
+    return status == DJ_OK ? device->ops->place(c->exe, c->plan) : status;
+}
+
+/* A layout may end above what it holds at once: then a little less is asked for, FIT_ROUNDS times. */
+static dj_status_t fit(dj_rank_t *rank, const dj_plan_needs_t *needs, uint64_t workspace_bytes,
+                       dj_compilation_t *c, dj_fit_report_t *report)
+{
+    enum { FIT_ROUNDS = 3 };
+    uint64_t allowed = rank->config->stack_bytes;
+    dj_fit_limits_t limits = {.stack_bytes = allowed,
+                              .workspace_bytes = workspace_bytes,
+                              .spill_bytes = rank->config->spill_bytes,
+                              .spill_bytes_per_ns = needs->bytes_per_ns};
+    for (uint32_t i = 0; i < FIT_ROUNDS; i++) {
+        dj_fit_report_t round;
+        dj_status_t status = dj_graph_fit(c->graph, needs, &limits, &round);
+        add_round(report, &round);
+        if (status == DJ_OK)
+            status = compile_again(rank, c);
+        if (status != DJ_OK || c->plan->peak_bytes <= allowed)
+            return status;
+        uint64_t over = c->plan->peak_bytes - allowed;
+        limits.stack_bytes -= over < limits.stack_bytes ? over : limits.stack_bytes;
+        limits.workspace_bytes = c->plan->workspace_bytes;
+        c->exe->ops->destroy(c->exe); /* before the graph that it refers to changes */
+        dj_plan_destroy(c->plan);
+        c->exe = NULL;
+        c->plan = NULL;
+    }
+    return dj_fail(DJ_ERR_RESOURCE, "no layout below %llu bytes of Stack was found",
+                   (unsigned long long)allowed);
+}
+
+static void fit_or_keep(dj_rank_t *rank, const dj_exec_segment_t *segment,
+                        const dj_plan_needs_t *needs, dj_compilation_t *c)
+{
+    dj_compilation_t fitted = {.resized = c->resized};
+    dj_fit_report_t report = {0};
+    dj_status_t status = read_graph(segment, &fitted.graph);
+    if (status == DJ_OK)
+        status = fit(rank, needs, c->plan->workspace_bytes, &fitted, &report);
+    if (status != DJ_OK) {
+        dj_log(WARN, "a program of %u ops does not fit: %s", c->graph->n_nodes, dj_error_text());
+        discard(&fitted);
+        return;
+    }
+    dj_log(WARN, "a program needs %llu bytes of Stack and %llu are allowed: %s%u values recomputed, "
+           "%u spilled, %.2f ms a request more; raise --stack-bytes",
+           (unsigned long long)c->plan->peak_bytes, (unsigned long long)rank->config->stack_bytes,
+           report.reordered ? "reordered, " : "", report.recomputed, report.spilled,
+           (double)report.extra_ns / 1e6);
+    discard(c);
+    *c = fitted;
+}
+
 static dj_status_t make(dj_rank_t *rank, dj_runner_t *runner, const dj_exec_segment_t *segment,
                         dj_compilation_t *c)
 {
     dj_device_t *device = rank->home.device;
-    const dj_device_info_t *info = device->ops->info(device);
-    dj_status_t status = decode(segment, &c->graph);
+    dj_status_t status = read_graph(segment, &c->graph);
     if (status != DJ_OK)
         return status;
     dj_bytes_clear(&runner->scratch);
     c->resized = dj_cache_structure(rank->home.cache, segment->header.program_key,
                                     &runner->scratch) == DJ_OK;
-    uint32_t n_extra;
-    const dj_rewrite_fn_t *extra = dj_plugins_rewrites(&n_extra);
-    if ((status = dj_graph_rewrite(c->graph, extra, n_extra, NULL)) != DJ_OK ||
-        (status = device->ops->compile(device, c->graph, &c->exe)) != DJ_OK)
+    if ((status = device->ops->compile(device, c->graph, &c->exe)) != DJ_OK)
         return status;
-    dj_plan_needs_t needs = {info->class_hash, device->ops->workspaces(c->exe),
-                             info->flops_per_ns, info->bytes_per_ns, info->step_ns};
+    dj_plan_needs_t needs = needs_of(rank, c->exe);
     adopt(rank, segment, &needs, c);
     if (!c->plan && (status = dj_plan_make(c->graph, &needs, &c->plan)) != DJ_OK)
         return status;
-    return device->ops->place(c->exe, c->plan);
+    if ((status = device->ops->place(c->exe, c->plan)) != DJ_OK)
+        return status;
+    if (c->plan->peak_bytes > rank->config->stack_bytes)
+        fit_or_keep(rank, segment, &needs, c);
+    return DJ_OK;
 }
 
 dj_status_t dj_compile(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
@@ -137,7 +228,7 @@ dj_status_t dj_compile(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
     dj_log(DEBUG, "planned %u nodes in %.1f ms: peak %llu bytes (bound %llu)%s", c.graph->n_nodes,
            (double)took_ns / 1e6, (unsigned long long)c.plan->peak_bytes,
            (unsigned long long)c.plan->bound_bytes, c.adopted ? ", published" : "");
-    if (!c.adopted)
+    if (!c.adopted && !c.graph->fitted)
         dj_plan_publish(rank, &runner->scratch, segment->structure, segment->header.structure_bytes,
                         segment->sizes, segment->header.sizes_bytes, c.plan);
     return dj_cache_insert(rank->home.cache, c.graph, c.plan, c.exe, segment->structure,

@@ -23,14 +23,19 @@ extern uint64_t dj_alloc_count(void) __attribute__((weak));
 
 dj_status_t dj_runner_init(dj_runner_t *runner, const dj_rank_t *rank)
 {
-    return dj_segment_init(&runner->stack, rank->home.device,
-                           rank->config->stack_bytes + DJ_POISON_MARGIN);
+    dj_status_t status = dj_segment_init(&runner->stack, rank->home.device,
+                                         rank->config->stack_bytes + DJ_POISON_MARGIN);
+    return status == DJ_OK ? dj_segment_init(&runner->spill, rank->home.device,
+                                             rank->config->spill_bytes + DJ_ALIGN_BYTES)
+                           : status;
 }
 
 void dj_runner_fini(dj_runner_t *runner)
 {
     if (runner->stack.device)
         dj_segment_fini(&runner->stack);
+    if (runner->spill.device)
+        dj_segment_fini(&runner->spill);
     free(runner->bindings);
     free(runner->texts);
     free(runner->temporaries);
@@ -291,7 +296,7 @@ static dj_status_t replay(dj_rank_t *rank, dj_runner_t *runner, const dj_cache_e
 {
     dj_executable_t *exe = entry->executable;
     const dj_plan_t *plan = entry->plan; /* what room was made for; the executable's must be the same */
-    dj_launch_t launch = {bindings, runner->stack.base, segment->scalars};
+    dj_launch_t launch = {bindings, runner->stack.base, runner->spill.base, segment->scalars};
     return rank->config->poison ? replay_and_measure(rank, exe, &launch, plan->peak_bytes)
                                 : exe->ops->replay(exe, &launch);
 }
@@ -331,7 +336,7 @@ static dj_status_t plan_all(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
 {
     uint32_t n_bindings = 0;
     dj_status_t status = DJ_OK, first = DJ_OK;
-    uint64_t peak = 0;
+    uint64_t peak = 0, spill = 0;
     double predicted_ns = 0;
     char text[DJ_ERROR_TEXT_MAX];
     for (uint32_t i = 0; i < job->exec.n_segments; i++) {
@@ -351,6 +356,7 @@ static dj_status_t plan_all(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
             n_bindings += entry->graph->n_bindings;
             predicted_ns += (double)entry->plan->predicted_ns;
             peak = entry->plan->peak_bytes > peak ? entry->plan->peak_bytes : peak;
+            spill = entry->plan->spill_bytes > spill ? entry->plan->spill_bytes : spill;
         }
     }
     if (first != DJ_OK)
@@ -364,6 +370,8 @@ static dj_status_t plan_all(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
         return status;
     note_peak(rank, job, peak);
     status = dj_segment_grow(&runner->stack, peak + (rank->config->poison ? DJ_POISON_MARGIN : 0));
+    if (status == DJ_OK && spill > 0)
+        status = dj_segment_grow(&runner->spill, spill);
     return status == DJ_OK ? reserve_bindings(runner, n_bindings) : status;
 }
 

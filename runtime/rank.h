@@ -52,7 +52,7 @@ typedef struct dj_rank_counters {
 
 /* What one thread needs to run requests: its Stack slab and pointer tables. */
 typedef struct dj_runner {
-    dj_segment_t stack;
+    dj_segment_t stack, spill;
     void **bindings;
     dj_text_t **texts;
     uint32_t room;

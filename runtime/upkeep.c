@@ -158,6 +158,8 @@ static dj_plan_t *published_better(dj_rank_t *rank, const dj_cache_entry_t *entr
 static void publish_better(dj_rank_t *rank, const dj_cache_entry_t *entry)
 {
     dj_bytes_t scratch = {0};
+    if (entry->graph->fitted)
+        return;
     dj_plan_publish(rank, &scratch, entry->structure, (uint32_t)entry->structure_size, entry->sizes,
                     (uint32_t)entry->sizes_size, entry->plan);
     dj_bytes_fini(&scratch);

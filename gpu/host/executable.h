@@ -22,7 +22,8 @@ typedef struct dj_host_device {
 
 typedef struct dj_host_place {
     uint32_t storage; /* DJ_STORAGE_NONE: the pointer is NULL */
-    uint32_t binding; /* DJ_SLOT_NONE: in the slab at `offset` */
+    uint32_t binding; /* DJ_SLOT_NONE: in a slab at `offset` */
+    bool spilled;     /* in the second slab */
     uint32_t slot;    /* of the view's offset in the scalar vector, DJ_SLOT_NONE when 0 */
     uint32_t item_bytes;
     uint64_t inside; /* bytes from the storage's start to the window, before the slot's */
@@ -77,7 +78,7 @@ static inline void *dj_host_resolve(const dj_host_place_t *place, const dj_launc
     if (place->binding != DJ_SLOT_NONE)
         base = launch->bindings[place->binding];
     else
-        base = (uint8_t *)launch->stack + place->offset;
+        base = (uint8_t *)(place->spilled ? launch->spill : launch->stack) + place->offset;
     base += place->inside;
     if (place->slot != DJ_SLOT_NONE)
         base += launch->scalars[place->slot] * place->item_bytes;

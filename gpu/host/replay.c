@@ -70,6 +70,7 @@ static dj_host_place_t place_of(const dj_graph_t *graph, uint32_t storage, uint3
         place.slot = DJ_SLOT_NONE;
     } else {
         place.binding = graph->storages[storage].binding;
+        place.spilled = graph->storages[storage].is_spilled;
     }
     return place;
 }

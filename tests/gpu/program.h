@@ -119,7 +119,8 @@ static inline dj_status_t case_replay(test_case_t *test)
     assert_true(ops->bound(test->exe, test->texts));
     assert_int_equal(dj_segment_init(&stack, test->device, slab), DJ_OK);
     assert_int_equal(dj_segment_grow(&stack, slab), DJ_OK);
-    dj_launch_t launch = {test->bindings, stack.base, (uint64_t *)test->program.scalars.data};
+    dj_launch_t launch = {test->bindings, stack.base, NULL,
+                            (uint64_t *)test->program.scalars.data};
     dj_poison_fill(stack.base, slab, DJ_POISON_BYTE);
     allocations_start();
     dj_status_t status = ops->replay(test->exe, &launch);

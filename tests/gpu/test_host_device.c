@@ -160,7 +160,7 @@ static void an_overrun_of_the_workspace_is_found(void **state)
     assert_true(out[0] == 50);
     test.plan->workspace_bytes -= 256;
     dj_launch_t launch = {test.bindings,
-                          aligned_alloc(256, (test.plan->peak_bytes + 255) & ~255ull), NULL};
+                          aligned_alloc(256, (test.plan->peak_bytes + 255) & ~255ull), NULL, NULL};
     memset(launch.stack, 0, test.plan->peak_bytes);
     assert_int_equal(device->ops->replay(test.exe, &launch), DJ_ERR_INTERNAL);
     assert_non_null(strstr(dj_error_text(), "workspace"));
@@ -232,7 +232,7 @@ static void *ride(void *argument)
 {
     rider_t *rider = argument;
     void *bindings[] = {rider->x, rider->out};
-    dj_launch_t launch = {bindings, rider->stack, rider->scalars};
+    dj_launch_t launch = {bindings, rider->stack, NULL, rider->scalars};
     for (uint32_t i = 0; i < 20000; i++) {
         if (device->ops->replay(rider->test->exe, &launch) != DJ_OK ||
             *rider->out != rider->expected)
@@ -286,7 +286,7 @@ static void a_reentrant_executable_runs_on_two_threads(void **state)
 static void *replay_elsewhere(void *argument)
 {
     rider_t *rider = argument;
-    dj_launch_t launch = {rider->test->bindings, rider->stack,
+    dj_launch_t launch = {rider->test->bindings, rider->stack, NULL,
                           (uint64_t *)rider->test->program.scalars.data};
     device->ops->thread_start(device);
     allocations_start();

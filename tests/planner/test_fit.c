@@ -25,7 +25,9 @@ static void fitted_fini(fitted_t *f)
 /* Fits to `capacity`; false when refused. What was fitted is planned, proven and simulated. */
 static bool fit(fitted_t *f, uint64_t capacity, uint64_t spill_bytes)
 {
-    const dj_fit_limits_t limits = {capacity, spill_bytes, spill_bytes > 0 ? 1.0 : 0.0};
+    const dj_fit_limits_t limits = {.stack_bytes = capacity,
+                                    .spill_bytes = spill_bytes,
+                                    .spill_bytes_per_ns = spill_bytes > 0 ? 1.0 : 0.0};
     const uint64_t *scalars = (const uint64_t *)f->program.scalars.data;
     uint64_t touched;
     assert_ok(decode(&f->program, &f->recorded));

@@ -62,7 +62,7 @@
     X(data_quota_bytes, SIZE, "8G", "", "most Data one session may hold")                          \
     X(stack_bytes, SIZE, "8G", "", "limit of planned memory of one running request")               \
     X(spill_bytes, SIZE, "8G", "",                                                                 \
-      "most memory beside Stack for values of a request that does not fit; 0: nothing is spilled")  \
+      "room beside Stack for values of a request that does not fit; 0: none")                       \
     X(ingress_bytes, SIZE, "1G", "", "most bytes of one session's inputs not yet run")             \
     X(sessions, COUNT, "1024", "1:1M", "most sessions of one rank")                                \
     X(plans, COUNT, "4096", "1:1M", "most plans a rank keeps")                                     \

@@ -411,6 +411,15 @@ djinn_status_t djinn_connect(const djinn_options_t *options, djinn_t **djinn_p)
     return DJINN_OK;
 }
 
+/* An executor is told of every row that can be recorded, and refuses by itself what it cannot run. Left out:
+ * views, which nobody records, and the row whose result's size only the data says. */
+static void offer_everything(djinn_t *djinn)
+{
+    for (uint16_t op = 0; op < DJ_OP_COUNT; op++)
+        if (!dj_op_info(op)->is_view && op != DJ_OP_NONZERO)
+            djinn->ops[op / 64] |= 1ull << op % 64;
+}
+
 djinn_status_t djinn_connect_local(djinn_executor_t executor, void *context, djinn_t **djinn_p)
 {
     dj_status_t status = dj_djinn_create(djinn_p);
@@ -418,7 +427,7 @@ djinn_status_t djinn_connect_local(djinn_executor_t executor, void *context, dji
         return (djinn_status_t)status;
     (*djinn_p)->executor = executor;
     (*djinn_p)->executor_context = context;
-    memset((*djinn_p)->ops, 0xff, sizeof((*djinn_p)->ops)); /* it refuses by itself what it cannot run */
+    offer_everything(*djinn_p);
     return DJINN_OK;
 }
 

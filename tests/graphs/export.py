@@ -39,11 +39,11 @@ def record(name, out):
 
     torch.manual_seed(0)
     djinn.connect(mode="local")
-    model, step = registry.CAPTURES[name].make()
-    djinn.synchronize()
-    before = djinn.stats()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
+        model, step = registry.CAPTURES[name].make()
+        djinn.synchronize()
+        before = djinn.stats()
         with djinn.snapshot(os.path.join(out, name + ".djs"), name=name, model=model):
             kept = step()
     after = djinn.stats()

@@ -293,7 +293,8 @@ static void store(Running &running, const dj_output_t &out, const at::Tensor &re
     if (out.target == DJ_TARGET_NEW)
         running.storages[out.storage] = new_storage(running.graph->storages[out.storage].bytes);
     at::Tensor target = running.window(out.storage, out.slot, out.view);
-    if (target.numel() > 0)
+    /* PyTorch on a CPU leaves by-products out that other devices have (batch_norm's statistics). */
+    if (target.numel() > 0 && result.numel() > 0)
         target.copy_(result);
 }
 

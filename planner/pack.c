@@ -92,7 +92,7 @@ static dj_status_t solve_part(packer_t *p, uint32_t n, dj_pack_end_t *end_p)
     if (status != DJ_OK || most > p->capacity || dj_pack_meter_spent(p->meter))
         return status;
     if (least == p->capacity && n <= DJ_PACK_FULL_MAX)
-        status = dj_pack_full(p->part, n, p->meter, p->part_offsets, end_p);
+        status = dj_pack_full(p->part, n, DJ_PACK_FULL_LONG, p->meter, p->part_offsets, end_p);
     if (status == DJ_OK && *end_p == DJ_PACK_ENDED)
         status = dj_pack_search(p->part, n, p->capacity, p->meter, p->part_offsets, end_p);
     return status;

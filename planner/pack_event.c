@@ -8,9 +8,9 @@
 
 enum {
     MASK_BITS = DJ_BLOCK_BITS,
-    SUBSETS_MAX = 1 << 15, /* of one side of an event; what is beyond has many pieces */
     BLOCKS_MAX = 2048,
-    MEETINGS_MAX = 1 << 20, /* of subsets with one sum, looked at */
+    BLOCKS_PART = 8,    /* of subsets_max: as many blocks, up to BLOCKS_MAX */
+    MEETINGS_EACH = 32, /* of subsets with one sum, looked at, for each subset */
 };
 
 typedef struct subset {
@@ -21,6 +21,7 @@ typedef struct lister {
     const dj_rect_t *rects;
     subset_t *ends, *starts;
     dj_block_t *blocks;
+    uint32_t subsets_max, blocks_max;
     int most_pieces; /* of a block that is still taken */
     bool complete;
 } lister_t;
@@ -38,7 +39,7 @@ static void find_twins(const dj_rect_t *rects, const uint32_t *pieces, uint32_t 
     }
 }
 
-/* Subsets in order of their number of pieces, up to SUBSETS_MAX; the empty one is out[0]. */
+/* Subsets in order of their number of pieces, up to the limit; the empty one is out[0]. */
 static uint32_t list_subsets(lister_t *l, const uint32_t *pieces, uint32_t n_pieces,
                              const uint8_t *twins, subset_t *out)
 {
@@ -50,7 +51,7 @@ static uint32_t list_subsets(lister_t *l, const uint32_t *pieces, uint32_t n_pie
         for (; i < n_pieces; i++) {
             if (twins != NULL && twins[i] < MASK_BITS && (set.mask >> twins[i] & 1) == 0)
                 continue;
-            if (n == SUBSETS_MAX) {
+            if (n == l->subsets_max) {
                 l->complete = false;
                 return n;
             }
@@ -94,18 +95,18 @@ static uint32_t add_block(lister_t *l, uint32_t n, dj_block_t block)
         return n;
     }
     l->blocks[n++] = block;
-    if (n < 2 * BLOCKS_MAX)
+    if (n < 2 * l->blocks_max)
         return n;
     qsort(l->blocks, n, sizeof l->blocks[0], by_pieces);
-    l->most_pieces = pieces_of(&l->blocks[BLOCKS_MAX]) - 1;
+    l->most_pieces = pieces_of(&l->blocks[l->blocks_max]) - 1;
     l->complete = false;
-    return BLOCKS_MAX;
+    return l->blocks_max;
 }
 
 static uint32_t meet(lister_t *l, const dj_event_t *event, uint32_t n_ends, uint32_t n_starts)
 {
     uint32_t n = 0, j = 1, all = event->n_ends + event->n_starts;
-    uint32_t budget = MEETINGS_MAX;
+    uint32_t budget = MEETINGS_EACH * l->subsets_max;
     for (uint32_t i = 1; i < n_ends; i++) {
         while (j < n_starts && l->starts[j].sum < l->ends[i].sum)
             j++;
@@ -139,8 +140,8 @@ static dj_status_t list_blocks(lister_t *l, dj_event_t *event)
         qsort(l->starts, n_starts, sizeof l->starts[0], by_sum);
         n = meet(l, event, n_ends, n_starts);
         qsort(l->blocks, n, sizeof l->blocks[0], by_pieces);
-        if (n > BLOCKS_MAX) {
-            n = BLOCKS_MAX;
+        if (n > l->blocks_max) {
+            n = l->blocks_max;
             l->complete = false;
         }
     }
@@ -219,14 +220,16 @@ static uint32_t list_times(const dj_rect_t *rects, uint32_t n, uint64_t *times)
     return kept;
 }
 
-static dj_status_t init_lists(dj_events_t *events, const dj_rect_t *rects, dj_pack_meter_t *meter)
+static dj_status_t init_lists(dj_events_t *events, const dj_rect_t *rects, uint32_t subsets_max,
+                              dj_pack_meter_t *meter)
 {
-    lister_t l = {.rects = rects};
+    lister_t l = {.rects = rects, .subsets_max = subsets_max};
+    l.blocks_max = subsets_max / BLOCKS_PART < BLOCKS_MAX ? subsets_max / BLOCKS_PART : BLOCKS_MAX;
     dj_status_t status = DJ_ERR_MEMORY;
-    l.ends = malloc(2 * SUBSETS_MAX * sizeof l.ends[0]);
-    l.blocks = malloc(2 * BLOCKS_MAX * sizeof l.blocks[0]);
+    l.ends = malloc(2ull * subsets_max * sizeof l.ends[0]);
+    l.blocks = malloc(2ull * l.blocks_max * sizeof l.blocks[0]);
     if (l.ends != NULL && l.blocks != NULL) {
-        l.starts = l.ends + SUBSETS_MAX;
+        l.starts = l.ends + subsets_max;
         status = DJ_OK;
     }
     for (uint32_t i = 1; i + 1 < events->n && status == DJ_OK && !dj_pack_meter_spent(meter); i++)
@@ -237,7 +240,7 @@ static dj_status_t init_lists(dj_events_t *events, const dj_rect_t *rects, dj_pa
 }
 
 dj_status_t dj_events_init(dj_events_t *events, const dj_rect_t *rects, uint32_t n,
-                           dj_pack_meter_t *meter)
+                           uint32_t subsets_max, dj_pack_meter_t *meter)
 {
     dj_status_t status = DJ_ERR_MEMORY;
     *events = (dj_events_t){0};
@@ -250,7 +253,7 @@ dj_status_t dj_events_init(dj_events_t *events, const dj_rect_t *rects, uint32_t
     }
     if (events->list != NULL && events->numbers != NULL) {
         fill_events(events, rects, n, times, begins);
-        status = init_lists(events, rects, meter);
+        status = init_lists(events, rects, subsets_max, meter);
     }
     free(times);
     free(begins);

@@ -34,10 +34,11 @@ typedef struct dj_events {
     uint32_t *numbers; /* behind ends and starts */
 } dj_events_t;
 
-/* Ends with dj_events_fini(), also after an error. A spent meter leaves lists of blocks away.
+/* Ends with dj_events_fini(), also after an error. Of each side of an event at most
+ * `subsets_max` subsets are looked at, the smallest; a spent meter leaves lists of blocks away.
  * DJ_ERR_MEMORY. */
 dj_status_t dj_events_init(dj_events_t *events, const dj_rect_t *rects, uint32_t n,
-                           dj_pack_meter_t *meter);
+                           uint32_t subsets_max, dj_pack_meter_t *meter);
 void dj_events_fini(dj_events_t *events);
 
 #endif

@@ -23,6 +23,9 @@ enum {
     WIDTH_GROWTH = 4,
     WIDTH_MAX = 4096,
     ROUNDS_MAX = 64,
+    BLOCKS_A_NODE = 32,     /* blocks looked at count like one tree made */
+    SUBSETS_BRIEF = 1 << 8, /* of one side of an event; what is beyond has many pieces */
+    SUBSETS_LONG = 1 << 15,
     BEAM_BYTES_MAX = 128 << 20,
     CANDIDATES_MAX = 2048 + 2, /* an event lists no more blocks */
 };
@@ -143,6 +146,7 @@ static void list_candidates(full_t *f, const dj_event_t *event, choice_t *choice
             (block->starts & ~choice->starts_left) == 0 && block->ends != choice->ends_left)
             list[n++] = i;
     }
+    f->meter->nodes += event->n_blocks / BLOCKS_A_NODE;
     scarcest_t scarcest = find_scarcest(event, choice, n);
     for (uint32_t i = 0; i < n; i++) {
         const dj_block_t *block = &event->blocks[list[i]];
@@ -310,11 +314,13 @@ static void share_memory(full_t *f, uint32_t room, uint32_t n)
     f->ahead[1].nodes = f->ahead[0].nodes + room;
 }
 
-static dj_status_t init_full(full_t *f, const dj_rect_t *rects, uint32_t n, dj_pack_meter_t *meter)
+static dj_status_t init_full(full_t *f, const dj_rect_t *rects, uint32_t n, dj_pack_effort_t effort,
+                             dj_pack_meter_t *meter)
 {
     f->rects = rects;
     f->meter = meter;
-    dj_status_t status = dj_events_init(&f->events, rects, n, meter);
+    dj_status_t status = dj_events_init(
+        &f->events, rects, n, effort == DJ_PACK_FULL_BRIEF ? SUBSETS_BRIEF : SUBSETS_LONG, meter);
     if (status != DJ_OK)
         return status;
     uint32_t room = 2 * f->events.most_alive + 2;
@@ -394,8 +400,8 @@ static dj_status_t take_turns(full_t *directions, uint32_t n, uint64_t *offsets,
     return status;
 }
 
-dj_status_t dj_pack_full(const dj_rect_t *rects, uint32_t n, dj_pack_meter_t *meter,
-                         uint64_t *offsets, dj_pack_end_t *end_p)
+dj_status_t dj_pack_full(const dj_rect_t *rects, uint32_t n, dj_pack_effort_t effort,
+                         dj_pack_meter_t *meter, uint64_t *offsets, dj_pack_end_t *end_p)
 {
     full_t *directions = calloc(2, sizeof directions[0]);
     dj_rect_t *mirrored = malloc((n + 1ull) * sizeof mirrored[0]);
@@ -405,9 +411,9 @@ dj_status_t dj_pack_full(const dj_rect_t *rects, uint32_t n, dj_pack_meter_t *me
         for (uint32_t i = 0; i < n; i++)
             mirrored[i] = (dj_rect_t){
                 .lower = ~rects[i].upper, .upper = ~rects[i].lower, .size = rects[i].size};
-        status = init_full(&directions[0], rects, n, meter);
+        status = init_full(&directions[0], rects, n, effort, meter);
         if (status == DJ_OK)
-            status = init_full(&directions[1], mirrored, n, meter);
+            status = init_full(&directions[1], mirrored, n, effort, meter);
         if (status == DJ_OK)
             status = take_turns(directions, n, offsets, end_p);
         fini_full(&directions[0]);

@@ -19,3 +19,4 @@ target_compile_definitions(planner_test_plugin PRIVATE
   PLUGIN_EXAMPLE="$<TARGET_FILE:rankers>" PLUGIN_NONE="$<TARGET_FILE:djinn_client>")
 dj_test(planner/test_pack_tree.c LABEL unit LIBS dj_planner)
 dj_test(planner/test_pack.c LABEL unit LIBS dj_cuts)
+dj_test(planner/test_place.c LABEL unit LIBS dj_cuts)

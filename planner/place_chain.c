@@ -1,0 +1,151 @@
+/* place_chain.c - see place_chain.h. Who hands over to whom is settled in order of time, each
+ * newcomer taking the first that it may; those who die in a group are found by the step they die
+ * at. */
+#include "planner/place_chain.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LOOKS_MAX 256u /* at places that died in its group, by one newcomer */
+
+typedef struct dying {
+    uint32_t *head, *next; /* by step; by place: another one that dies at the same step */
+    uint32_t n_steps;
+} dying_t;
+
+static void list_dying(dying_t *dying, const dj_place_t *places, uint32_t n_places)
+{
+    for (uint32_t i = 0; i < dying->n_steps; i++)
+        dying->head[i] = DJ_CHAIN_NONE;
+    for (uint32_t i = n_places; i-- > 0;) {
+        if (!places[i].hands_over || places[i].bytes == 0)
+            continue;
+        dying->next[i] = dying->head[places[i].last];
+        dying->head[places[i].last] = i;
+    }
+}
+
+/* Takes a donor out of its list. */
+static uint32_t find_donor(dying_t *dying, const dj_place_t *places, uint32_t number,
+                           const uint32_t *of)
+{
+    const dj_place_t *place = &places[number];
+    uint32_t looks = 0;
+    for (uint32_t step = place->from; step < place->first; step++)
+        for (uint32_t *link = &dying->head[step]; *link != DJ_CHAIN_NONE;
+             link = &dying->next[*link]) {
+            uint32_t donor = *link;
+            if (++looks > LOOKS_MAX)
+                return DJ_CHAIN_NONE;
+            if (donor == number || of[donor] == DJ_CHAIN_NONE ||
+                !dj_places_meet(place, &places[donor]) ||
+                !dj_place_may_take_over(place, &places[donor]))
+                continue;
+            *link = dying->next[donor];
+            return donor;
+        }
+    return DJ_CHAIN_NONE;
+}
+
+static void join(dj_chains_t *chains, const dj_place_t *places, uint32_t n_places,
+                 const uint32_t *by_time, dying_t *dying)
+{
+    for (uint32_t i = 0; i < n_places; i++)
+        chains->of[i] = DJ_CHAIN_NONE;
+    for (uint32_t i = 0; i < n_places; i++) {
+        const dj_place_t *place = &places[by_time[i]];
+        if (place->bytes == 0)
+            continue;
+        uint32_t donor =
+            place->takes_over ? find_donor(dying, places, by_time[i], chains->of) : DJ_CHAIN_NONE;
+        if (donor != DJ_CHAIN_NONE) {
+            dj_chain_t *chain = &chains->list[chains->of[donor]];
+            chain->last = place->last > chain->last ? place->last : chain->last;
+            chains->of[by_time[i]] = chains->of[donor];
+            continue;
+        }
+        chains->of[by_time[i]] = chains->n;
+        chains->list[chains->n++] =
+            (dj_chain_t){.units = dj_place_align(place->bytes) / DJ_ALIGN_BYTES,
+                         .from = place->from,
+                         .last = place->last};
+    }
+}
+
+dj_status_t dj_chains_init(dj_chains_t *chains, const dj_place_t *places, uint32_t n_places,
+                           const uint32_t *by_time)
+{
+    dying_t dying = {0};
+    *chains = (dj_chains_t){0};
+    for (uint32_t i = 0; i < n_places; i++)
+        dying.n_steps = places[i].last >= dying.n_steps ? places[i].last + 1 : dying.n_steps;
+    uint32_t *numbers = malloc((dying.n_steps + n_places + 1ull) * sizeof numbers[0]);
+    chains->list = malloc((n_places + 1ull) * sizeof chains->list[0]);
+    chains->of = malloc((n_places + 1ull) * sizeof chains->of[0]);
+    if (numbers == NULL || chains->list == NULL || chains->of == NULL) {
+        free(numbers);
+        return dj_fail(DJ_ERR_MEMORY, "no memory to place %u tensors", n_places);
+    }
+    dying.head = numbers;
+    dying.next = numbers + dying.n_steps;
+    list_dying(&dying, places, n_places);
+    join(chains, places, n_places, by_time, &dying);
+    free(numbers);
+    return DJ_OK;
+}
+
+void dj_chains_fini(dj_chains_t *chains)
+{
+    free(chains->list);
+    free(chains->of);
+    *chains = (dj_chains_t){0};
+}
+
+uint64_t dj_chains_end(const dj_chains_t *chains, const dj_place_t *places, uint32_t n_places,
+                       uint64_t base)
+{
+    uint64_t end = base;
+    for (uint32_t i = 0; i < n_places; i++) {
+        if (chains->of[i] == DJ_CHAIN_NONE)
+            continue;
+        uint64_t own = base + chains->list[chains->of[i]].offset * DJ_ALIGN_BYTES + places[i].bytes;
+        end = own > end ? own : end;
+    }
+    return end;
+}
+
+uint64_t dj_chains_apply(const dj_chains_t *chains, dj_place_t *places, uint32_t n_places,
+                         uint64_t base)
+{
+    for (uint32_t i = 0; i < n_places; i++)
+        places[i].offset = chains->of[i] == DJ_CHAIN_NONE
+                               ? base
+                               : base + chains->list[chains->of[i]].offset * DJ_ALIGN_BYTES;
+    return dj_chains_end(chains, places, n_places, base);
+}
+
+dj_status_t dj_chains_alive(const dj_chains_t *chains, uint64_t *least_p, uint64_t *most_p)
+{
+    uint32_t n_steps = 0, first = UINT32_MAX;
+    uint64_t alive = 0, least = UINT64_MAX, most = 0;
+    for (uint32_t i = 0; i < chains->n; i++) {
+        n_steps = chains->list[i].last >= n_steps ? chains->list[i].last + 1 : n_steps;
+        first = chains->list[i].from < first ? chains->list[i].from : first;
+    }
+    uint64_t *change = calloc(n_steps + 1ull, sizeof change[0]);
+    if (change == NULL)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for %u steps", n_steps);
+    for (uint32_t i = 0; i < chains->n; i++) {
+        change[chains->list[i].from] += chains->list[i].units;
+        change[chains->list[i].last + 1] -= chains->list[i].units; /* wraps; the sums do not */
+    }
+    for (uint32_t i = first; i < n_steps; i++) {
+        alive += change[i];
+        most = alive > most ? alive : most;
+        least = alive < least ? alive : least;
+    }
+    free(change);
+    *least_p = chains->n > 0 ? least : 0;
+    *most_p = most;
+    return DJ_OK;
+}

@@ -148,7 +148,7 @@ class WrongUse(SuiteTest):
 class Planner(SuiteTest):
     """djinn_plan needs no server and measures the planner alone."""
 
-    PARTS = ("fingerprint", "decode", "infer", "schedule", "place", "plan", "cold", "resize", "encode", "prove",
+    PARTS = ("fingerprint", "decode", "infer", "rewrite", "schedule", "place", "plan", "cold", "resize", "encode", "prove",
              "hit", "compare")
 
     def test_wrong_use(self):
@@ -156,13 +156,28 @@ class Planner(SuiteTest):
                             (["-n", ",".join(["50"] * 17)], "at most 16"), (["-p", "plans"], "'plans' is no part"),
                             (["-t", "0"], "'0'"), (["-t"], "-t wants a value"), (["-x", "1e3"], "'1e3'"),
                             (["-q"], "-q is no option"), (["--csv", "/nowhere/x.csv"], "cannot be written"),
-                            (["--csv"], "--csv wants a value"), (["x.djs"], "one word too many")]:
+                            (["--csv"], "--csv wants a value"), (["x.djs"] * 257, "at most 256 snapshots")]:
             with self.subTest(words=words):
                 code, out, err = self.finish(program("djinn_plan"), *words)
                 self.assertEqual((code, out, err.count("\n")), (1, "", 1), err)
                 self.assertIn(told, err)
         self.assertTrue(self.good(self.finish(program("djinn_plan"), "-h")).startswith("usage: djinn_plan "))
         self.assertEqual(self.good(self.finish(program("djinn_plan"), "-v")), f"djinn_plan {VERSION}\n")
+
+    def test_snapshots(self):
+        graphs = os.path.join(os.path.dirname(HERE), "graphs")
+        files = [os.path.join(graphs, name) for name in ("minilm-32.djs", "minilm-40.djs", "mlp.djs")]
+        out = self.good(self.finish(program("djinn_plan"), "-t", "1", *files))
+        rows = [line.split() for line in out.splitlines() if line and line[0] != "#"]
+        parts = [part for part in self.PARTS if part != "resize"]
+        self.assertEqual([(row[0], row[2]) for row in rows],
+                         [(name, part) for name in ("minilm-32", "minilm-40") for part in self.PARTS] +
+                         [("mlp", part) for part in parts])
+        missing = os.path.join(self.home, "missing.djs")
+        for wrong, told in ((missing, "missing.djs"), (__file__, "not a snapshot")):
+            code, _, err = self.finish(program("djinn_plan"), wrong)
+            self.assertEqual(code, 1)
+            self.assertIn(told, err)
 
     def test_rows_and_samples(self):
         path = os.path.join(self.home, "samples.csv")

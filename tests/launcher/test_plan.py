@@ -98,6 +98,25 @@ class Plan(harness.LaunchTest):
             self.assertGreater(out.count("equal to the byte"), 0)
             self.assertEqual(out.count("equal to the byte"), out.count("plan proven"))
 
+    def test_replay_without_kernels(self):
+        llama = os.path.join(GRAPHS, "llama-decode.djs")
+        self.assertIn("bfloat16", self.refused(1, "replay", llama))
+
+    def test_plugins(self):
+        """A detector of the example's; and what cannot be loaded stops the start of a command and of a rank."""
+        rankers = os.path.join(os.path.dirname(BIN), "lib", "rankers.so")
+        env = dict(self.env, DJINN_PLUGINS=rankers)
+        code, out, err = self.finish(DJINN, "plan", "show", MLP, env=env)
+        self.assertEqual((code, err), (0, ""))
+        self.assertRegex(out, r"(?m)^  phase      unknown")  # ten numbers a row: no ranker
+        env["DJINN_PLUGINS"] = rankers + ":/nowhere.so"
+        code, out, err = self.finish(DJINN, "plan", "show", MLP, env=env)
+        self.assertEqual((code, out), (2, ""))
+        self.assertIn("/nowhere.so", err)
+        code, out, err = self.finish(os.path.join(BIN, "djinn-run"), "-n", "1", "--", "true", env=env)
+        self.assertNotEqual(code, 0)
+        self.assertIn("/nowhere.so", err)
+
     def test_ctrl_c(self):
         replay = subprocess.Popen([DJINN, "plan", "replay", MLP, "--runs", "1000000"], env=self.env,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -1,7 +1,9 @@
 /* Cuts against every possible cut of small random graphs, counted straight from the definition. */
 #include <math.h>
+#include <stdio.h>
 
 #include "planner/cut.h"
+#include "planner/snapshot.h"
 #include "tests/planner/random_program.h"
 
 typedef struct rig {
@@ -177,6 +179,66 @@ static void is_the_best_of_all(void **state)
     assert_true(refused > 50 && cuts > 500);
 }
 
+/* What cutting the nodes of a real recording into equal counts would give. */
+static void equal_counts(const dj_srg_t *srg, uint32_t k, uint64_t *bytes_p, double *slowest_p)
+{
+    uint32_t n = srg->graph->n_nodes, count;
+    *bytes_p = 0, *slowest_p = 0;
+    for (uint32_t s = 0; s < k; s++) {
+        uint32_t first = s * n / k, end = (s + 1) * n / k;
+        double ns = 0;
+        for (uint32_t i = first; i < end; i++)
+            ns += srg->nodes[i].ns;
+        *slowest_p = fmax(*slowest_p, ns);
+        for (uint32_t i = 0; s > 0 && i < srg->graph->n_storages; i++) {
+            const dj_storage_t *storage = &srg->graph->storages[i];
+            const dj_srg_use_t *uses = dj_srg_uses(srg, i, &count);
+            if (count > 0 && uses[0].node < first && uses[count - 1].node >= first &&
+                (!storage->is_input || storage->input_class == DJ_CLASS_STATE))
+                *bytes_p += storage->bytes;
+        }
+    }
+}
+
+static void cuts_real_graphs(void **state)
+{
+    static const char *const names[] = {"gpt2-prefill", "llama-decode", "bert-base", "t5-decode"};
+    for (uint32_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char path[512];
+        dj_snapshot_t *snapshot;
+        dj_graph_t *graph;
+        dj_srg_t *srg;
+        snprintf(path, sizeof path, DJINN_GRAPHS "/%s.djs", names[i]);
+        assert_ok(dj_snapshot_read(path, &snapshot));
+        assert_ok(dj_snapshot_graph(snapshot, snapshot->n_programs / 2, &graph));
+        assert_ok(dj_srg_make(graph, NULL, DJ_PHASE_UNKNOWN, &srg));
+        for (uint32_t k = 2; k <= 8; k *= 2) {
+            dj_cut_t *by_bytes, *by_time;
+            uint64_t bytes;
+            double slowest;
+            equal_counts(srg, k, &bytes, &slowest);
+            assert_ok(dj_cut_make(srg, &(dj_cut_request_t){.n_stages = k}, &by_bytes));
+            assert_ok(
+                dj_cut_make(srg, &(dj_cut_request_t){.n_stages = k, .aim = DJ_CUT_TIME}, &by_time));
+            print_message(
+                "%s, %u stages: %llu bytes and %.1f ms; by time %llu and %.1f; equal counts "
+                "%llu and %.1f\n",
+                names[i], k, (unsigned long long)by_bytes->crossing_bytes,
+                by_bytes->slowest_ns / 1e6, (unsigned long long)by_time->crossing_bytes,
+                by_time->slowest_ns / 1e6, (unsigned long long)bytes, slowest / 1e6);
+            assert_true(by_bytes->crossing_bytes <= bytes);
+            assert_true(by_time->slowest_ns <= slowest * (1 + 1e-9));
+            assert_true(by_bytes->crossing_bytes <= by_time->crossing_bytes);
+            assert_true(by_time->slowest_ns <= by_bytes->slowest_ns * (1 + 1e-9));
+            dj_cut_destroy(by_bytes);
+            dj_cut_destroy(by_time);
+        }
+        dj_srg_destroy(srg);
+        dj_graph_destroy(graph);
+        dj_snapshot_destroy(snapshot);
+    }
+}
+
 /* A hundred thousand nodes into 64 stages. */
 static void is_linear(void **state)
 {
@@ -208,6 +270,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_nonsense),
         cmocka_unit_test(is_the_best_of_all),
+        cmocka_unit_test(cuts_real_graphs),
         cmocka_unit_test(is_linear),
     };
     dj_hash_setup();

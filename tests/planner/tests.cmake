@@ -7,8 +7,7 @@ target_compile_definitions(planner_test_shape PRIVATE
   SHAPE_SCRIPT="${CMAKE_SOURCE_DIR}/tests/planner/shape_cases.py"
   SHAPE_OPS="${CMAKE_SOURCE_DIR}/planner/ops.def")
 dj_test(planner/test_srg.c LABEL unit LIBS dj_planner)
-dj_test(planner/test_cut.c LABEL unit LIBS dj_planner m)
-foreach(file graphs detect)
+foreach(file graphs detect cut)
   dj_test(planner/test_${file}.c LABEL unit LIBS dj_planner)
   target_compile_definitions(planner_test_${file} PRIVATE DJINN_GRAPHS="${CMAKE_SOURCE_DIR}/tests/graphs")
 endforeach()
@@ -20,3 +19,4 @@ target_compile_definitions(planner_test_plugin PRIVATE
 dj_test(planner/test_pack_tree.c LABEL unit LIBS dj_planner)
 dj_test(planner/test_pack.c LABEL unit LIBS dj_cuts)
 dj_test(planner/test_place.c LABEL unit LIBS dj_cuts)
+dj_test(planner/test_svg.c LABEL unit LIBS dj_planner)

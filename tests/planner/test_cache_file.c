@@ -205,6 +205,26 @@ static void plans_come_back(void **state)
     dj_bytes_fini(&again);
 }
 
+static void what_was_fitted_to_one_rank_is_left_out(void **state)
+{
+    dj_cache_t *cache = cache_of(10);
+    dj_bytes_t bytes = {0};
+    uint32_t n_plans;
+    dj_hash_t fitted = put(cache, 1);
+    put(cache, 2);
+    dj_cache_entry_t *entry = dj_cache_peek(cache, fitted);
+    entry->graph->fitted = true;
+    dj_cache_release(cache, entry);
+    encode(cache, NULL, &bytes);
+    dj_cache_t *second = cache_of(10);
+    assert_ok(dj_cache_file_decode(bytes.data, bytes.size, device_class, second, &n_plans));
+    assert_int_equal(n_plans, 1);
+    assert_false(waits(second, fitted));
+    dj_cache_destroy(cache);
+    dj_cache_destroy(second);
+    dj_bytes_fini(&bytes);
+}
+
 static void what_the_file_held_stays(void **state)
 {
     dj_cache_t *ours = cache_of(100), *theirs = cache_of(100), *both = cache_of(100);
@@ -432,6 +452,7 @@ int main(void)
         cmocka_unit_test(what_a_good_hash_covers_is_checked_all_the_same),
         cmocka_unit_test(others_files_are_told_apart),
         cmocka_unit_test(plans_come_back),
+        cmocka_unit_test(what_was_fitted_to_one_rank_is_left_out),
         cmocka_unit_test(what_the_file_held_stays),
         ON_DISK(foreign_files_are_refused),
         ON_DISK(a_missing_folder_is_empty_and_is_made),

@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <stdio.h>
 
+#include "planner/fit.h"
 #include "runtime/base/clock.h"
 #include "tests/planner/intervals.h"
 #include "tests/planner/random_program.h"
@@ -154,6 +155,33 @@ static void better_plans_are_found_and_proven(void **state)
     assert_true(above > 0 && improved > 0);
 }
 
+static uint64_t lay(const made_t *m, uint64_t offset, uint64_t bytes)
+{
+    if (bytes > 0 && offset + bytes > m->plan->peak_bytes)
+        m->plan->peak_bytes = offset + bytes;
+    return (offset + bytes + 255) & ~255ull;
+}
+
+/* Everything beside everything else: a valid plan, and as bad as can be. */
+static void make_worse(const made_t *m)
+{
+    uint64_t end = (m->plan->workspace_bytes + 255) & ~255ull;
+    for (uint32_t i = 0; i < m->plan->n_storages; i++) {
+        if (m->plan->offsets[i] == DJ_OFFSET_NONE || m->graph->storages[i].is_spilled)
+            continue;
+        m->plan->offsets[i] = end;
+        end = lay(m, end, m->graph->storages[i].bytes);
+    }
+    for (uint32_t i = 0; i < m->plan->n_steps; i++) {
+        dj_plan_step_t *step = &m->plan->steps[i];
+        if (step->staging == DJ_OFFSET_NONE)
+            continue;
+        step->staging = end;
+        end = lay(m, end, dj_view_dense_bytes(&m->graph->nodes[step->node].outs[0].view));
+    }
+    assert_ok(dj_plan_verify(m->plan, m->graph));
+}
+
 /* Groups that are walked tile by tile, staging, aliased windows: whatever comes out is a proven plan. */
 static void random_programs_stay_valid(void **state)
 {
@@ -164,6 +192,8 @@ static void random_programs_stay_valid(void **state)
         dj_plan_limits_t limits = within_ms(5);
         random_program(&m.program, seed, 60);
         make(&m);
+        if (seed % 2 == 0)
+            make_worse(&m);
         assert_ok(dj_plan_improve(m.graph, m.plan, &limits, &better));
         if (better != NULL)
             check_better(&m, better);
@@ -171,7 +201,43 @@ static void random_programs_stay_valid(void **state)
         dj_plan_destroy(better);
         discard(&m);
     }
-    print_message("%u of 300 improved\n", improved);
+    print_message("%u of 299 improved\n", improved);
+    assert_true(improved > 100);
+}
+
+/* A graph that was made to fit has places in two slabs; those of the second stay. */
+static void what_is_spilled_stays(void **state)
+{
+    const dj_plan_needs_t slow = {.device_class = {{3, 4}}, .step_ns = 1000000}; /* so that it spills */
+    uint32_t spilled = 0, improved = 0;
+    for (uint64_t seed = 1; seed < 600 && (spilled < 20 || improved == 0); seed++) {
+        made_t m = {0};
+        dj_plan_t *better;
+        dj_fit_report_t report;
+        random_program(&m.program, seed, 80);
+        make(&m);
+        dj_fit_limits_t limits = {.stack_bytes = m.plan->bound_bytes * 3 / 4,
+                                  .spill_bytes = 1 << 30,
+                                  .spill_bytes_per_ns = 1000};
+        dj_plan_destroy(m.plan);
+        m.plan = NULL;
+        if (dj_graph_fit(m.graph, &slow, &limits, &report) == DJ_OK) {
+            dj_plan_limits_t search = within_ms(50);
+            assert_ok(dj_plan_make(m.graph, &needs, &m.plan));
+            make_worse(&m);
+            assert_ok(dj_plan_improve(m.graph, m.plan, &search, &better));
+            spilled += report.spilled > 0;
+            if (better != NULL) {
+                check_better(&m, better);
+                assert_int_equal(better->spill_bytes, m.plan->spill_bytes);
+                improved += report.spilled > 0;
+            }
+            dj_plan_destroy(better);
+        }
+        discard(&m);
+    }
+    print_message("%u graphs with spilled values, %u improved\n", spilled, improved);
+    assert_true(spilled > 0 && improved > 0);
 }
 
 int main(void)
@@ -182,6 +248,7 @@ int main(void)
         cmocka_unit_test(a_search_is_cancelled),
         cmocka_unit_test(better_plans_are_found_and_proven),
         cmocka_unit_test(random_programs_stay_valid),
+        cmocka_unit_test(what_is_spilled_stays),
     };
     dj_hash_setup();
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,8 @@
 /* test_improve.c - hot programs get better plans while they run: results stay what they were, and the
  * peak that is measured (under --poison) is the one predicted.
  *
+ * Better plans are published: a rank that sees these programs for the first time adopts them.
+ *
  * Programs are makings and deaths at random (tests/planner/intervals.h), so many of their first plans are above the
  * bound. Two clients replay each without a pause, one of them long enough for the device thread and one
  * short enough for the progress thread, while the rank searches and exchanges. */
@@ -18,11 +20,21 @@ enum { ELEMENTS = INTERVAL_UNITS * 64 + INTERVALS_MAX, PROGRAMS = 40, LIMIT_MS =
 
 static server_t server;
 
-static int start(void **state)
+static bool start_ranks(int ranks)
 {
     static const char *const words[] = {"--threads", "1", "--improve-hits", "20",
                                         "--improve-percent", "100", NULL};
-    return server_start(&server, 1, words) ? 0 : -1;
+    return server_start(&server, ranks, words);
+}
+
+static int start(void **state)
+{
+    return start_ranks(1) ? 0 : -1;
+}
+
+static int start_workers(void **state)
+{
+    return start_ranks(3) ? 0 : -1;
 }
 
 static int stop(void **state)
@@ -65,6 +77,7 @@ typedef struct client {
     pthread_t thread;
     uint32_t n, alive_max;
     uint64_t seed; /* of the first program */
+    int rank;      /* 0: any */
     atomic_bool *enough;
     uint32_t rounds, wrong;
 } client_t;
@@ -86,6 +99,8 @@ static void *client_main(void *argument)
     float values[ELEMENTS], first[PROGRAMS];
     djinn_options_t options = server_options(&server);
     djinn_t *djinn;
+    options.flags = client->rank ? DJINN_CONNECT_RANK : 0;
+    options.rank = client->rank;
     assert_ok(djinn_connect(&options, &djinn));
     for (int i = 0; i < ELEMENTS; i++)
         values[i] = (float)(i % 997) / 997;
@@ -103,6 +118,14 @@ static void *client_main(void *argument)
     return NULL;
 }
 
+static bool rises_to(const char *name, int rank, uint64_t least)
+{
+    uint64_t end_ms = now_ms() + LIMIT_MS;
+    while (server_number(&server, rank, name) < least && now_ms() < end_ms)
+        sleep_ms(20);
+    return server_number(&server, rank, name) >= least;
+}
+
 static void hot_programs_get_better_plans(void **state)
 {
     atomic_bool enough = false;
@@ -112,9 +135,7 @@ static void hot_programs_get_better_plans(void **state)
     enum { CLIENTS = sizeof(clients) / sizeof(*clients) };
     for (int i = 0; i < CLIENTS; i++)
         assert_int_equal(pthread_create(&clients[i].thread, NULL, client_main, &clients[i]), 0);
-    uint64_t end_ms = now_ms() + LIMIT_MS;
-    while (server_number(&server, 0, "plan_improved") < 4 && now_ms() < end_ms)
-        sleep_ms(20);
+    bool improved = rises_to("plan_improved", 0, 4);
     sleep_ms(200); /* with the new plans, too */
     atomic_store(&enough, true);
     for (int i = 0; i < CLIENTS; i++) {
@@ -125,12 +146,33 @@ static void hot_programs_get_better_plans(void **state)
     print_message("%llu plans improved in %u rounds\n",
                   (unsigned long long)server_number(&server, 0, "plan_improved"),
                   clients[0].rounds);
-    assert_true(server_number(&server, 0, "plan_improved") >= 4);
+    assert_true(improved);
     assert_true(server_is_empty(&server, 0));
+}
+
+static void better_plans_travel(void **state)
+{
+    atomic_bool enough = false;
+    client_t first = {.n = 60, .alive_max = 9, .seed = 1, .rank = 1, .enough = &enough};
+    client_t second = first;
+    second.rank = 2;
+    assert_int_equal(pthread_create(&first.thread, NULL, client_main, &first), 0);
+    assert_true(rises_to("plan_improved", 1, 3));
+    atomic_store(&enough, true);
+    pthread_join(first.thread, NULL);
+    assert_true(rises_to("plan_received", 2, PROGRAMS + 3)); /* each made, then better */
+    client_main(&second);
+    assert_int_equal(first.wrong + second.wrong, 0);
+    assert_true(rises_to("plan_adopted", 2, PROGRAMS));
+    assert_int_equal(server_number(&server, 2, "plan_misses"), 0);
+    assert_int_equal(server_number(&server, 2, "plan_rejected"), 0);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(hot_programs_get_better_plans)};
-    return server_verdict(cmocka_run_group_tests(tests, start, stop));
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(hot_programs_get_better_plans, start, stop),
+        cmocka_unit_test_setup_teardown(better_plans_travel, start_workers, stop),
+    };
+    return server_verdict(cmocka_run_group_tests(tests, NULL, NULL));
 }

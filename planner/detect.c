@@ -41,7 +41,8 @@ static double causal_prompt(const dj_features_t *f)
 
 static double causal_sequence(const dj_features_t *f)
 {
-    return f->n_causal > 0 && f->tokens_per_row > 1 && !hears(f);
+    bool read = f->n_causal > 0 && f->tokens_per_row > 1 && !hears(f);
+    return read ? 1 - share(f->image_flops, f->flops) : 0;
 }
 
 /* Beside a picture or sound, as far as the words have the work. */
@@ -119,8 +120,9 @@ static double image_alone(const dj_features_t *f)
 
 static double timestep(const dj_features_t *f)
 {
-    return f->n_time_embeddings > 0 && denoises(f) && f->n_products + f->n_conv_2d > 3 &&
-           f->n_attention + f->n_conv_1d + f->n_conv_2d + f->n_conv_3d > 0;
+    uint32_t convolutions = f->n_conv_1d + f->n_conv_2d + f->n_conv_3d;
+    return f->n_time_embeddings > 0 && denoises(f) && f->n_attention + convolutions > 0 &&
+           f->n_products + convolutions > 2;
 }
 
 static double waves(const dj_features_t *f)

@@ -123,23 +123,3 @@ dj_status_t dj_places_check(const dj_place_t *places, uint32_t n_places, uint64_
     free(numbers);
     return status;
 }
-
-dj_status_t dj_places_alive(const dj_place_t *places, uint32_t n_places, uint32_t n_steps,
-                            uint64_t alignment, uint64_t *bytes_p)
-{
-    uint64_t *change = calloc(n_steps + 1ull, sizeof *change), alive = 0, most = 0;
-    if (change == NULL)
-        return dj_fail(DJ_ERR_MEMORY, "no memory for %u steps", n_steps);
-    for (uint32_t i = 0; i < n_places; i++) {
-        uint64_t bytes = (places[i].bytes + alignment - 1) / alignment * alignment;
-        change[places[i].first] += bytes;
-        change[places[i].last + 1] -= bytes; /* wraps; the sums do not */
-    }
-    for (uint32_t i = 0; i < n_steps; i++) {
-        alive += change[i];
-        most = alive > most ? alive : most;
-    }
-    free(change);
-    *bytes_p = most;
-    return DJ_OK;
-}

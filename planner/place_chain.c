@@ -25,26 +25,26 @@ static void list_dying(dying_t *dying, const dj_place_t *places, uint32_t n_plac
     }
 }
 
-/* Takes a donor out of its list. */
-static uint32_t find_donor(dying_t *dying, const dj_place_t *places, uint32_t number,
-                           const uint32_t *of)
+/* The link to a place that this one may take over from, with `of` one that is in a chain; NULL:
+ * there is none. *all_p: all were looked at. */
+static uint32_t *find_donor(dying_t *dying, const dj_place_t *places, uint32_t number,
+                            const uint32_t *of, bool *all_p)
 {
     const dj_place_t *place = &places[number];
     uint32_t looks = 0;
+    *all_p = true;
     for (uint32_t step = place->from; step < place->first; step++)
         for (uint32_t *link = &dying->head[step]; *link != DJ_CHAIN_NONE;
              link = &dying->next[*link]) {
-            uint32_t donor = *link;
-            if (++looks > LOOKS_MAX)
-                return DJ_CHAIN_NONE;
-            if (donor == number || of[donor] == DJ_CHAIN_NONE ||
-                !dj_places_meet(place, &places[donor]) ||
-                !dj_place_may_take_over(place, &places[donor]))
-                continue;
-            *link = dying->next[donor];
-            return donor;
+            *all_p = ++looks <= LOOKS_MAX;
+            if (!*all_p)
+                return NULL;
+            if (*link != number && (of == NULL || of[*link] != DJ_CHAIN_NONE) &&
+                dj_places_meet(place, &places[*link]) &&
+                dj_place_may_take_over(place, &places[*link]))
+                return link;
         }
-    return DJ_CHAIN_NONE;
+    return NULL;
 }
 
 static void join(dj_chains_t *chains, const dj_place_t *places, uint32_t n_places,
@@ -56,9 +56,12 @@ static void join(dj_chains_t *chains, const dj_place_t *places, uint32_t n_place
         const dj_place_t *place = &places[by_time[i]];
         if (place->bytes == 0)
             continue;
-        uint32_t donor =
-            place->takes_over ? find_donor(dying, places, by_time[i], chains->of) : DJ_CHAIN_NONE;
-        if (donor != DJ_CHAIN_NONE) {
+        bool all;
+        uint32_t *link =
+            place->takes_over ? find_donor(dying, places, by_time[i], chains->of, &all) : NULL;
+        if (link != NULL) {
+            uint32_t donor = *link;
+            *link = dying->next[donor]; /* it hands over once */
             dj_chain_t *chain = &chains->list[chains->of[donor]];
             chain->last = place->last > chain->last ? place->last : chain->last;
             chains->of[by_time[i]] = chains->of[donor];
@@ -72,6 +75,47 @@ static void join(dj_chains_t *chains, const dj_place_t *places, uint32_t n_place
     }
 }
 
+static dj_status_t init_dying(dying_t *dying, const dj_place_t *places, uint32_t n_places,
+                              uint32_t n_steps)
+{
+    dying->n_steps = n_steps;
+    dying->head = malloc((n_steps + n_places + 1ull) * sizeof dying->head[0]);
+    if (dying->head == NULL)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for %u steps and %u places", n_steps, n_places);
+    dying->next = dying->head + n_steps;
+    list_dying(dying, places, n_places);
+    return DJ_OK;
+}
+
+/* Two places that are alive at once share no bytes; one that could take over is alive only from its
+ * own first step, because it may lie where another lay before. */
+dj_status_t dj_places_alive(const dj_place_t *places, uint32_t n_places, uint32_t n_steps,
+                            uint64_t alignment, uint64_t *bytes_p)
+{
+    dying_t dying;
+    uint64_t *change = calloc(n_steps + 1ull, sizeof *change), alive = 0, most = 0;
+    if (change == NULL)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for %u steps", n_steps);
+    dj_status_t status = init_dying(&dying, places, n_places, n_steps);
+    for (uint32_t i = 0; i < n_places && status == DJ_OK; i++) {
+        uint64_t bytes = (places[i].bytes + alignment - 1) / alignment * alignment;
+        bool all = true, inherits = places[i].takes_over && places[i].from < places[i].first &&
+                                    find_donor(&dying, places, i, NULL, &all) != NULL;
+        change[inherits || !all ? places[i].first : places[i].from] += bytes;
+        change[places[i].last + 1] -= bytes; /* wraps; the sums do not */
+    }
+    for (uint32_t i = 0; i < n_steps && status == DJ_OK; i++) {
+        alive += change[i];
+        most = alive > most ? alive : most;
+    }
+    free(change);
+    if (status != DJ_OK)
+        return status;
+    free(dying.head);
+    *bytes_p = most;
+    return DJ_OK;
+}
+
 dj_status_t dj_chains_init(dj_chains_t *chains, const dj_place_t *places, uint32_t n_places,
                            const uint32_t *by_time)
 {
@@ -79,18 +123,15 @@ dj_status_t dj_chains_init(dj_chains_t *chains, const dj_place_t *places, uint32
     *chains = (dj_chains_t){0};
     for (uint32_t i = 0; i < n_places; i++)
         dying.n_steps = places[i].last >= dying.n_steps ? places[i].last + 1 : dying.n_steps;
-    uint32_t *numbers = malloc((dying.n_steps + n_places + 1ull) * sizeof numbers[0]);
+    dj_status_t status = init_dying(&dying, places, n_places, dying.n_steps);
     chains->list = malloc((n_places + 1ull) * sizeof chains->list[0]);
     chains->of = malloc((n_places + 1ull) * sizeof chains->of[0]);
-    if (numbers == NULL || chains->list == NULL || chains->of == NULL) {
-        free(numbers);
+    if (status != DJ_OK || chains->list == NULL || chains->of == NULL) {
+        free(status == DJ_OK ? dying.head : NULL);
         return dj_fail(DJ_ERR_MEMORY, "no memory to place %u tensors", n_places);
     }
-    dying.head = numbers;
-    dying.next = numbers + dying.n_steps;
-    list_dying(&dying, places, n_places);
     join(chains, places, n_places, by_time, &dying);
-    free(numbers);
+    free(dying.head);
     return DJ_OK;
 }
 

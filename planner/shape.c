@@ -68,22 +68,25 @@ dj_status_t dj_shape_expands(const dj_view_t *view, const int64_t *sizes, uint8_
 
 const dj_view_t *dj_shape_as_sent(const dj_view_t *view, dj_view_t *room)
 {
-    if (!dj_view_is_contiguous(view))
+    int64_t expected = 1;
+    uint32_t i = view->rank;
+    while (i > 0 && view->strides[i - 1] == expected)
+        expected *= view->sizes[--i] > 0 ? view->sizes[i] : 1;
+    if (i == 0 || !dj_view_is_contiguous(view)) /* as it should be, or something else altogether */
         return view;
     *room = dj_view_contiguous(view->dtype, view->rank, view->sizes);
     return room;
 }
 
-/* The strides of `view` in the broadcast shape; 0 where it says nothing. PyTorch lets the stride of a
- * dimension of size 1 speak where nothing is broadcast along it. */
+/* The strides of `view` in the broadcast shape; 0 where it says nothing. PyTorch lets the stride of
+ * a dimension of size 1 speak where nothing is broadcast along it. */
 static void broadcast_strides(const dj_view_t *view, const int64_t *sizes, uint8_t rank,
                               int64_t *strides)
 {
     uint32_t lead = rank - view->rank;
     for (uint32_t i = 0; i < rank; i++)
-        strides[i] = i < lead || (view->sizes[i - lead] == 1 && sizes[i] != 1)
-                         ? 0
-                         : view->strides[i - lead];
+        strides[i] =
+            i < lead || (view->sizes[i - lead] == 1 && sizes[i] != 1) ? 0 : view->strides[i - lead];
 }
 
 /* Above 0 when dimension a should vary slower than b, below 0 when faster, 0 when nothing says. */
@@ -131,21 +134,16 @@ static void sort_dims(const dj_view_t *const *inputs, uint32_t n_inputs, const i
 dj_view_t dj_shape_dense_like(uint8_t dtype, const dj_view_t *const *inputs, uint32_t n_inputs,
                               const int64_t *sizes, uint8_t rank)
 {
-    dj_view_t view = dj_view_contiguous(dtype, rank, sizes);
+    dj_view_t view;
     uint8_t order[DJ_RANK_MAX];
-    bool plain = true;
     for (uint32_t i = 0; i < rank; i++)
         if (sizes[i] == 0)
-            return view;
-    for (uint32_t i = 0; i < n_inputs; i++)
-        plain &= inputs[i]->rank == 0 || (inputs[i]->rank == rank &&
-                                          dj_view_same_shape(inputs[i], &view) &&
-                                          dj_view_is_contiguous(inputs[i]));
-    if (plain)
-        return view;
+            return dj_view_contiguous(dtype, rank, sizes);
     sort_dims(inputs, n_inputs, sizes, rank, order);
-    uint64_t stride = 1;
+    view = (dj_view_t){.dtype = dtype, .rank = rank};
+    uint64_t stride = 1; /* unsigned: the sizes may not have been checked yet */
     for (uint32_t i = 0; i < rank; i++) {
+        view.sizes[i] = sizes[i];
         view.strides[order[i]] = (int64_t)(stride & INT64_MAX);
         stride *= (uint64_t)sizes[order[i]];
     }
@@ -154,6 +152,8 @@ dj_view_t dj_shape_dense_like(uint8_t dtype, const dj_view_t *const *inputs, uin
 
 dj_view_t dj_shape_preserved(uint8_t dtype, const dj_view_t *view)
 {
+    if (dj_view_is_contiguous(view))
+        return dj_view_contiguous(dtype, view->rank, view->sizes);
     return dj_shape_dense_like(dtype, &view, 1, view->sizes, view->rank);
 }
 

@@ -1,8 +1,8 @@
 /* shape.h - inside the planner: what shape rules share.
  *
  * A rule dj_shape_<name>(call, outs) is named by the rows of ops.def and called by dj_op_infer()
- * alone, after it checked every argument's kind against the signature and every view's numbers; so a
- * rule may index its arguments by position and multiply sizes of one tensor. A rule writes dtype,
+ * alone, after it checked every argument's kind against the signature and every view's numbers; so
+ * a rule may index its arguments by position and multiply sizes of one tensor. A rule writes dtype,
  * sizes and strides of each new output, or fails with a sentence that names the shapes;
  * dj_op_infer() puts the op's name before it and checks the outputs' limits.
  *
@@ -57,9 +57,9 @@ dj_status_t dj_shape_broadcast(const dj_view_t *view, int64_t *sizes, uint8_t *r
 /* Does `view` broadcast to exactly these sizes? DJ_ERR_SHAPE. */
 dj_status_t dj_shape_expands(const dj_view_t *view, const int64_t *sizes, uint8_t rank);
 
-/* `view` with the strides that it has after a journey over the wire, where a contiguous view travels
- * without: a rule that looks at strides of dimensions of size 1 looks at these, so that recorder and
- * rank agree. The result is `view` or `room`. */
+/* `view` with the strides that it has after a journey over the wire, where a contiguous view
+ * travels without: a rule that looks at strides of dimensions of size 1 looks at these, so that
+ * recorder and rank agree. The result is `view` or `room`. */
 const dj_view_t *dj_shape_as_sent(const dj_view_t *view, dj_view_t *room);
 
 /* A dense view of `sizes` whose order of dimensions follows the inputs' strides, as PyTorch's
@@ -77,14 +77,14 @@ dj_view_t dj_shape_spread(const dj_view_t *view);
  * nothing to Djinn and do not cross the wire. */
 bool dj_shape_channels_last(const dj_view_t *view);
 /* Contiguous, or with channels last (rank 4 or 5). */
-dj_view_t dj_shape_formatted(uint8_t dtype, uint8_t rank, const int64_t *sizes,
-                             bool channels_last);
+dj_view_t dj_shape_formatted(uint8_t dtype, uint8_t rank, const int64_t *sizes, bool channels_last);
 /* A result that an output mask leaves out: a tensor of no elements. */
 dj_view_t dj_shape_absent(uint8_t dtype);
 /* A list of `n` flags as bits. DJ_ERR_SHAPE. */
 dj_status_t dj_shape_mask(const dj_call_t *call, uint32_t arg, uint32_t n, uint32_t *mask_p);
-/* view[start:end:step] along `dim`, and view[index] along `dim` (not yet counted from the front): the
- * windows of slice and select. start and end are lists of one number, or absent. DJ_ERR_SHAPE. */
+/* view[start:end:step] along `dim`, and view[index] along `dim` (not yet counted from the front):
+ * the windows of slice and select. start and end are lists of one number, or absent. DJ_ERR_SHAPE.
+ */
 dj_status_t dj_shape_take_slice(dj_view_t *view, uint32_t dim, const dj_arg_t *start,
                                 const dj_arg_t *end, int64_t step);
 dj_status_t dj_shape_take_index(dj_view_t *view, int64_t dim, int64_t index);

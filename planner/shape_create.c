@@ -85,8 +85,8 @@ dj_status_t dj_shape_arange(const dj_call_t *call, dj_view_t *outs)
 {
     uint8_t dtype = dj_call_dtype(call, 3);
     if (dtype == DJ_DTYPE_NONE)
-        dtype = dj_promote(default_dtype(&call->args[1].scalar),
-                           default_dtype(&call->args[2].scalar));
+        dtype =
+            dj_promote(default_dtype(&call->args[1].scalar), default_dtype(&call->args[2].scalar));
     outs[0] = dj_view_contiguous(dtype, 1, &call->args[0].integer);
     return DJ_OK;
 }

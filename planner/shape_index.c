@@ -250,8 +250,8 @@ dj_status_t dj_shape_cat(const dj_call_t *call, dj_view_t *outs)
     for (uint32_t i = 0; i < list->count && status == DJ_OK; i++)
         if (!is_placeholder(&list->operands[i].view))
             status = join(&list->operands[i].view, dim, &joined);
-    outs[0] = dj_shape_formatted(common_dtype(list), joined.rank, joined.sizes,
-                                 all_channels_last(list));
+    outs[0] =
+        dj_shape_formatted(common_dtype(list), joined.rank, joined.sizes, all_channels_last(list));
     return status;
 }
 

@@ -23,8 +23,7 @@ static dj_status_t check_affine(const dj_call_t *call, uint32_t arg, const dj_vi
 }
 
 /* The normalised shape is the tail of the input's; *lead_p dimensions stand before it. */
-static dj_status_t check_normalised(const dj_view_t *input, const dj_arg_t *shape,
-                                    uint32_t *lead_p)
+static dj_status_t check_normalised(const dj_view_t *input, const dj_arg_t *shape, uint32_t *lead_p)
 {
     char text[DJ_VIEW_TEXT];
     uint32_t lead = input->rank - shape->count;
@@ -186,8 +185,8 @@ dj_status_t dj_shape_group_norm(const dj_call_t *call, dj_view_t *outs)
     if (status != DJ_OK)
         return status;
     int64_t sizes[2] = {input->sizes[0], call->args[6].integer};
-    outs[0] = dj_shape_formatted(input->dtype, input->rank, input->sizes,
-                                 dj_shape_channels_last(input));
+    outs[0] =
+        dj_shape_formatted(input->dtype, input->rank, input->sizes, dj_shape_channels_last(input));
     outs[1] = outs[2] = dj_view_contiguous(input->dtype, 2, sizes);
     return DJ_OK;
 }

@@ -63,8 +63,8 @@ uint8_t dj_op_compute_dtype(const dj_call_t *call)
         return DJ_DTYPE_NONE;
     if (info->shape == dj_shape_pw_where)
         return promote_call(call, info->signature, 1, false);
-    if (!info->broadcasts || info->shape == dj_shape_pw_keep || info->shape == dj_shape_pw_real_keep ||
-        info->shape == dj_shape_pw_limits) {
+    if (!info->broadcasts || info->shape == dj_shape_pw_keep ||
+        info->shape == dj_shape_pw_real_keep || info->shape == dj_shape_pw_limits) {
         for (uint32_t i = 0; i < call->n_args; i++)
             if (call->args[i].kind == DJ_ARG_TENSORS && call->args[i].count > 0)
                 return call->args[i].operands[0].view.dtype;
@@ -82,16 +82,15 @@ static bool all_plain(const dj_view_t *const *inputs, uint32_t n_inputs, const i
                       uint8_t rank)
 {
     for (uint32_t i = 0; i < n_inputs; i++)
-        if (inputs[i]->rank > 0 &&
-            (inputs[i]->rank != rank ||
-             memcmp(inputs[i]->sizes, sizes, rank * sizeof sizes[0]) != 0 ||
-             !dj_view_is_contiguous(inputs[i])))
+        if (inputs[i]->rank > 0 && (inputs[i]->rank != rank ||
+                                    memcmp(inputs[i]->sizes, sizes, rank * sizeof sizes[0]) != 0 ||
+                                    !dj_view_is_contiguous(inputs[i])))
             return false;
     return true;
 }
 
-/* `common` is the type to which operands are converted first, but for a condition. A conversion makes a
- * dense copy, and the result follows the copy's strides. */
+/* `common` is the type to which operands are converted first, but for a condition. A conversion
+ * makes a dense copy, and the result follows the copy's strides. */
 static dj_status_t pointwise(const dj_call_t *call, uint8_t common, uint8_t dtype, dj_view_t *out)
 {
     const char *signature = dj_op_info(call->op)->signature;
@@ -114,9 +113,9 @@ static dj_status_t pointwise(const dj_call_t *call, uint8_t common, uint8_t dtyp
         return DJ_OK;
     }
     for (uint32_t i = 0; i < n_inputs; i++) {
-        bool converted = inputs[i]->dtype != common && (i > 0 || call->op != DJ_OP_WHERE);
         inputs[i] = dj_shape_as_sent(inputs[i], &copies[i]);
-        if (converted && inputs[i] != &copies[i]) {
+        if (inputs[i]->dtype != common && (i > 0 || call->op != DJ_OP_WHERE) &&
+            !dj_view_is_contiguous(inputs[i])) {
             copies[i] = dj_shape_preserved(common, inputs[i]);
             inputs[i] = &copies[i];
         }
@@ -137,8 +136,8 @@ static bool subtracts_bool(const dj_call_t *call)
 {
     if (call->op == DJ_OP_RSUB)
         return dj_call_view(call, 0)->dtype == DJ_BOOL || call->args[1].scalar.dtype == DJ_BOOL;
-    return call->op == DJ_OP_SUB && (dj_call_view(call, 0)->dtype == DJ_BOOL ||
-                                     dj_call_view(call, 1)->dtype == DJ_BOOL);
+    return call->op == DJ_OP_SUB &&
+           (dj_call_view(call, 0)->dtype == DJ_BOOL || dj_call_view(call, 1)->dtype == DJ_BOOL);
 }
 
 dj_status_t dj_shape_pw_alpha(const dj_call_t *call, dj_view_t *outs)
@@ -146,8 +145,7 @@ dj_status_t dj_shape_pw_alpha(const dj_call_t *call, dj_view_t *outs)
     uint8_t dtype = dj_op_compute_dtype(call);
     const dj_scalar_t *alpha = &call->args[call->n_args - 1].scalar;
     if (!dj_dtype_is_float(dtype) && !dj_dtype_is_complex(dtype) && alpha->dtype == DJ_F64)
-        return dj_fail(DJ_ERR_DTYPE, "a real alpha with a result of type %s",
-                       dj_dtype_name(dtype));
+        return dj_fail(DJ_ERR_DTYPE, "a real alpha with a result of type %s", dj_dtype_name(dtype));
     if (subtracts_bool(call))
         return dj_fail(DJ_ERR_DTYPE, "subtraction of bool tensors; use bitwise_xor or logical_not");
     return pointwise(call, dtype, dtype, outs);

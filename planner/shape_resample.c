@@ -1,13 +1,6 @@
 /* shape_resample.c - shape rules of what makes a picture larger or samples it anew: padding,
  * upsampling, grids. */
-#include "planner/shape.h"
-
-static dj_status_t fail_picture(const dj_view_t *view, const char *wanted)
-{
-    char text[DJ_VIEW_TEXT];
-    return dj_fail(DJ_ERR_SHAPE, "a picture %s; %s", dj_view_format(view, text, sizeof text),
-                   wanted);
-}
+#include "planner/shape_window.h"
 
 /* ---- padding ---- */
 
@@ -68,10 +61,10 @@ static dj_status_t pad_picture(const dj_call_t *call, uint32_t n, bool reflects,
     if (pads->kind != DJ_ARG_INTEGERS || pads->count != 2 * n)
         return dj_fail(DJ_ERR_SHAPE, "%u pads; %u are needed", pads->count, 2 * n);
     if (self->rank != n + 1 && self->rank != n + 2)
-        return fail_picture(self, "channels, and perhaps a batch, are needed");
+        return dj_window_misfit(self, "channels, and perhaps a batch, are needed");
     for (uint32_t i = self->rank == n + 2; i < self->rank; i++)
         if (self->sizes[i] == 0)
-            return fail_picture(self, "only its batch may be empty");
+            return dj_window_misfit(self, "only its batch may be empty");
     for (uint32_t i = 0; reflects && i < pads->count; i++)
         if (pads->integers[i] >= self->sizes[self->rank - 1 - i / 2])
             return dj_fail(DJ_ERR_SHAPE, "%lld reflected elements of dimension %u, which has %lld",
@@ -82,9 +75,9 @@ static dj_status_t pad_picture(const dj_call_t *call, uint32_t n, bool reflects,
     for (uint32_t i = self->rank - n; i < self->rank && status == DJ_OK; i++) {
         any |= sizes[i] > 0;
         if (sizes[i] < 0)
-            return fail_picture(self, "the padding takes more than there is");
+            return dj_window_misfit(self, "the padding takes more than there is");
     }
-    return status == DJ_OK && !any ? fail_picture(self, "the padding leaves nothing") : status;
+    return status == DJ_OK && !any ? dj_window_misfit(self, "the padding leaves nothing") : status;
 }
 
 static dj_status_t pad(const dj_call_t *call, uint32_t n, bool reflects, dj_view_t *outs)
@@ -130,7 +123,7 @@ dj_status_t dj_shape_upsample2d(const dj_call_t *call, dj_view_t *outs)
     const dj_view_t *input = dj_call_view(call, 0);
     const dj_arg_t *wanted = &call->args[1];
     if (input->rank != 4)
-        return fail_picture(input, "batch, channels, height and width are needed");
+        return dj_window_misfit(input, "batch, channels, height and width are needed");
     if (wanted->count != 2)
         return dj_fail(DJ_ERR_SHAPE, "output_size lists %u numbers; 2 are needed", wanted->count);
     for (uint32_t i = 0; i < 2; i++)
@@ -138,9 +131,8 @@ dj_status_t dj_shape_upsample2d(const dj_call_t *call, dj_view_t *outs)
             return dj_fail(DJ_ERR_SHAPE, "from %lld to %lld in dimension %u; neither may be empty",
                            (long long)input->sizes[2 + i], (long long)wanted->integers[i], 2 + i);
     if (input->sizes[1] == 0)
-        return fail_picture(input, "only its batch may be empty");
-    int64_t sizes[4] = {input->sizes[0], input->sizes[1], wanted->integers[0],
-                        wanted->integers[1]};
+        return dj_window_misfit(input, "only its batch may be empty");
+    int64_t sizes[4] = {input->sizes[0], input->sizes[1], wanted->integers[0], wanted->integers[1]};
     outs[0] = dj_shape_formatted(input->dtype, 4, sizes, dj_shape_channels_last(input));
     return DJ_OK;
 }
@@ -153,7 +145,7 @@ dj_status_t dj_shape_grid_sampler_2d(const dj_call_t *call, dj_view_t *outs)
         grid->sizes[3] != 2 || grid->dtype != input->dtype)
         return dj_shape_misfit("grid", grid, input);
     if (input->sizes[2] == 0 || input->sizes[3] == 0)
-        return fail_picture(input, "height and width may not be empty");
+        return dj_window_misfit(input, "height and width may not be empty");
     int64_t sizes[4] = {input->sizes[0], input->sizes[1], grid->sizes[1], grid->sizes[2]};
     outs[0] = dj_view_contiguous(input->dtype, 4, sizes);
     return DJ_OK;

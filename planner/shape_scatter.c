@@ -5,8 +5,8 @@
  * tensor does, holes and all, as PyTorch clones it. */
 #include "planner/shape.h"
 
-/* self, dim, index, source, ...: scatter_add, scatter_reduce (whose reduction is a number: sum, prod,
- * mean, amax, amin) */
+/* self, dim, index, source, ...: scatter_add, scatter_reduce (whose reduction is a number: sum,
+ * prod, mean, amax, amin) */
 dj_status_t dj_shape_scatter_reduce(const dj_call_t *call, dj_view_t *outs)
 {
     if (call->op == DJ_OP_SCATTER_REDUCE &&
@@ -64,8 +64,8 @@ dj_status_t dj_shape_slice_scatter(const dj_call_t *call, dj_view_t *outs)
         return dj_fail(DJ_ERR_SHAPE, "a tensor without dimensions");
     dj_status_t status = dj_shape_dim(call->args[2].integer, self->rank, &dim);
     if (status == DJ_OK)
-        status = dj_shape_take_slice(&part, dim, &call->args[3], &call->args[4],
-                                     call->args[5].integer);
+        status =
+            dj_shape_take_slice(&part, dim, &call->args[3], &call->args[4], call->args[5].integer);
     return status == DJ_OK ? written(self, dj_call_view(call, 1), &part, outs) : status;
 }
 
@@ -121,7 +121,8 @@ static dj_status_t check_bag(const dj_call_t *call)
 }
 
 /* weight, indices, offsets, scale_grad_by_freq, mode, sparse, per_sample_weights,
- * include_last_offset, padding_idx -> bags, bag of each index, sizes of bags, where the maxima were */
+ * include_last_offset, padding_idx -> bags, bag of each index, sizes of bags, where the maxima were
+ */
 dj_status_t dj_shape_embedding_bag(const dj_call_t *call, dj_view_t *outs)
 {
     const dj_view_t *weight = dj_call_view(call, 0), *index = dj_call_view(call, 1);
@@ -143,7 +144,8 @@ dj_status_t dj_shape_of_data(const dj_call_t *call, dj_view_t *outs)
 {
     char text[DJ_VIEW_TEXT];
     (void)outs;
-    return dj_fail(DJ_ERR_UNSUPPORTED, "the result's size depends on the values in %s, which nobody "
+    return dj_fail(DJ_ERR_UNSUPPORTED,
+                   "the result's size depends on the values in %s, which nobody "
                    "knows when a program is made; fetch the tensor and do it on the host",
                    dj_view_format(dj_call_view(call, 0), text, sizeof text));
 }

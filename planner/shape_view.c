@@ -1,9 +1,9 @@
 /* shape_view.c - shape rules of view ops: which window on the first argument's storage they give.
  *
  * There are no views in a program (graph.h): a use carries its window. These rows exist so that
- * whoever records can compute a window the way PyTorch does; dj_op_infer() gives it with its offset,
- * and dj_program_add() and the decoder refuse the row. Sizes may be -1 where PyTorch takes it, so
- * they are structural letters; nothing of them crosses the wire.
+ * whoever records can compute a window the way PyTorch does; dj_op_infer() gives it with its
+ * offset, and dj_program_add() and the decoder refuse the row. Sizes may be -1 where PyTorch takes
+ * it, so they are structural letters; nothing of them crosses the wire.
  *
  * Offsets and strides are multiplied under dj_view_check()'s limits: a factor of an argument is
  * first brought into the range of the tensor's own sizes. */
@@ -38,9 +38,10 @@ dj_status_t dj_shape_as_strided(const dj_call_t *call, dj_view_t *outs)
         return dj_fail(DJ_ERR_SHAPE, "%u sizes and %u strides", sizes->count, strides->count);
     if (offset->kind == DJ_ARG_INTEGERS && offset->count != 1)
         return dj_fail(DJ_ERR_SHAPE, "%u storage offsets", offset->count);
-    dj_view_t view = {.dtype = self->dtype, .rank = (uint8_t)sizes->count,
-                      .offset = offset->kind == DJ_ARG_INTEGERS ? offset->integers[0]
-                                                                : self->offset};
+    dj_view_t view = {.dtype = self->dtype,
+                      .rank = (uint8_t)sizes->count,
+                      .offset =
+                          offset->kind == DJ_ARG_INTEGERS ? offset->integers[0] : self->offset};
     memcpy(view.sizes, sizes->integers, sizes->count * sizeof view.sizes[0]);
     memcpy(view.strides, strides->integers, strides->count * sizeof view.strides[0]);
     outs[0] = view;
@@ -161,8 +162,8 @@ dj_status_t dj_shape_slice(const dj_call_t *call, dj_view_t *outs)
         return fail_rank_0();
     dj_status_t status = dj_shape_dim(call->args[1].integer, view.rank, &dim);
     if (status == DJ_OK)
-        status = dj_shape_take_slice(&view, dim, &call->args[2], &call->args[3],
-                                     call->args[4].integer);
+        status =
+            dj_shape_take_slice(&view, dim, &call->args[2], &call->args[3], call->args[4].integer);
     outs[0] = view;
     return status;
 }
@@ -300,7 +301,8 @@ static dj_status_t view_sizes(const dj_view_t *self, const dj_arg_t *wanted, int
 }
 
 /* Strides for view->sizes such that the elements are those of `self` in their order. A run of
- * dimensions of `self` that lie behind one another may be cut anew; between runs a cut must stay. */
+ * dimensions of `self` that lie behind one another may be cut anew; between runs a cut must stay.
+ */
 static bool view_strides(const dj_view_t *self, dj_view_t *view)
 {
     int at = view->rank - 1;

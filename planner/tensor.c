@@ -10,15 +10,12 @@
 
 uint32_t dj_dtype_bytes(uint8_t dtype)
 {
-    switch (dtype) {
-#define X(name, value, bytes, text)                                                                \
-    case value:                                                                                    \
-        return bytes;
+    static const uint8_t sizes[UINT8_MAX + 1] = {
+#define X(name, value, bytes, text) [value] = (bytes),
         DJ_DTYPE_LIST(X)
 #undef X
-    default:
-        return 0;
-    }
+    };
+    return sizes[dtype];
 }
 
 const char *dj_dtype_name(uint8_t dtype)
@@ -153,39 +150,39 @@ bool dj_view_equal(const dj_view_t *a, const dj_view_t *b)
     return true;
 }
 
-/* *total_p *= factor, false when the result passes the limit. */
-static bool multiply_limited(uint64_t *total_p, uint64_t factor)
+/* Dimension `at` of a view goes past a limit, or is none. */
+static dj_status_t fail_numbers(const dj_view_t *view, uint32_t at)
 {
-    return !__builtin_mul_overflow(*total_p, factor, total_p) && *total_p <= DJ_TENSOR_BYTES_MAX;
+    long long size = view->sizes[at], stride = view->strides[at];
+    if (size < 0 || stride < 0)
+        return dj_fail(DJ_ERR_SHAPE, "dimension %u has size %lld and stride %lld", at, size, stride);
+    return dj_fail(DJ_ERR_LIMIT, "a tensor of more than %llu bytes: dimension %u has size %lld and "
+                   "stride %lld", (unsigned long long)DJ_TENSOR_BYTES_MAX, at, size, stride);
 }
 
-static dj_status_t check_numbers(const dj_view_t *view, uint64_t *extent_p)
+/* Sizes next to a 0 count too: rules multiply them before they meet the 0. */
+static dj_status_t check_numbers(const dj_view_t *view, uint64_t item, uint64_t *extent_p)
 {
-    uint64_t item = dj_dtype_bytes(view->dtype), count = item, last = 0;
+    uint64_t limit = DJ_TENSOR_BYTES_MAX >> __builtin_ctzll(item); /* items are powers of 2 */
+    uint64_t count = 1, last = 0;
     bool empty = false;
     for (uint32_t i = 0; i < view->rank; i++) {
-        int64_t size = view->sizes[i], stride = view->strides[i];
-        uint64_t reach = item;
-        if (size < 0 || stride < 0)
-            return dj_fail(DJ_ERR_SHAPE, "dimension %u has size %lld and stride %lld", i,
-                           (long long)size, (long long)stride);
-        /* Sizes next to a 0 count too: rules multiply them before they meet the 0. */
-        if (!multiply_limited(&count, size > 0 ? (uint64_t)size : 1))
-            return dj_fail(DJ_ERR_LIMIT, "a tensor of more than %llu bytes",
-                           (unsigned long long)DJ_TENSOR_BYTES_MAX);
+        /* A negative number is beyond the limit when it counts as unsigned. */
+        uint64_t size = (uint64_t)view->sizes[i], stride = (uint64_t)view->strides[i], reach;
+        if (size > limit || stride > DJ_TENSOR_BYTES_MAX)
+            return fail_numbers(view, i);
+        if (size > 1) {
+            if (__builtin_mul_overflow(count, size, &count) || count > limit ||
+                __builtin_mul_overflow(size - 1, stride, &reach) || reach > limit)
+                return fail_numbers(view, i);
+            last += reach; /* at most 8 terms of 2^46 */
+        }
         empty |= size == 0;
-        if ((uint64_t)stride > DJ_TENSOR_BYTES_MAX ||
-            (size > 1 && (!multiply_limited(&reach, (uint64_t)size - 1) ||
-                          !multiply_limited(&reach, (uint64_t)stride))))
-            return dj_fail(DJ_ERR_LIMIT, "dimension %u of size %lld and stride %lld reaches beyond "
-                           "%llu bytes", i, (long long)size, (long long)stride,
-                           (unsigned long long)DJ_TENSOR_BYTES_MAX);
-        last += size > 1 ? reach : 0; /* at most 8 terms of 2^46 */
     }
-    if (last + item > DJ_TENSOR_BYTES_MAX)
+    if (last + 1 > limit)
         return dj_fail(DJ_ERR_LIMIT, "a view that reaches beyond %llu bytes",
                        (unsigned long long)DJ_TENSOR_BYTES_MAX);
-    *extent_p = empty ? 0 : last + item;
+    *extent_p = empty ? 0 : (last + 1) * item;
     return DJ_OK;
 }
 
@@ -196,9 +193,9 @@ dj_status_t dj_view_check(const dj_view_t *view, uint64_t storage_bytes)
         return dj_fail(DJ_ERR_DTYPE, "data type %u is not known", view->dtype);
     if (view->rank > DJ_RANK_MAX)
         return dj_fail(DJ_ERR_LIMIT, "rank %u is above the limit of %d", view->rank, DJ_RANK_MAX);
-    if (view->offset < 0 || (uint64_t)view->offset > DJ_TENSOR_BYTES_MAX / item)
+    if (view->offset < 0 || (uint64_t)view->offset > DJ_TENSOR_BYTES_MAX >> __builtin_ctzll(item))
         return dj_fail(DJ_ERR_LIMIT, "offset %lld is out of range", (long long)view->offset);
-    dj_status_t status = check_numbers(view, &extent);
+    dj_status_t status = check_numbers(view, item, &extent);
     if (status != DJ_OK)
         return status;
     if (storage_bytes != UINT64_MAX && (uint64_t)view->offset * item + extent > storage_bytes)

@@ -147,8 +147,9 @@ class Cases:
     def compare(self, name, *args, call=None, core=None, device=False, eager=False):
         """Whatever PyTorch says is the case. With `device`, what meta tensors let through must also pass on
         the processor. With `eager`, strides are those of the processor's result where it has one: the meta
-        functions of some pointwise ops are decompositions, whose strides are no device's. Returns the outputs, None when refused. `core` is the overload of Core ATen that
-        `call` stands for, where the row has another name."""
+        functions of some pointwise ops are decompositions, whose strides are no device's. `core` is the overload
+        of Core ATen that `call` stands for, where the row has another name. Returns the outputs, None when
+        PyTorch refuses."""
         signature = self.rows[name]
         plain = [arg.value if isinstance(arg, Number) else arg for arg in args]
         plain = [bool(arg) if letter == "b" and arg is not None else int(arg) if isinstance(arg, Dim) else arg

@@ -1,7 +1,7 @@
-/* Every shape rule with arguments that nobody has looked at: sizes at the limits and beyond, negative
- * numbers, lists of any length, dims that are none. Whatever they are, the answer is a status with a
- * sentence or outputs that pass dj_view_check(). Sanitizers see what an overflow or a stray read would
- * be; lists lie in memory of exactly their length. */
+/* Every shape rule with arguments that nobody has looked at: sizes at the limits and beyond,
+ * negative numbers, lists of any length, dims that are none. Whatever they are, the answer is a
+ * status with a sentence or outputs that pass dj_view_check(). Sanitizers see what an overflow or a
+ * stray read would be; lists lie in memory of exactly their length. */
 #include "tests/planner/builder.h"
 
 #define TRIALS 4000 /* of each row */
@@ -25,9 +25,9 @@ static void *array_of(hostile_t *h, size_t count, size_t size)
 
 static int64_t any_number(hostile_t *h)
 {
-    static const int64_t wild[] = {INT64_MIN,      INT64_MIN + 1, -(1ll << 46), -9,         -2,
-                                   -1,             0,             1,            1ll << 20,  1ll << 30,
-                                   (1ll << 30) + 1, 1ll << 45,    1ll << 46,    1ll << 62,  INT64_MAX};
+    static const int64_t wild[] = {
+        INT64_MIN, INT64_MIN + 1, -(1ll << 46),    -9,        -2,        -1,        0,        1,
+        1ll << 20, 1ll << 30,     (1ll << 30) + 1, 1ll << 45, 1ll << 46, 1ll << 62, INT64_MAX};
     if (h->wild && random_below(&h->random, 3) == 0)
         return wild[random_below(&h->random, sizeof wild / sizeof wild[0])];
     return (int64_t)random_below(&h->random, 6) - (random_below(&h->random, 4) == 0 ? 3 : 0);
@@ -70,7 +70,8 @@ static dj_operand_t any_operand(hostile_t *h, bool may_lack)
 
 static dj_arg_t any_tensors(hostile_t *h, char letter, const dj_operand_t *like)
 {
-    bool list = letter == 'l' || letter == 'L', may_lack = letter == 'T' || letter == 'L' || h->wild;
+    bool list = letter == 'l' || letter == 'L',
+         may_lack = letter == 'T' || letter == 'L' || h->wild;
     uint32_t count = list ? random_below(&h->random, 5) : 1;
     if (!list && may_lack && random_below(&h->random, 6) == 0)
         return arg_none();

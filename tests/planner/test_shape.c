@@ -1,7 +1,7 @@
-/* The shape rules against PyTorch: reads the cases that shape_cases.py wrote (its head describes the
- * tokens) and asks dj_op_infer() the same. Strides of dimensions of size 1 and of empty tensors mean
- * nothing and are not compared; offsets are those of views. Each case is also tried with one number
- * changed, where all that is asked for is an answer. The script fails where an overload of
+/* The shape rules against PyTorch: reads the cases that shape_cases.py wrote (its head describes
+ * the tokens) and asks dj_op_infer() the same. Strides of dimensions of size 1 and of empty tensors
+ * mean nothing and are not compared; offsets are those of views. Each case is also tried with one
+ * number changed, where all that is asked for is an answer. The script fails where an overload of
  * Core ATen has neither a row nor a reason. Exits 77 where there is no PyTorch to ask. */
 #include <stdio.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 
 #define OPERANDS_MAX 64
 #define INTEGERS_MAX 64
-#define CHANGES 4 /* of each case */
+#define CHANGES 4   /* of each case */
 #define SHOWN_MAX 3 /* of each op; more say nothing new */
 
 typedef struct shape_case {
@@ -197,9 +197,9 @@ static bool check_case(shape_case_t *c, uint32_t number, bool show)
 
 static int64_t any_number(void)
 {
-    static const int64_t wild[] = {INT64_MIN,       INT64_MIN + 1, -(1ll << 46), -2,        -1,
-                                   0,               1,             2,            1ll << 20, 1ll << 30,
-                                   (1ll << 30) + 1, 1ll << 45,     1ll << 46,    1ll << 62, INT64_MAX};
+    static const int64_t wild[] = {
+        INT64_MIN, INT64_MIN + 1, -(1ll << 46),    -2,        -1,        0,         1,        2,
+        1ll << 20, 1ll << 30,     (1ll << 30) + 1, 1ll << 45, 1ll << 46, 1ll << 62, INT64_MAX};
     return wild[random_below(&changes, sizeof wild / sizeof wild[0])];
 }
 
@@ -218,13 +218,13 @@ static void change_operand(dj_operand_t *operand)
         break;
     default:
         operand->view.sizes[at] = any_number();
-        operand->view = dj_view_contiguous(operand->view.dtype, operand->view.rank,
-                                           operand->view.sizes);
+        operand->view =
+            dj_view_contiguous(operand->view.dtype, operand->view.rank, operand->view.sizes);
     }
 }
 
-/* A case of which one number, or one operand, is another: what comes past most checks of a rule. Only
- * that there is an answer can be said of it. */
+/* A case of which one number, or one operand, is another: what comes past most checks of a rule.
+ * Only that there is an answer can be said of it. */
 static void survives_a_change(const shape_case_t *given)
 {
     static shape_case_t c;
@@ -239,7 +239,8 @@ static void survives_a_change(const shape_case_t *given)
     uint32_t at = random_below(&changes, c.n_args);
     dj_arg_t *arg = &c.args[at];
     if (arg->kind == DJ_ARG_TENSORS && arg->count > 0)
-        change_operand(&c.operands[arg->operands - c.operands + random_below(&changes, arg->count)]);
+        change_operand(
+            &c.operands[arg->operands - c.operands + random_below(&changes, arg->count)]);
     else if (arg->kind == DJ_ARG_INTEGER)
         arg->integer = any_number();
     else if (arg->kind == DJ_ARG_INTEGERS && random_below(&changes, 4) == 0)

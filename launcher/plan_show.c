@@ -8,7 +8,7 @@
 #include "planner/shape.h"
 #include "planner/svg.h"
 
-enum { TOP_NODES = 10 };
+enum { TOP_NODES = 10, PROGRAMS_TOLD = 4 };
 
 static const char *bound_name(uint8_t bound)
 {
@@ -139,16 +139,56 @@ static void print_program(const dj_plan_file_t *file, uint32_t at)
     print_top(program);
 }
 
+/* One line a program, where there are too many to tell all of each. */
+static void print_table(const dj_plan_file_t *file)
+{
+    printf("\n%7s %6s %11s %11s %12s %10s  %s\n", "program", "nodes", "weights", "peak", "work",
+           "time", "phase");
+    for (uint32_t i = 0; i < file->n_programs; i++) {
+        const dj_plan_program_t *program = &file->programs[i];
+        char weights[DJ_PLAN_BYTES_TEXT], peak[DJ_PLAN_BYTES_TEXT], work[DJ_PLAN_BYTES_TEXT];
+        char time[DJ_PLAN_BYTES_TEXT];
+        printf("%7u %6u %11s %11s %12s %10s  %s\n", i, program->graph->n_nodes,
+               dj_plan_bytes(program->srg->bytes[DJ_LIFE_WEIGHT], weights),
+               dj_plan_bytes(program->plan->peak_bytes, peak),
+               dj_plan_flops(program->srg->flops, work),
+               dj_plan_time((double)program->plan->predicted_ns, time),
+               dj_phase_name(program->srg->verdict.phase));
+    }
+}
+
+static void print_total(const dj_plan_file_t *file)
+{
+    char work[DJ_PLAN_BYTES_TEXT], time[DJ_PLAN_BYTES_TEXT], peak[DJ_PLAN_BYTES_TEXT];
+    double flops = 0, ns = 0;
+    for (uint32_t i = 0; i < file->n_programs; i++) {
+        flops += file->programs[i].srg->flops;
+        ns += (double)file->programs[i].plan->predicted_ns;
+    }
+    printf("  together   %s, %s predicted, peak %s\n", dj_plan_flops(flops, work),
+           dj_plan_time(ns, time),
+           dj_plan_bytes(file->programs[dj_plan_file_largest(file)].plan->peak_bytes, peak));
+}
+
 static void print_file(const dj_plan_file_t *file, const dj_plan_words_t *words)
 {
     const dj_device_info_t *device = file->device_info;
+    bool all = file->n_programs <= PROGRAMS_TOLD;
+    uint32_t chosen = (uint32_t)words->program;
     printf("%s, %u program%s, on a %s device (%s, %u thread%s)\n",
            file->snapshot->name[0] ? file->snapshot->name : file->path, file->n_programs,
            file->n_programs == 1 ? "" : "s", device->kind, device->isa, device->threads,
            device->threads == 1 ? "" : "s");
     print_phase("  ", &file->verdict);
+    if (file->n_programs > 1)
+        print_total(file);
+    if (!all && !words->program_given) {
+        print_table(file);
+        printf("\nThe one with the highest peak; --program N tells of another:\n");
+        chosen = dj_plan_file_largest(file);
+    }
     for (uint32_t i = 0; i < file->n_programs; i++)
-        if (!words->program_given || words->program == i)
+        if ((all && !words->program_given) || i == chosen)
             print_program(file, i);
 }
 

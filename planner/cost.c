@@ -45,20 +45,30 @@ static double largest_count(const dj_node_t *node)
     return (double)largest;
 }
 
-/* Two matrix products; keys past the query's own place are not looked at when causal. */
+/* Pairs of a query and a key that are looked at. Causal: the first query sees the first key alone.
+ */
+static double attention_pairs(double queries, double keys, bool causal)
+{
+    if (!causal)
+        return queries * keys;
+    double steps = queries < keys ? queries : keys;
+    return steps * (steps + 1) / 2 + (queries - steps) * keys;
+}
+
+/* Two matrix products. */
 static double attention_flops(const dj_node_t *node)
 {
     const dj_view_t *q = dj_call_view(&node->call, 0), *v = dj_call_view(&node->call, 2);
     if (q->rank < 2 || v->rank < 2)
         return largest_count(node);
-    double pairs = (double)v->sizes[v->rank - 2], rows = (double)q->sizes[q->rank - 2];
-    if (node->call.n_args > 5 && node->call.args[5].kind == DJ_ARG_INTEGER &&
-        node->call.args[5].integer != 0)
-        pairs = rows <= pairs ? pairs - (rows - 1) / 2 : (pairs + 1) / 2;
+    bool causal = node->call.n_args > 5 && node->call.args[5].kind == DJ_ARG_INTEGER &&
+                  node->call.args[5].integer != 0;
+    double pairs =
+        attention_pairs((double)q->sizes[q->rank - 2], (double)v->sizes[v->rank - 2], causal);
     double heads = 1;
     for (uint32_t i = 0; i + 2 < q->rank; i++)
         heads *= (double)q->sizes[i];
-    return 2 * heads * rows * pairs * (double)(q->sizes[q->rank - 1] + v->sizes[v->rank - 1]);
+    return 2 * heads * pairs * (double)(q->sizes[q->rank - 1] + v->sizes[v->rank - 1]);
 }
 
 /* The left factor: its last dimension is the one that is summed. */

@@ -104,18 +104,47 @@ static double flops_of(dj_program_t *program, dj_operand_t result)
     return flops;
 }
 
+static double attention_flops(int queries, int keys, int64_t causal)
+{
+    dj_program_t program = {0};
+    dj_program_reset(&program);
+    dj_operand_t q = input_of(&program, DJ_CLASS_STATE, shape(DJ_F32, 4, 2, 3, queries, 16));
+    dj_operand_t k = input_of(&program, DJ_CLASS_STATE, shape(DJ_F32, 4, 2, 3, keys, 16));
+    dj_arg_t args[] = {arg_tensor(&q), arg_tensor(&k),      arg_tensor(&k), arg_none(),
+                       arg_real(0),    arg_integer(causal), arg_none(),     arg_integer(0)};
+    return flops_of(&program, add_op(&program, "djinn::attention", args));
+}
+
 static void costs_attention(void **state)
 {
-    for (int64_t causal = 0; causal <= 1; causal++) {
-        dj_program_t program = {0};
-        dj_program_reset(&program);
-        dj_operand_t q = input_of(&program, DJ_CLASS_STATE, shape(DJ_F32, 4, 2, 3, 5, 16));
-        dj_arg_t args[] = {arg_tensor(&q), arg_tensor(&q),      arg_tensor(&q), arg_none(),
-                           arg_real(0),    arg_integer(causal), arg_none(),     arg_integer(0)};
-        dj_operand_t out = add_op(&program, "djinn::attention", args);
-        /* 15 pairs of places instead of 25 when each looks back alone */
-        assert_true(flops_of(&program, out) == 2.0 * 2 * 3 * (causal ? 15 : 25) * 32);
-    }
+    const double pair = 2.0 * 2 * 3 * 32; /* heads, both products */
+    assert_true(attention_flops(5, 5, 0) == pair * 25);
+    assert_true(attention_flops(5, 5, 1) == pair * 15);
+    assert_true(attention_flops(2, 5, 1) == pair * 3);
+    assert_true(attention_flops(5, 2, 1) == pair * (3 + 3 * 2));
+}
+
+static double convolution_flops(bool turned)
+{
+    static const int64_t ones[] = {1, 1}, zeros[] = {0, 0};
+    dj_program_t program = {0};
+    dj_program_reset(&program);
+    dj_operand_t x = input_of(&program, DJ_CLASS_STATE, shape(DJ_F32, 4, 2, 6, 8, 8));
+    dj_operand_t w =
+        input_of(&program, DJ_CLASS_WEIGHT,
+                 turned ? shape(DJ_F32, 4, 6, 5, 3, 3) : shape(DJ_F32, 4, 10, 3, 3, 3));
+    dj_arg_t args[] = {arg_tensor(&x),        arg_tensor(&w),         arg_none(),
+                       arg_integers(ones, 2), arg_integers(zeros, 2), arg_integers(ones, 2),
+                       arg_integer(turned),   arg_integers(zeros, 2), arg_integer(2)};
+    return flops_of(&program, add_op(&program, "convolution", args));
+}
+
+static void costs_convolutions(void **state)
+{
+    /* two groups: each of 10 filters over 3 channels, at 6 x 6 places */
+    assert_true(convolution_flops(false) == 2.0 * 2 * 10 * 36 * (3 * 9));
+    /* transposed: each of 6 x 64 inputs spread over 5 x 9 outputs */
+    assert_true(convolution_flops(true) == 2.0 * 2 * 6 * 64 * (5 * 9));
 }
 
 static void a_lookup_reads_its_rows(void **state)
@@ -152,6 +181,12 @@ static void a_hint_wins(void **state)
     assert_int_equal(srg->verdict.phase, DJ_PHASE_SPEECH);
     assert_true(srg->verdict.hinted && srg->verdict.confidence == 1);
     assert_int_equal(srg->nodes[0].phase, DJ_PHASE_SPEECH);
+    dj_verdict_t verdict = srg->verdict;
+    dj_srg_destroy(srg);
+    verdict.phase = DJ_PHASE_DECODE;
+    assert_ok(dj_srg_make_as(graph, NULL, &verdict, &srg));
+    assert_int_equal(srg->verdict.phase, DJ_PHASE_DECODE);
+    assert_int_equal(srg->nodes[0].phase, DJ_PHASE_DECODE);
     dj_srg_destroy(srg);
     assert_ok(dj_srg_make(graph, NULL, 77, &srg)); /* no such phase: no hint */
     assert_false(srg->verdict.hinted);
@@ -163,13 +198,10 @@ static void a_hint_wins(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_hint_wins),
-        cmocka_unit_test(knows_every_op),
-        cmocka_unit_test(counts_totals),
-        cmocka_unit_test(costs_attention),
-        cmocka_unit_test(a_lookup_reads_its_rows),
-        cmocka_unit_test(bounds_by_roofline),
-        cmocka_unit_test(classes_are_complete),
+        cmocka_unit_test(a_hint_wins),        cmocka_unit_test(knows_every_op),
+        cmocka_unit_test(counts_totals),      cmocka_unit_test(costs_attention),
+        cmocka_unit_test(costs_convolutions), cmocka_unit_test(a_lookup_reads_its_rows),
+        cmocka_unit_test(bounds_by_roofline), cmocka_unit_test(classes_are_complete),
     };
     dj_hash_setup();
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,6 +18,9 @@ CASES = [
     ("std", lambda a: a.std(0, keepdim=True), A),
     ("std_all", lambda a: a.std(), A),
     ("div_floor", lambda a, b: torch.div(a, b, rounding_mode="floor"), A, P),
+    ("pow_of_number", lambda a: 2.0 ** a, A),
+    ("pow_of_one", lambda a: 2 ** a.sum(), A),
+    ("pow_of_whole", lambda a: 2 ** a.abs(), I),
     ("isneginf", lambda a: torch.isneginf(a.log()), lambda: torch.tensor([0.0, 1.0, float("inf")])),
     ("isposinf", lambda a: torch.isposinf(a), lambda: torch.tensor([0.0, float("-inf"), float("inf")])),
     ("addcmul", lambda a, b, c: torch.addcmul(a, b, c, value=0.5), A, A, A),
@@ -28,6 +31,8 @@ CASES = [
     ("lerp_far", lambda a, b: torch.lerp(a, b, 0.75), A, A),
     ("lerp_", lambda a, b: a.clone().lerp_(b, 0.1), A, A),
     ("lerp_far_", lambda a, b: a.clone().lerp_(b, 1.0), A, A),
+    ("glu", lambda a: F.glu(a), A),
+    ("glu_first", lambda a: F.glu(a, 0), A),
     ("roll", lambda a: a.roll(1, 0), A),
     ("roll_two", lambda a: a.roll((-3, 8), (0, 1)), A),
     ("roll_flat", lambda a: a.roll(5), A),
@@ -65,6 +70,14 @@ def test_composite(mode, case):
 def test_division_towards_zero(mode):
     for a, b in ((A(), P()), (I(), torch.full((4, 6), 2))):
         close(torch.div(a.to("djinn"), b.to("djinn"), rounding_mode="trunc"), torch.div(a, b, rounding_mode="trunc"))
+
+
+@pytest.mark.filterwarnings("ignore:.*has no kernel.*:RuntimeWarning")
+@pytest.mark.parametrize("align", [False, True])
+def test_a_line_made_longer(mode, align):
+    a = torch.randn(2, 3, 5)
+    want = F.interpolate(a, size=9, mode="linear", align_corners=align)
+    close(F.interpolate(a.to("djinn"), size=9, mode="linear", align_corners=align), want)
 
 
 GRADIENTS = [
@@ -111,6 +124,25 @@ def test_batch_norm(mode, running):
     if running:
         torch.testing.assert_close(remote.running_mean.cpu(), local.running_mean, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(remote.running_var.cpu(), local.running_var, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*has no kernel.*:RuntimeWarning")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_gradient(mode, training, affine):
+    local = torch.nn.BatchNorm2d(3, affine=affine).train(training)
+    if affine:
+        with torch.no_grad():
+            local.weight.copy_(torch.rand(3) + 0.5)
+    local.running_mean.copy_(torch.randn(3))
+    remote = copy.deepcopy(local).to("djinn")
+    x, upstream = torch.randn(2, 3, 4, 5).requires_grad_(), torch.randn(2, 3, 4, 5)
+    y = x.detach().to("djinn").requires_grad_()
+    local(x).backward(upstream)
+    remote(y).backward(upstream.to("djinn"))
+    torch.testing.assert_close(y.grad.cpu(), x.grad, rtol=1e-4, atol=1e-5)
+    for a, b in zip(local.parameters(), remote.parameters()):
+        torch.testing.assert_close(b.grad.cpu(), a.grad, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("error:.*runs on the host.*:RuntimeWarning")

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include <ATen/Functions.h>
+#include <ATen/ScalarOps.h>
 #include <ATen/TensorOperators.h>
 #include <torch/library.h>
 
@@ -40,6 +41,32 @@ static std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor &input, const 
     running_mean->copy_(new_mean);
     running_var->copy_(new_var);
     return {output, mean, rstd};
+}
+
+/* With batch statistics, what the mean and the deviation took from each element is given back as well. */
+static std::tuple<Tensor, Tensor, Tensor>
+batch_norm_backward(const Tensor &grad, const Tensor &input, const OptionalTensor &weight,
+                    const OptionalTensor &running_mean, const OptionalTensor &running_var,
+                    const OptionalTensor &save_mean, const OptionalTensor &save_rstd, bool training,
+                    double eps, std::array<bool, 3> wanted)
+{
+    c10::SmallVector<int64_t, DJINN_MAX_RANK> shape(input.dim(), 1), others;
+    for (int64_t i = 0; i < input.dim(); i++)
+        if (i != 1)
+            others.push_back(i);
+    shape[1] = input.size(1);
+    Tensor mean = training ? *save_mean : *running_mean;
+    Tensor rstd = (training ? *save_rstd : at::rsqrt(*running_var + eps)).reshape(shape);
+    Tensor unit = (input - mean.reshape(shape)) * rstd;
+    Tensor sum = grad.sum(others), product = (grad * unit).sum(others), back;
+    if (wanted[0]) {
+        double n = (double)input.numel() / (double)std::max<int64_t>(input.size(1), 1);
+        back = training ? grad - (sum.reshape(shape) + unit * product.reshape(shape)) / n : grad;
+        back = back * rstd;
+        if (weight && weight->defined())
+            back = back * weight->reshape(shape);
+    }
+    return {back, wanted[1] ? product : Tensor(), wanted[2] ? sum : Tensor()};
 }
 
 /* ---- statistics ---- */
@@ -81,6 +108,11 @@ static Tensor div_mode(const Tensor &self, const Tensor &other, std::optional<c1
     Tensor quotient = at::div(self, other);
     bool whole = !c10::isFloatingType(at::result_type(self, other));
     return whole ? at::trunc(quotient).to(at::result_type(self, other)) : at::trunc(quotient);
+}
+
+static Tensor power_of_number(const c10::Scalar &base, const Tensor &exponent)
+{
+    return at::pow(at::native::wrapped_scalar_tensor(base), exponent);
 }
 
 static Tensor is_negative_infinity(const Tensor &self)
@@ -128,6 +160,15 @@ static Tensor &lerp_(Tensor &self, const Tensor &end, const c10::Scalar &weight)
     return std::abs(w) < 0.5 ? self.add_(way, weight) : self.copy_(at::sub(end, way, 1 - w));
 }
 
+static Tensor glu(const Tensor &self, int64_t dim)
+{
+    dim = c10::maybe_wrap_dim(dim, self.dim());
+    int64_t half = self.size(dim) / 2;
+    TORCH_CHECK(self.size(dim) == 2 * half, "glu: dimension ", dim, " has ", self.size(dim),
+                " elements, and is to be halved");
+    return self.narrow(dim, 0, half) * at::sigmoid(self.narrow(dim, half, half));
+}
+
 /* ---- layout ---- */
 
 static Tensor roll_one(const Tensor &self, int64_t shift, int64_t dim)
@@ -150,6 +191,16 @@ static Tensor roll(const Tensor &self, c10::SymIntArrayRef shifts, c10::IntArray
     for (size_t i = 0; i < dims.size(); i++)
         rolled = roll_one(rolled, by[i], dims[i]);
     return rolled;
+}
+
+/* A line is a picture of one row. */
+static Tensor upsample_line(const Tensor &self, c10::SymIntArrayRef size, bool align_corners,
+                            std::optional<double> scale)
+{
+    TORCH_CHECK(self.dim() == 3 && size.size() == 1, "upsample_linear1d: ", self.dim(), " dimensions");
+    return at::upsample_bilinear2d(self.unsqueeze(2), {1, size[0].expect_int()}, align_corners, {},
+                                   scale)
+        .squeeze(2);
 }
 
 /* ---- backward of activations ---- */
@@ -249,6 +300,8 @@ static Tensor nll_loss_backward(const Tensor &grad, const Tensor &self, const Te
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m)
 {
     m.impl("native_batch_norm", TORCH_FN(batch_norm));
+    m.impl("native_batch_norm_backward", TORCH_FN(batch_norm_backward));
+    m.impl("pow.Scalar", TORCH_FN(power_of_number));
     m.impl("var_mean.correction", TORCH_FN(var_mean));
     m.impl("std.correction", TORCH_FN(deviation));
     m.impl("_weight_norm_interface", TORCH_FN(weight_norm));
@@ -261,7 +314,9 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m)
     m.impl("addcdiv_", TORCH_FN(addcdiv_));
     m.impl("lerp.Scalar", TORCH_FN(lerp));
     m.impl("lerp_.Scalar", TORCH_FN(lerp_));
+    m.impl("glu", TORCH_FN(glu));
     m.impl("roll", TORCH_FN(roll));
+    m.impl("upsample_linear1d", TORCH_FN(upsample_line));
     m.impl("threshold_backward", TORCH_FN(threshold_backward));
     m.impl("tanh_backward", TORCH_FN(tanh_backward));
     m.impl("sigmoid_backward", TORCH_FN(sigmoid_backward));

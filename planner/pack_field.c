@@ -124,7 +124,8 @@ dj_status_t dj_field_init(dj_field_t *field, const dj_rect_t *rects, uint32_t n,
     dj_status_t status = cut_sections(field, rects, n);
     field->items = calloc(n + 1ull, sizeof field->items[0]);
     field->placed = malloc((n + 1ull) * sizeof field->placed[0]);
-    if (field->items == NULL || field->placed == NULL)
+    field->covers = calloc(2 * (n + 1ull), sizeof field->covers[0]);
+    if (field->items == NULL || field->placed == NULL || field->covers == NULL)
         status = DJ_ERR_MEMORY;
     for (uint32_t i = 0; i < n && status == DJ_OK; i++) {
         dj_item_t *item = &field->items[i];
@@ -153,6 +154,7 @@ void dj_field_fini(dj_field_t *field)
     free(field->crosses);
     free(field->trail);
     free(field->placed);
+    free(field->covers);
     *field = (dj_field_t){0};
 }
 
@@ -171,7 +173,7 @@ static void remember(dj_field_t *field, uint32_t number, uint64_t old)
     field->trail[field->n_trail++] = (dj_trail_entry_t){.old = old, .number = number};
 }
 
-/* An item left the section or its floor rose from the section's base. */
+/* Items left the section or their floors rose: its base may have to follow. */
 static bool raise_base(dj_field_t *field, uint32_t number)
 {
     dj_section_t *section = &field->sections[number];
@@ -185,7 +187,6 @@ static bool raise_base(dj_field_t *field, uint32_t number)
         if (base == section->base)
             break;
     }
-    field->work += field->crosses_first[number + 1] - field->crosses_first[number];
     if (base != section->base) {
         remember(field, field->n_items + number, section->base);
         section->base = base;
@@ -193,38 +194,48 @@ static bool raise_base(dj_field_t *field, uint32_t number)
     return base + section->load <= field->capacity;
 }
 
-static bool raise_floor(dj_field_t *field, uint32_t number, uint64_t floor)
+/* Raises what meets the item to its end and counts, in `covers`, where such items begin and end.
+ * False: something does not fit any more. */
+static bool raise_floors(dj_field_t *field, uint32_t number, uint64_t end, uint32_t *first_p,
+                         uint32_t *last_p)
 {
-    dj_item_t *item = &field->items[number];
-    uint64_t old = item->floor;
-    bool fits = floor + item->size <= field->capacity;
-    remember(field, number, old);
-    item->floor = floor;
-    for (uint32_t s = item->first; s < item->last && fits; s++)
-        if (field->sections[s].base == old)
-            fits = raise_base(field, s);
+    bool fits = true;
+    for (uint32_t i = field->meets_first[number]; i < field->meets_first[number + 1]; i++) {
+        dj_item_t *other = &field->items[field->meets[i]];
+        if (other->placed || other->floor >= end)
+            continue;
+        remember(field, field->meets[i], other->floor);
+        other->floor = end;
+        fits = fits && end + other->size <= field->capacity;
+        field->covers[other->first]++;
+        field->covers[other->last]--;
+        *first_p = other->first < *first_p ? other->first : *first_p;
+        *last_p = other->last > *last_p ? other->last : *last_p;
+    }
     return fits;
 }
 
 bool dj_field_place(dj_field_t *field, uint32_t number)
 {
     dj_item_t *item = &field->items[number];
+    uint32_t first = item->first, last = item->last;
     uint64_t end = item->floor + item->size;
-    bool fits = true;
+    int32_t covers = 0;
     item->placed = true;
     item->offset = item->floor;
     field->placed[field->n_placed++] = number;
     for (uint32_t s = item->first; s < item->last; s++)
         field->sections[s].load -= item->size;
-    for (uint32_t i = field->meets_first[number]; i < field->meets_first[number + 1] && fits; i++) {
-        const dj_item_t *other = &field->items[field->meets[i]];
-        if (!other->placed && other->floor < end)
-            fits = raise_floor(field, field->meets[i], end);
-    }
-    for (uint32_t s = item->first; s < item->last && fits; s++)
-        if (field->sections[s].base == item->floor)
+    field->covers[item->first]++;
+    field->covers[item->last]--;
+    bool fits = raise_floors(field, number, end, &first, &last);
+    for (uint32_t s = first; s < last; s++) {
+        covers += field->covers[s];
+        field->covers[s] = 0;
+        if (fits && covers > 0 && field->sections[s].base < end)
             fits = raise_base(field, s);
-    field->work += field->meets_first[number + 1] - field->meets_first[number];
+    }
+    field->covers[last] = 0;
     return fits && !field->failed;
 }
 

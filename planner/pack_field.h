@@ -38,7 +38,7 @@ typedef struct dj_field {
     size_t n_trail, max_trail;
     uint32_t *placed, n_placed; /* in order */
     bool failed;                /* the trail could not grow */
-    uint64_t work;
+    int32_t *covers;            /* working memory of a placement: by section, 0 between them */
 } dj_field_t;
 
 typedef struct dj_field_mark {

@@ -18,7 +18,7 @@
 
 #include "planner/pack_field.h"
 
-enum { RANKS = 4, NODES_FIRST = 4096, CHECK_EVERY = 16 };
+enum { RANKS = 5, SHAKEN = 3, NODES_FIRST = 1 << 13, CHECK_EVERY = 16 };
 
 typedef struct range {
     size_t first;
@@ -221,21 +221,20 @@ static dj_pack_end_t run(search_t *s, uint64_t nodes)
 }
 
 /* What ranks are made of, larger first. */
-static double worth(const search_t *s, const dj_item_t *item, uint32_t way)
+static double worth(const search_t *s, const dj_item_t *item, char what)
 {
     double size = (double)item->size, most = 0;
     double length =
         (double)(s->field.sections[item->last - 1].end - s->field.sections[item->first].begin);
-    for (uint32_t i = item->first; i < item->last; i++)
+    for (uint32_t i = item->first; i < item->last && what == 'T'; i++)
         if ((double)s->field.sections[i].load > most)
             most = (double)s->field.sections[i].load;
-    double capacity = (double)s->field.capacity + 1;
-    switch (way) {
-    case 0: /* the most crowded section, then area */
-        return most * 4 + size * length / (length + capacity);
-    case 1:
+    switch (what) {
+    case 'T': /* the most crowded section */
+        return most;
+    case 'A':
         return size * length;
-    case 2:
+    case 'W':
         return length;
     default:
         return size;
@@ -257,14 +256,16 @@ static int by_worth(const void *a, const void *b)
     return x->number < y->number ? -1 : x->number > y->number;
 }
 
-/* From the second turn on a rank is shaken a little. */
+static const char *const ways[RANKS] = {"TW", "TA", "WA", "AW", "ZW"};
+
+/* But for every third turn a rank is shaken a little. */
 static void set_ranks(search_t *s, worth_t *worths, uint32_t way, uint32_t turn)
 {
     for (uint32_t i = 0; i < s->field.n_items; i++) {
         double shake = (double)(dj_pack_mix(s->meter->random + ((uint64_t)turn << 32) + i) >> 11);
-        shake = turn == 0 ? 1 : 1 + 0.3 * shake / (double)(1ull << 53);
-        worths[i] = (worth_t){.first = worth(s, &s->field.items[i], way) * shake,
-                              .second = worth(s, &s->field.items[i], 1),
+        shake = turn % SHAKEN == 0 ? 1 : 1 + 0.3 * shake / (double)(1ull << 53);
+        worths[i] = (worth_t){.first = worth(s, &s->field.items[i], ways[way][0]) * shake,
+                              .second = worth(s, &s->field.items[i], ways[way][1]),
                               .number = i};
     }
     qsort(worths, s->field.n_items, sizeof worths[0], by_worth);
@@ -296,7 +297,7 @@ static dj_status_t take_turns(search_t *s, dj_pack_end_t *end_p)
         for (uint32_t turn = 0; *end_p == DJ_PACK_ENDED && !s->meter->spent; turn++) {
             for (uint32_t way = 0; way < RANKS && *end_p == DJ_PACK_ENDED; way++) {
                 set_ranks(s, worths, way, turn);
-                *end_p = run(s, nodes);
+                *end_p = run(s, turn % SHAKEN == 0 ? 4 * nodes : nodes);
                 if (s->failed || s->field.failed || s->meter->spent)
                     break;
             }

@@ -64,7 +64,7 @@ typedef struct dj_device_memory {
 
 /* One request's arguments to a replay. */
 typedef struct dj_launch {
-    void *const *bindings;    /* one pointer a binding of the graph, in its order */
+    void *const *bindings;    /* one pointer a binding of the graph, in its order; folded ones too */
     void *stack;              /* the slab; at least peak_bytes, aligned to DJ_ALIGN_BYTES */
     void *spill;              /* the second slab; at least spill_bytes, aligned alike */
     const uint64_t *scalars;  /* the scalar vector; offsets were checked */
@@ -118,6 +118,7 @@ struct dj_executable {
     dj_device_t *device;
     const dj_graph_t *graph;
     const dj_plan_t *plan; /* after place() */
+    struct dj_fold *fold;  /* the runtime's, or NULL (runtime/fold.c) */
 };
 
 /* By config->device. DJ_ERR_INVALID names the known kinds; DJ_ERR_UNSUPPORTED. */

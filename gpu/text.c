@@ -252,6 +252,16 @@ dj_text_pack_t *dj_text_pack_find(dj_text_store_t *store, dj_text_t *text, dj_ha
     return pack;
 }
 
+uint32_t dj_text_pack_count(dj_text_store_t *store, const dj_text_t *text)
+{
+    uint32_t count = 0;
+    pthread_mutex_lock(&store->lock);
+    for (const dj_text_pack_t *pack = text->packs; pack; pack = pack->next)
+        count++;
+    pthread_mutex_unlock(&store->lock);
+    return count;
+}
+
 dj_status_t dj_text_pack_add(dj_text_store_t *store, dj_text_t *text, dj_hash_t key, uint64_t bytes,
                              dj_text_pack_t **pack_p)
 {
@@ -290,6 +300,19 @@ dj_status_t dj_text_pack_seal(dj_text_store_t *store, dj_text_pack_t *pack)
     pack->sealed = true;
     pthread_mutex_unlock(&store->lock);
     return DJ_OK;
+}
+
+void dj_text_pack_discard(dj_text_store_t *store, dj_text_t *text, dj_text_pack_t *pack)
+{
+    pthread_mutex_lock(&store->lock);
+    dj_text_pack_t **at = &text->packs;
+    while (*at != pack)
+        at = &(*at)->next;
+    *at = pack->next;
+    store->counters.pack_bytes -= pack->bytes;
+    unmap(store, pack->data, pack->mapped_bytes);
+    pthread_mutex_unlock(&store->lock);
+    free(pack);
 }
 
 void dj_text_counters(dj_text_store_t *store, dj_text_counters_t *counters)

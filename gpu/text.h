@@ -66,10 +66,13 @@ void dj_text_sweep(dj_text_store_t *store, uint32_t linger);
 
 /* The pack with this key, or NULL. */
 dj_text_pack_t *dj_text_pack_find(dj_text_store_t *store, dj_text_t *text, dj_hash_t key);
+uint32_t dj_text_pack_count(dj_text_store_t *store, const dj_text_t *text);
 /* Unsealed memory for a pack; fill it, then dj_text_pack_seal(). DJ_ERR_RESOURCE. */
 dj_status_t dj_text_pack_add(dj_text_store_t *store, dj_text_t *text, dj_hash_t key, uint64_t bytes,
                              dj_text_pack_t **pack_p);
 dj_status_t dj_text_pack_seal(dj_text_store_t *store, dj_text_pack_t *pack);
+/* Gives up a pack that was never found by others: one that could not be filled or sealed. */
+void dj_text_pack_discard(dj_text_store_t *store, dj_text_t *text, dj_text_pack_t *pack);
 
 void dj_text_counters(dj_text_store_t *store, dj_text_counters_t *counters);
 

@@ -71,7 +71,8 @@ typedef struct dj_graph {
     /* Bindings: the input storages in order of appearance, then the listed outputs that are not
      * inputs, ascending. A binding is where a request says which ref stands behind a storage. */
     uint32_t n_inputs, n_bindings;
-    uint32_t *bindings; /* storage of each */
+    uint32_t n_folded;  /* values that were folded (fold.h): bound behind the request's bindings */
+    uint32_t *bindings; /* storage of each of the n_bindings + n_folded */
     bool fitted;        /* changed for one rank's Stack (fit.h): its plan is nobody else's */
     void *arena;        /* all of the above lives here */
 } dj_graph_t;

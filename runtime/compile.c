@@ -7,6 +7,7 @@
  * A plan that needs more than this rank's Stack is made again for a fitted graph (fit.h), which runs slower;
  * where that fails too the first one is kept, and each request for it is refused before anything runs. */
 #include "planner/fit.h"
+#include "planner/fold.h"
 #include "planner/plugin.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
@@ -18,11 +19,13 @@ typedef struct dj_compilation {
     dj_graph_t *graph;
     dj_executable_t *exe;
     dj_plan_t *plan;
+    dj_fold_t *fold; /* of this graph; the executable's in the end */
     bool resized, adopted;
 } dj_compilation_t;
 
 static void discard(dj_compilation_t *c)
 {
+    dj_fold_destroy(c->fold);
     if (c->exe)
         c->exe->ops->destroy(c->exe);
     if (c->plan)
@@ -94,12 +97,35 @@ void dj_plan_publish(dj_rank_t *rank, dj_bytes_t *tail, const void *structure,
         dj_log(WARN, "a plan could not be published: %s", dj_error_text());
 }
 
-static dj_status_t read_graph(const dj_exec_segment_t *segment, dj_graph_t **graph_p)
+/* The rank can run all of the folded part as well as the rest; if it cannot, nothing is folded. */
+static dj_status_t fold(dj_rank_t *rank, const dj_exec_segment_t *segment, dj_compilation_t *c)
+{
+    dj_graph_t *twin;
+    dj_status_t status = decode(segment, &twin);
+    if (status != DJ_OK)
+        return status;
+    status = dj_graph_fold(c->graph, twin);
+    if (status != DJ_OK) {
+        dj_graph_destroy(twin);
+        return status;
+    }
+    if (dj_fold_create(rank, twin, &c->fold) == DJ_OK)
+        return DJ_OK;
+    dj_log(DEBUG, "nothing is folded: %s", dj_error_text());
+    dj_graph_destroy(c->graph);
+    c->graph = NULL;
+    return decode(segment, &c->graph);
+}
+
+static dj_status_t read_graph(dj_rank_t *rank, const dj_exec_segment_t *segment,
+                              dj_compilation_t *c)
 {
     uint32_t n_extra;
     const dj_rewrite_fn_t *extra = dj_plugins_rewrites(&n_extra);
-    dj_status_t status = decode(segment, graph_p);
-    return status == DJ_OK ? dj_graph_rewrite(*graph_p, extra, n_extra, NULL) : status;
+    dj_status_t status = decode(segment, &c->graph);
+    if (status == DJ_OK && dj_graph_has_folds(c->graph))
+        status = fold(rank, segment, c);
+    return status == DJ_OK ? dj_graph_rewrite(c->graph, extra, n_extra, NULL) : status;
 }
 
 static dj_plan_needs_t needs_of(const dj_rank_t *rank, const dj_executable_t *exe)
@@ -165,7 +191,7 @@ static void fit_or_keep(dj_rank_t *rank, const dj_exec_segment_t *segment,
 {
     dj_compilation_t fitted = {.resized = c->resized};
     dj_fit_report_t report = {0};
-    dj_status_t status = read_graph(segment, &fitted.graph);
+    dj_status_t status = read_graph(rank, segment, &fitted);
     if (status == DJ_OK)
         status = fit(rank, needs, c->plan->workspace_bytes, &fitted, &report);
     if (status != DJ_OK) {
@@ -186,7 +212,7 @@ static dj_status_t make(dj_rank_t *rank, dj_runner_t *runner, const dj_exec_segm
                         dj_compilation_t *c)
 {
     dj_device_t *device = rank->home.device;
-    dj_status_t status = read_graph(segment, &c->graph);
+    dj_status_t status = read_graph(rank, segment, c);
     if (status != DJ_OK)
         return status;
     dj_bytes_clear(&runner->scratch);
@@ -231,6 +257,7 @@ dj_status_t dj_compile(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
     if (!c.adopted && !c.graph->fitted)
         dj_plan_publish(rank, &runner->scratch, segment->structure, segment->header.structure_bytes,
                         segment->sizes, segment->header.sizes_bytes, c.plan);
+    c.exe->fold = c.fold;
     return dj_cache_insert(rank->home.cache, c.graph, c.plan, c.exe, segment->structure,
                            segment->header.structure_bytes, segment->sizes,
                            segment->header.sizes_bytes, c.resized, c.adopted, entry_p);

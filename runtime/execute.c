@@ -126,10 +126,9 @@ typedef struct dj_resolution {
     const dj_exec_body_t *body;
 } dj_resolution_t;
 
-static dj_status_t private_copy(const dj_resolution_t *r, const void *data, uint64_t bytes,
-                                void **data_p)
+dj_status_t dj_runner_borrow(dj_runner_t *runner, dj_session_t *session, uint64_t bytes,
+                             void **data_p)
 {
-    dj_runner_t *runner = r->runner;
     if (runner->n_temporaries == runner->temporaries_room) {
         uint32_t room = runner->temporaries_room * 2 + 8;
         void *grown = realloc(runner->temporaries, room * sizeof(*runner->temporaries));
@@ -139,13 +138,21 @@ static dj_status_t private_copy(const dj_resolution_t *r, const void *data, uint
         runner->temporaries_room = room;
     }
     dj_block_t *block = &runner->temporaries[runner->n_temporaries];
-    dj_status_t status = dj_data_alloc(r->job->session->data, bytes, bytes, block);
+    dj_status_t status = dj_data_alloc(session->data, bytes, bytes, block);
     if (status != DJ_OK)
         return status;
     runner->n_temporaries++;
-    copy_in(r->rank, block->data, data, bytes);
     *data_p = block->data;
     return DJ_OK;
+}
+
+static dj_status_t private_copy(const dj_resolution_t *r, const void *data, uint64_t bytes,
+                                void **data_p)
+{
+    dj_status_t status = dj_runner_borrow(r->runner, r->job->session, bytes, data_p);
+    if (status == DJ_OK)
+        copy_in(r->rank, *data_p, data, bytes);
+    return status;
 }
 
 static dj_status_t bind_immediate(const dj_resolution_t *r, const dj_binding_t *binding,
@@ -291,12 +298,11 @@ static dj_status_t replay_and_measure(dj_rank_t *rank, dj_executable_t *exe,
                          (unsigned long long)predicted, (unsigned long long)measured);
 }
 
-static dj_status_t replay(dj_rank_t *rank, dj_runner_t *runner, const dj_cache_entry_t *entry,
-                          const dj_exec_segment_t *segment, void *const *bindings)
+/* `plan` is what room was made for; the executable's must be the same. */
+dj_status_t dj_replay(dj_rank_t *rank, dj_runner_t *runner, dj_executable_t *exe,
+                      const dj_plan_t *plan, const uint64_t *scalars, void *const *bindings)
 {
-    dj_executable_t *exe = entry->executable;
-    const dj_plan_t *plan = entry->plan; /* what room was made for; the executable's must be the same */
-    dj_launch_t launch = {bindings, runner->stack.base, runner->spill.base, segment->scalars};
+    dj_launch_t launch = {bindings, runner->stack.base, runner->spill.base, scalars};
     return rank->config->poison ? replay_and_measure(rank, exe, &launch, plan->peak_bytes)
                                 : exe->ops->replay(exe, &launch);
 }
@@ -353,7 +359,10 @@ static dj_status_t plan_all(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
         execution->entries[i] = entry;
         execution->first_binding[i] = n_bindings;
         if (entry) {
-            n_bindings += entry->graph->n_bindings;
+            const dj_fold_t *fold = dj_fold_of(entry->executable);
+            uint64_t fold_peak = fold ? dj_fold_peak(fold) : 0;
+            n_bindings += entry->graph->n_bindings + entry->graph->n_folded;
+            peak = fold_peak > peak ? fold_peak : peak;
             predicted_ns += (double)entry->plan->predicted_ns;
             peak = entry->plan->peak_bytes > peak ? entry->plan->peak_bytes : peak;
             spill = entry->plan->spill_bytes > spill ? entry->plan->spill_bytes : spill;
@@ -400,12 +409,16 @@ static dj_status_t run_all(const dj_resolution_t *r, dj_execution_t *execution)
         dj_cache_entry_t *entry = execution->entries[i];
         dj_executable_t *exe = entry->executable;
         uint32_t at = execution->first_binding[i];
+        dj_folding_t folding = {r->rank, r->runner, r->job, execution->segments[i].scalars,
+                                r->runner->bindings + at, r->runner->texts + at};
         dj_status_t status = DJ_OK;
-        if (!exe->ops->reentrant(exe) && !exe->ops->bound(exe, r->runner->texts + at))
-            status = exe->ops->bind(exe, r->runner->texts + at);
+        if (dj_fold_of(exe))
+            status = dj_fold_bind(dj_fold_of(exe), &folding);
+        if (status == DJ_OK && !exe->ops->reentrant(exe) && !exe->ops->bound(exe, folding.texts))
+            status = exe->ops->bind(exe, folding.texts);
         if (status == DJ_OK)
-            status = replay(r->rank, r->runner, entry, &execution->segments[i],
-                            r->runner->bindings + at);
+            status = dj_replay(r->rank, r->runner, exe, entry->plan, folding.scalars,
+                               folding.bindings);
         if (status != DJ_OK) {
             r->job->answer.result.segment = i;
             return status;
@@ -548,7 +561,7 @@ bool dj_job_is_short(dj_rank_t *rank, dj_job_t *job)
             return false;
         const dj_executable_t *exe = entry->executable;
         predicted_ns += entry->plan->predicted_ns;
-        if (predicted_ns > DJ_SHORT_NS || !exe->ops->reentrant(exe))
+        if (predicted_ns > DJ_SHORT_NS || !exe->ops->reentrant(exe) || dj_fold_of(exe))
             return false;
     }
     return true;

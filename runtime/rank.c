@@ -31,6 +31,7 @@ static void take_signals(void)
 static void free_executable(void *executable)
 {
     dj_executable_t *exe = executable;
+    dj_fold_destroy(exe->fold);
     exe->ops->destroy(exe);
 }
 

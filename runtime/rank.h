@@ -220,6 +220,38 @@ bool dj_landing_at_once(dj_rank_t *rank, dj_session_t *session, const dj_incomin
 void dj_landing_admit(dj_rank_t *rank, dj_session_t *session);
 dj_status_t dj_landing_apply(dj_rank_t *rank, dj_job_t *job);
 
+/* execute.c, for fold.c: one replay, measured under poison; memory of the session until the request is over */
+dj_status_t dj_replay(dj_rank_t *rank, dj_runner_t *runner, dj_executable_t *exe,
+                      const dj_plan_t *plan, const uint64_t *scalars, void *const *bindings);
+dj_status_t dj_runner_borrow(dj_runner_t *runner, dj_session_t *session, uint64_t bytes,
+                             void **data_p);
+
+/* fold.c: values that weights alone feed. The device thread's, like all below. */
+typedef struct dj_fold dj_fold_t;
+
+/* One segment about to run: its scalars, and its pointers with room for the folded values behind them. */
+typedef struct dj_folding {
+    dj_rank_t *rank;
+    dj_runner_t *runner;
+    dj_job_t *job;
+    const uint64_t *scalars;
+    void **bindings;
+    dj_text_t **texts;
+} dj_folding_t;
+
+/* Takes `twin` over (planner/fold.h), also on failure. Whatever dj_fold_bind() needs later is refused here:
+ * DJ_ERR_UNSUPPORTED, DJ_ERR_RESOURCE, DJ_ERR_MEMORY. */
+dj_status_t dj_fold_create(dj_rank_t *rank, dj_graph_t *twin, dj_fold_t **fold_p);
+void dj_fold_destroy(dj_fold_t *fold);
+uint64_t dj_fold_peak(const dj_fold_t *fold); /* of Stack */
+/* Finds or computes the folded values and binds them. DJ_ERR_INVALID: an index was out of range;
+ * DJ_ERR_RESOURCE, DJ_ERR_MEMORY. */
+dj_status_t dj_fold_bind(dj_fold_t *fold, const dj_folding_t *folding);
+static inline dj_fold_t *dj_fold_of(const dj_executable_t *exe)
+{
+    return exe->fold;
+}
+
 /* compile.c: the entry for a structure that is not ready here: known plan, published plan or a new one. */
 dj_status_t dj_compile(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
                        const dj_exec_segment_t *segment, dj_cache_entry_t **entry_p);

@@ -144,7 +144,7 @@ static dj_status_t allocate(dj_host_executable_t *exe, const dj_graph_t *graph)
     exe->kernels = calloc(graph->n_nodes + 1, sizeof(*exe->kernels));
     exe->workspaces = calloc(graph->n_nodes + 1, sizeof(*exe->workspaces));
     exe->steps = calloc(graph->n_nodes + 1, sizeof(*exe->steps));
-    exe->texts = calloc(graph->n_bindings + 1, sizeof(*exe->texts));
+    exe->texts = calloc(graph->n_bindings + graph->n_folded + 1, sizeof(*exe->texts));
     if (!exe->first_place || !exe->kernels || !exe->workspaces || !exe->steps || !exe->texts)
         return dj_fail(DJ_ERR_MEMORY, "executable of %u nodes: out of memory", graph->n_nodes);
     for (uint32_t i = 0; i < graph->n_nodes; i++) {
@@ -262,6 +262,12 @@ dj_status_t dj_host_place(dj_executable_t *base, const dj_plan_t *plan)
     return DJ_OK;
 }
 
+/* The request's, and those of folded values. */
+static uint32_t n_bindings(const dj_graph_t *graph)
+{
+    return graph->n_bindings + graph->n_folded;
+}
+
 static dj_status_t bind_kernel(dj_host_executable_t *exe, uint32_t node, dj_text_t *const *bindings)
 {
     dj_text_t *texts[DJ_HOST_OPERANDS_MAX];
@@ -278,7 +284,7 @@ dj_status_t dj_host_bind(dj_executable_t *base, dj_text_t *const *texts)
 {
     dj_host_executable_t *exe = (dj_host_executable_t *)base;
     exe->bound = false;
-    for (uint32_t i = 0; i < base->graph->n_bindings; i++)
+    for (uint32_t i = 0; i < n_bindings(base->graph); i++)
         exe->texts[i] = (dj_bound_text_t){texts[i], texts[i] ? texts[i]->serial : 0};
     for (uint32_t i = 0; i < base->graph->n_nodes; i++) {
         if (!exe->kernels[i].bind)
@@ -294,7 +300,7 @@ dj_status_t dj_host_bind(dj_executable_t *base, dj_text_t *const *texts)
 bool dj_host_bound(const dj_executable_t *base, dj_text_t *const *texts)
 {
     const dj_host_executable_t *exe = (const dj_host_executable_t *)base;
-    for (uint32_t i = 0; exe->bound && i < base->graph->n_bindings; i++)
+    for (uint32_t i = 0; exe->bound && i < n_bindings(base->graph); i++)
         if (exe->texts[i].text != texts[i] ||
             (texts[i] && exe->texts[i].serial != texts[i]->serial))
             return false;
@@ -369,7 +375,7 @@ dj_status_t dj_host_replay(dj_executable_t *base, const dj_launch_t *launch)
 uint64_t dj_host_bytes(const dj_executable_t *base)
 {
     const dj_host_executable_t *exe = (const dj_host_executable_t *)base;
-    uint64_t nodes = base->graph->n_nodes + 1ull, bindings = base->graph->n_bindings + 1ull;
+    uint64_t nodes = base->graph->n_nodes + 1ull, bindings = n_bindings(base->graph) + 1ull;
     uint64_t bytes = sizeof(*exe) + (exe->first_place[nodes - 1] + 1ull) * sizeof(*exe->places);
     bytes += nodes * (sizeof(*exe->first_place) + sizeof(*exe->kernels) + sizeof(*exe->steps) +
                       sizeof(*exe->workspaces));

@@ -1,4 +1,5 @@
-foreach(file tensor ops rules program snapshot graph rewrite fit plan plan_improve cache cache_file bucket dump)
+foreach(file tensor ops rules program snapshot graph rewrite fit fold plan plan_improve cache
+             cache_file bucket dump)
   dj_test(planner/test_${file}.c LABEL unit LIBS dj_planner)
 endforeach()
 dj_test(planner/test_shape.c LABEL unit TIMEOUT 300 LIBS dj_planner)

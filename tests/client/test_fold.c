@@ -1,0 +1,137 @@
+/* test_fold.c - what weights alone feed is computed once per content: two fine-tunes share plans and no
+ * value, two sessions of one model share the value, and a scalar that moves leaves nothing behind. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/client/ops.h"
+#include "tests/runtime/server.h"
+
+enum { SIDE = 16, COUNT = SIDE * SIDE };
+
+static server_t server;
+
+static int start(void **state)
+{
+    static const char *const words[] = {"--threads", "1", NULL};
+    return server_start(&server, 1, words) ? 0 : -1;
+}
+
+static int stop(void **state)
+{
+    return server_stop(&server) ? 0 : -1;
+}
+
+static djinn_t *open_client(void)
+{
+    djinn_options_t options = server_options(&server);
+    djinn_t *djinn;
+    options.mode = getenv("TEST_MODE");
+    assert_ok(djinn_connect(&options, &djinn));
+    return djinn;
+}
+
+static djinn_tensor_t upload(djinn_t *djinn, float first, uint32_t flags)
+{
+    int64_t sizes[] = {SIDE, SIDE};
+    float values[COUNT];
+    djinn_tensor_t tensor;
+    for (int i = 0; i < COUNT; i++)
+        values[i] = first + (float)i / COUNT;
+    assert_ok(djinn_upload(djinn, DJINN_FLOAT32, 2, sizes, values, flags, &tensor));
+    return tensor;
+}
+
+/* x * tanh(number + w), elementwise: the second factor is the weight's and the number's alone. */
+static void run(djinn_t *djinn, djinn_tensor_t x, djinn_tensor_t w, double number, float *result)
+{
+    djinn_arg_t add[] = {arg_tensor(&w), {.kind = DJINN_ARG_REAL_SCALAR, .value.real = number},
+                         arg_int(1)};
+    djinn_tensor_t sum, factor, y;
+    assert_ok(djinn_record(djinn, djinn_op("aten::add.Tensor"), add, 3, &sum));
+    djinn_arg_t tanh_args[] = {arg_tensor(&sum)};
+    assert_ok(djinn_record(djinn, djinn_op("aten::tanh"), tanh_args, 1, &factor));
+    djinn_arg_t mul[] = {arg_tensor(&x), arg_tensor(&factor)};
+    assert_ok(djinn_record(djinn, djinn_op("aten::mul.Tensor"), mul, 2, &y));
+    djinn_release(sum.storage);
+    djinn_release(factor.storage);
+    assert_ok(djinn_fetch(djinn, &y, result, COUNT * sizeof(float)));
+    djinn_release(y.storage);
+}
+
+static void expect(const float *result, float x_first, float w_first, double number)
+{
+    for (int i = 0; i < COUNT; i++) {
+        float x = x_first + (float)i / COUNT, w = w_first + (float)i / COUNT;
+        float right = x * tanhf(w + (float)number);
+        if (fabsf(result[i] - right) > 1e-5f)
+            fail_msg("element %d: %g, not %g", i, (double)result[i], (double)right);
+    }
+}
+
+static uint64_t packed(void)
+{
+    return server_number(&server, 0, "pack_bytes");
+}
+
+static void fine_tunes_share_plans_and_no_value(void **state)
+{
+    float result[COUNT];
+    djinn_stats_t stats;
+    djinn_t *first = open_client(), *second = open_client(), *third = open_client();
+    djinn_tensor_t x1 = upload(first, 1, 0), w1 = upload(first, 0.25f, DJINN_UPLOAD_WEIGHT);
+    djinn_tensor_t x2 = upload(second, 1, 0), w2 = upload(second, -2, DJINN_UPLOAD_WEIGHT);
+    djinn_tensor_t x3 = upload(third, 3, 0), w3 = upload(third, 0.25f, DJINN_UPLOAD_WEIGHT);
+    run(first, x1, w1, 1, result);
+    expect(result, 1, 0.25f, 1);
+    assert_true(server_becomes(&server, 0, "pack_bytes", COUNT * sizeof(float), 2000));
+    run(second, x2, w2, 1, result); /* another content */
+    expect(result, 1, -2, 1);
+    djinn_stats(second, &stats);
+    assert_int_equal(stats.plan_misses, 0);
+    assert_int_equal(stats.plan_hits, 1);
+    assert_true(server_becomes(&server, 0, "pack_bytes", 2 * COUNT * sizeof(float), 2000));
+    run(third, x3, w3, 1, result); /* the first one's content in a session of its own */
+    expect(result, 3, 0.25f, 1);
+    for (int i = 0; i < 3; i++) { /* turn by turn on one executable */
+        run(first, x1, w1, 1, result);
+        expect(result, 1, 0.25f, 1);
+        run(second, x2, w2, 1, result);
+        expect(result, 1, -2, 1);
+    }
+    sleep_ms(300); /* counters follow within a tenth of a second */
+    assert_int_equal(packed(), 2 * COUNT * sizeof(float));
+    djinn_tensor_t *all[] = {&x1, &w1, &x2, &w2, &x3, &w3};
+    for (int i = 0; i < 6; i++)
+        djinn_release(all[i]->storage);
+    djinn_close(first);
+    djinn_close(second);
+    djinn_close(third);
+}
+
+static void a_number_that_moves_leaves_little_behind(void **state)
+{
+    float result[COUNT];
+    djinn_t *djinn = open_client();
+    djinn_tensor_t x = upload(djinn, 1, 0), w = upload(djinn, 5, DJINN_UPLOAD_WEIGHT);
+    uint64_t before = packed();
+    for (int i = 0; i < 40; i++) {
+        run(djinn, x, w, -i / 4.0, result);
+        expect(result, 1, 5, -i / 4.0);
+    }
+    sleep_ms(300);
+    assert_true(packed() <= before + 16 * COUNT * sizeof(float));
+    djinn_release(x.storage);
+    djinn_release(w.storage);
+    djinn_close(djinn);
+    assert_true(server_is_empty(&server, 0));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fine_tunes_share_plans_and_no_value),
+        cmocka_unit_test(a_number_that_moves_leaves_little_behind),
+    };
+    return server_verdict(cmocka_run_group_tests(tests, start, stop));
+}

@@ -73,7 +73,7 @@ static dj_status_t compile(dj_stage_t *stage)
     const dj_device_info_t *info = stage->device->ops->info(stage->device);
     const dj_graph_t *graph = stage->program->graph;
     dj_status_t status = stage->device->ops->compile(stage->device, graph, &stage->exe);
-    if (status != DJ_OK) /* no kernel for these types or shapes: this machine's affair, not the file's */
+    if (status != DJ_OK) /* this machine's affair, not the file's */
         return dj_fail_prefix(status == DJ_ERR_UNSUPPORTED ? DJ_ERR_RESOURCE : status,
                               "the host device cannot run it");
     dj_plan_needs_t needs = {.device_class = info->class_hash,

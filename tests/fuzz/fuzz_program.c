@@ -5,7 +5,9 @@
  * wrong. A plan made here must pass its own proof and come back from its bytes; one that was let in must
  * pass the proof too. */
 #include "planner/cache.h"
+#include "planner/cut.h"
 #include "planner/rewrite.h"
+#include "planner/svg.h"
 #include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -50,6 +52,30 @@ static void check_foreign(const dj_graph_t *graph, const dj_bytes_t *own, const 
     dj_bytes_fini(&foreign);
 }
 
+/* What a graph means, a cut and a picture of it: no graph is too odd for them. */
+static void check_view(const dj_graph_t *graph)
+{
+    dj_srg_t *srg;
+    dj_cut_t *cut;
+    dj_plan_t *plan;
+    dj_bytes_t text = {0};
+    FUZZ_ASSERT(dj_srg_make(graph, NULL, DJ_PHASE_UNKNOWN, &srg) == DJ_OK);
+    FUZZ_ASSERT(srg->flops >= 0 && srg->ns >= 0 && srg->verdict.confidence > 0);
+    uint32_t stages = graph->n_nodes < 3 ? graph->n_nodes : 3;
+    for (uint8_t aim = DJ_CUT_BYTES; stages > 0 && aim <= DJ_CUT_TIME; aim++) {
+        dj_cut_request_t request = {.n_stages = stages, .aim = aim};
+        FUZZ_ASSERT(dj_cut_make(srg, &request, &cut) == DJ_OK);
+        FUZZ_ASSERT(cut->stages[stages - 1].last == graph->n_nodes - 1);
+        dj_cut_destroy(cut);
+    }
+    if (dj_plan_make(graph, &needs, &plan) == DJ_OK) {
+        FUZZ_ASSERT(dj_plan_draw(srg, plan, "a graph", NULL, &text) == DJ_OK);
+        dj_plan_destroy(plan);
+    }
+    dj_bytes_fini(&text);
+    dj_srg_destroy(srg);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     dj_reader_t reader;
@@ -69,6 +95,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     FUZZ_ASSERT(graph->n_scalars == n_scalars);
     dj_graph_check_offsets(graph, scalars);
+    check_view(graph);
     check_own(graph, &own);
     check_foreign(graph, &own, plan, left);
     FUZZ_ASSERT(dj_graph_check(graph) == DJ_OK);

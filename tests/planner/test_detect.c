@@ -1,8 +1,8 @@
 /* Phases of real recordings (tests/graphs), against labels that no file holds.
  *
- * `known` architectures were there while the detectors were written; `new` ones came after, and say what
- * the detectors are worth. Both accuracies are printed, with every recording that was taken for
- * something else. What is asserted is what holds: a fall below it is a regression. */
+ * `known` architectures were there while the detectors were written; `new` ones came after, and say
+ * what the detectors are worth. Both accuracies are printed, with every recording that was taken
+ * for something else. What is asserted is what holds: a fall below it is a regression. */
 #include <stdio.h>
 
 #include "planner/detect.h"
@@ -29,7 +29,8 @@ static void knows_nothing_of_nothing(void **state)
 
 static void adds_programs_up(void **state)
 {
-    dj_features_t lookup = {.n_nodes = 3, .n_token_gathers = 1, .n_tables = 1, .tokens_per_row = 32};
+    dj_features_t lookup = {
+        .n_nodes = 3, .n_token_gathers = 1, .n_tables = 1, .tokens_per_row = 32};
     dj_features_t rest = {.n_nodes = 70, .n_attention = 6, .n_products = 36};
     dj_features_t both = {0};
     assert_int_equal(phase_of(&rest), DJ_PHASE_UNKNOWN);
@@ -42,8 +43,13 @@ static void adds_programs_up(void **state)
 
 static void gradients_win(void **state)
 {
-    dj_features_t features = {.n_nodes = 400, .n_attention = 6, .n_causal = 6, .n_vocabulary = 1,
-                              .tokens_per_row = 128, .n_weight_grads = 20, .n_updates = 60};
+    dj_features_t features = {.n_nodes = 400,
+                              .n_attention = 6,
+                              .n_causal = 6,
+                              .n_vocabulary = 1,
+                              .tokens_per_row = 128,
+                              .n_weight_grads = 20,
+                              .n_updates = 60};
     assert_int_equal(phase_of(&features), DJ_PHASE_TRAINING);
 }
 

@@ -1,4 +1,6 @@
 /* rank_main.c - djinn-rank: one rank, started by the supervisor and by nobody else. */
+#define DJ_LOG_MODULE "launcher"
+
 #include <stdio.h>
 
 #include "planner/plugin.h"
@@ -25,5 +27,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "djinn-rank: %s\n", dj_error_text());
         return 2;
     }
+    for (uint32_t i = 0; i < dj_plugins_count(); i++)
+        dj_log(INFO, "plugin %s %s: %u detectors, %u rewrites", dj_plugins_at(i)->name,
+               dj_plugins_at(i)->version, dj_plugins_at(i)->n_detectors,
+               dj_plugins_at(i)->n_rewrites);
     return dj_rank_run(&config);
 }

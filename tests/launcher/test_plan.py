@@ -17,6 +17,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 class Plan(harness.LaunchTest):
+    foreign = True
+
     def plan(self, *words):
         return self.finish(DJINN, "plan", *words)
 
@@ -109,6 +111,10 @@ class Plan(harness.LaunchTest):
         code, out, err = self.finish(DJINN, "plan", "show", MLP, env=env)
         self.assertEqual((code, err), (0, ""))
         self.assertRegex(out, r"(?m)^  phase      unknown")  # ten numbers a row: no ranker
+        env["DJINN_LOG"] = "info"
+        code, out, err = self.finish(os.path.join(BIN, "djinn-run"), "-n", "2", "--", "true", env=env)
+        self.assertEqual(code, 0, err)
+        self.assertEqual(len(re.findall("plugin rankers 1.0: 1 detectors, 1 rewrites", err)), 2)
         env["DJINN_PLUGINS"] = rankers + ":/nowhere.so"
         code, out, err = self.finish(DJINN, "plan", "show", MLP, env=env)
         self.assertEqual((code, out), (2, ""))

@@ -17,7 +17,7 @@ struct dj_cache {
     pthread_mutex_t lock;
     dj_cache_options_t options;
     uint32_t n_entries;
-    uint64_t bytes;
+    _Atomic uint64_t bytes; /* written under the lock */
     dj_table_t entries;
     dj_cache_entry_t *newest, *oldest;
     dj_records_t structures, published;
@@ -321,6 +321,30 @@ void dj_cache_release(dj_cache_t *cache, dj_cache_entry_t *entry)
     dj_cache_entry_t *evicted = evict(cache);
     pthread_mutex_unlock(&cache->lock);
     free_evicted(cache, evicted);
+}
+
+bool dj_cache_is_heavy(const dj_cache_t *cache)
+{
+    return atomic_load_explicit(&cache->bytes, memory_order_relaxed) > cache->options.limit_bytes;
+}
+
+dj_status_t dj_cache_park(dj_cache_t *cache, const dj_cache_entry_t *entry)
+{
+    dj_bytes_t plan = {0};
+    if (entry->graph->fitted)
+        return dj_fail(DJ_ERR_LIMIT, "the plan of a fitted graph cannot be proven later");
+    dj_status_t status = dj_plan_encode(entry->plan, &plan);
+    dj_record_t head = {.key = entry->graph->exact_key,
+                        .structure_size = entry->structure_size,
+                        .sizes_size = entry->sizes_size,
+                        .plan_size = plan.size};
+    pthread_mutex_lock(&cache->lock);
+    if (status == DJ_OK)
+        status = dj_records_keep(&cache->published, &head, entry->structure, entry->sizes,
+                                 plan.data);
+    pthread_mutex_unlock(&cache->lock);
+    dj_bytes_fini(&plan);
+    return status;
 }
 
 dj_status_t dj_cache_publish(dj_cache_t *cache, dj_hash_t exact_key, const void *structure,

@@ -84,6 +84,12 @@ dj_status_t dj_cache_insert(dj_cache_t *cache, dj_graph_t *graph, dj_plan_t *pla
                             dj_cache_entry_t **entry_p);
 void dj_cache_release(dj_cache_t *cache, dj_cache_entry_t *entry);
 
+/* Whether entries weigh more than `limit_bytes`: then those who hold some had better let go. No lock. */
+bool dj_cache_is_heavy(const dj_cache_t *cache);
+/* Keeps program and plan of an entry as a waiting plan, so that the entry can be let go and made again
+ * without the client. DJ_ERR_LIMIT (also: a fitted graph, fit.h), DJ_ERR_MEMORY. */
+dj_status_t dj_cache_park(dj_cache_t *cache, const dj_cache_entry_t *entry);
+
 /* A plan from elsewhere, with its structure and sizes. Kept as bytes under its exact key. `loaded`:
  * from a file, else from another rank. DJ_ERR_LIMIT, DJ_ERR_MEMORY. */
 dj_status_t dj_cache_publish(dj_cache_t *cache, dj_hash_t exact_key, const void *structure,

@@ -60,6 +60,40 @@ static dj_status_t reserve_bindings(dj_runner_t *runner, uint32_t count)
 
 /* ---- plans of a request ---- */
 
+/* A program that this session has shown and that was let go for want of memory: made again from what the
+ * cache kept of it. */
+static dj_status_t recall(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
+                          const dj_exec_segment_t *segment, dj_cache_entry_t **entry_p)
+{
+    dj_hash_t key = segment->header.exact_key;
+    dj_cache_entry_t *entry = dj_cache_find(rank->home.cache, key);
+    dj_bytes_t structure = {0}, sizes = {0}, plan = {0};
+    dj_status_t status = DJ_OK;
+    if (entry) {
+        job->answer.result.plan_hits++;
+    } else if (dj_cache_published(rank->home.cache, key, &structure, &sizes, &plan) == DJ_OK) {
+        dj_exec_segment_t whole = *segment;
+        whole.structure = structure.data;
+        whole.sizes = sizes.data;
+        whole.header.program_key = dj_program_key(structure.data, structure.size);
+        whole.header.structure_bytes = (uint32_t)structure.size;
+        whole.header.sizes_bytes = (uint32_t)sizes.size;
+        status = dj_compile(rank, runner, job, &whole, &entry);
+    } else {
+        status = dj_fail(DJ_ERR_NO_PLAN, "the program was given up, because programs weigh more than "
+                                         "%llu bytes here: raise --plan-bytes",
+                         (unsigned long long)rank->config->plan_bytes);
+    }
+    dj_bytes_fini(&structure);
+    dj_bytes_fini(&sizes);
+    dj_bytes_fini(&plan);
+    if (status == DJ_OK)
+        status = dj_session_recall(job->session, &rank->home, key, entry);
+    if (status == DJ_OK)
+        *entry_p = entry;
+    return status;
+}
+
 static dj_status_t find_plan(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
                              const dj_exec_segment_t *segment, dj_cache_entry_t **entry_p)
 {
@@ -71,6 +105,8 @@ static dj_status_t find_plan(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job
         if (!entry)
             return dj_fail(DJ_ERR_NO_PLAN, "the program was never shown here, or was refused when "
                                            "it was");
+        if (entry == DJ_PARKED)
+            return recall(rank, runner, job, segment, entry_p);
         job->answer.result.plan_hits++;
         dj_cache_count_hit(rank->home.cache, entry);
         *entry_p = entry;
@@ -531,6 +567,7 @@ void dj_job_execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
         job->status = status;
         snprintf(job->text, sizeof(job->text), "%s", dj_error_text());
     }
+    dj_session_settle(job->session, &rank->home);
     uint64_t ran_ns = dj_clock_ns() - job->started_ns;
     job->answer.result.queue_ns = job->started_ns - job->arrived_ns;
     job->answer.result.run_ns = ran_ns - job->answer.result.planning_ns;
@@ -557,6 +594,8 @@ bool dj_job_is_short(dj_rank_t *rank, dj_job_t *job)
         dj_cache_entry_t *entry = dj_session_plan(job->session, segments[i].header.exact_key);
         if (!entry)
             return true;
+        if (entry == DJ_PARKED)
+            return false;
         if (dj_exchange_holds(rank, entry))
             return false;
         const dj_executable_t *exe = entry->executable;

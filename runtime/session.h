@@ -60,10 +60,17 @@ typedef struct dj_kept_answer {
 /* The exact keys this session has shown, oldest first, as the client mirrors them: a key is pushed when
  * its structure arrives, whether or not it could be planned (then without an entry). */
 typedef struct dj_shown_plans {
-    dj_table_t entries; /* exact key → dj_cache_entry_t *, one reference each */
+    dj_table_t entries; /* exact key → dj_cache_entry_t *, one reference each, or DJ_PARKED */
     dj_hash_t ring[DJ_SHOWN_MAX];
     uint64_t count;
+    uint64_t n_parked; /* of the ring, in order: all before it are parked, or not there */
+    dj_cache_entry_t *leaving[DJ_EXEC_SEGMENTS_MAX]; /* pushed out by the request under way, which may use them */
+    uint32_t n_leaving;
 } dj_shown_plans_t;
+
+/* In the place of an entry that was let go for want of memory: its program and plan wait in the cache. */
+extern dj_cache_entry_t dj_parked;
+#define DJ_PARKED (&dj_parked)
 
 struct dj_job;
 
@@ -104,12 +111,19 @@ dj_status_t dj_session_create(const dj_session_home_t *home, uint64_t id, dj_ses
 /* Returns Data to the byte, releases Text and plans. The endpoint is the caller's business. */
 void dj_session_destroy(dj_session_t *session, const dj_session_home_t *home);
 
-/* The entry behind a key the session has shown, or NULL. */
+/* The entry behind a key the session has shown, DJ_PARKED, or NULL. */
 dj_cache_entry_t *dj_session_plan(const dj_session_t *session, dj_hash_t exact_key);
 /* Notes that a structure was shown. Takes over the entry's reference; `entry` NULL: it could not be
  * planned, and the key alone will be answered with DJ_ERR_NO_PLAN. */
 dj_status_t dj_session_show(dj_session_t *session, const dj_session_home_t *home,
                             dj_hash_t exact_key, dj_cache_entry_t *entry);
+
+/* A parked entry is back. Takes over the reference. DJ_ERR_MEMORY. */
+dj_status_t dj_session_recall(dj_session_t *session, const dj_session_home_t *home,
+                              dj_hash_t exact_key, dj_cache_entry_t *entry);
+/* After a request: lets go of what it pushed out, and where the cache is heavy parks what was shown first,
+ * all but the latest few. */
+void dj_session_settle(dj_session_t *session, const dj_session_home_t *home);
 
 /* ---- refs (runtime/refs.c) ---- */
 

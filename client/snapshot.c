@@ -1,8 +1,8 @@
 /* snapshot.c - what was recorded, as a file (planner/snapshot.h).
  *
- * Either what the calling thread has recorded and not sent, as it would leave now, or every program that
- * leaves the connection between begin and end. The latter is copied where a request is built, under the
- * connection's lock; when that fails the request goes on and the end tells why. */
+ * Either what the calling thread has recorded and not sent, as it would leave now, or every program
+ * that leaves the connection between begin and end. The latter is copied where a request is built,
+ * under the connection's lock; when that fails the request goes on and the end tells why. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,7 +157,8 @@ static dj_status_t write_file(const dj_collector_t *collector, const char *path,
     if (phase < 0 || phase > UINT8_MAX)
         return dj_fail(DJ_ERR_INVALID, "a phase of %d", phase);
     snprintf(text, sizeof(text), "%s", name ? name : slash ? slash + 1 : path);
-    dj_snapshot_t snapshot = {.name = text, .phase = (uint8_t)phase,
+    dj_snapshot_t snapshot = {.name = text,
+                              .phase = (uint8_t)phase,
                               .n_programs = collector->n_programs,
                               .programs = collector->programs};
     return dj_snapshot_write(path, &snapshot);

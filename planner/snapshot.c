@@ -1,7 +1,7 @@
 /* snapshot.c - snapshots to bytes and back (snapshot.h). Files are snapshot_file.c's.
  *
- * Whatever is read is copied into one arena, and every copy is paid with bytes of the file: counts are held
- * against what is left before anything is allocated for them. */
+ * Whatever is read is copied into one arena, and every copy is paid with bytes of the file: counts
+ * are held against what is left before anything is allocated for them. */
 #include "planner/snapshot.h"
 
 #include "planner/decode.h"
@@ -44,8 +44,10 @@ static dj_status_t put_text(dj_bytes_t *bytes, const char *text)
 {
     size_t length = text == NULL ? 0 : strlen(text);
     if (!is_plain(text, length))
-        return dj_fail(DJ_ERR_INVALID, "a name in a snapshot has at most %d bytes and no control "
-                       "characters; this one has %zu", DJ_SNAPSHOT_TEXT_MAX, length);
+        return dj_fail(DJ_ERR_INVALID,
+                       "a name in a snapshot has at most %d bytes and no control "
+                       "characters; this one has %zu",
+                       DJ_SNAPSHOT_TEXT_MAX, length);
     dj_bytes_put_varint(bytes, length);
     dj_bytes_put(bytes, text, length);
     return DJ_OK;
@@ -71,7 +73,8 @@ static dj_status_t put_program(dj_bytes_t *bytes, const dj_snapshot_program_t *p
                                dj_op_list_t *list)
 {
     dj_bytes_t structure = {0};
-    if (program->structure_size > DJ_PROGRAM_BYTES_MAX || program->sizes_size > DJ_PROGRAM_BYTES_MAX)
+    if (program->structure_size > DJ_PROGRAM_BYTES_MAX ||
+        program->sizes_size > DJ_PROGRAM_BYTES_MAX)
         return dj_fail(DJ_ERR_LIMIT, "a program of %zu + %zu bytes", program->structure_size,
                        program->sizes_size);
     dj_status_t status = dj_structure_translate(program->structure, program->structure_size,
@@ -201,8 +204,10 @@ static dj_status_t read_op(dj_snapshot_decoder_t *decoder, uint16_t *op_p)
         return dj_fail(DJ_ERR_UNSUPPORTED, "%s is not in this build's op table", name);
     const dj_op_info_t *info = dj_op_info(*op_p);
     if (strcmp(info->signature, signature) != 0)
-        return dj_fail(DJ_ERR_UNSUPPORTED, "%s was written with signature %s, here it has %s: "
-                       "take the snapshot again", name, signature, info->signature);
+        return dj_fail(DJ_ERR_UNSUPPORTED,
+                       "%s was written with signature %s, here it has %s: "
+                       "take the snapshot again",
+                       name, signature, info->signature);
     return DJ_OK;
 }
 
@@ -232,8 +237,7 @@ static dj_status_t number_here(void *context, uint64_t from, uint64_t *to_p, uin
 static dj_status_t read_structure(dj_snapshot_decoder_t *decoder, dj_snapshot_program_t *program)
 {
     uint32_t size;
-    dj_status_t status =
-        read_count(decoder, "bytes of structure", DJ_PROGRAM_BYTES_MAX, 1, &size);
+    dj_status_t status = read_count(decoder, "bytes of structure", DJ_PROGRAM_BYTES_MAX, 1, &size);
     if (status != DJ_OK)
         return status;
     const void *from = dj_reader_take(&decoder->reader, size);

@@ -1,5 +1,6 @@
-/* snapshot_file.c - snapshots on disk (snapshot.h). A file is read with pread() into memory of our own, so
- * that one which is cut short meanwhile is a short read, and written beside its place, then renamed. */
+/* snapshot_file.c - snapshots on disk (snapshot.h). A file is read with pread() into memory of our
+ * own, so that one which is cut short meanwhile is a short read, and written beside its place, then
+ * renamed. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -83,8 +84,8 @@ static dj_status_t write_whole(const char *path, int fd, const dj_bytes_t *bytes
 static dj_status_t put_file(const char *path, const dj_bytes_t *bytes)
 {
     char beside[PATH_MAX];
-    int length = snprintf(beside, sizeof beside, "%s.%016llx", path,
-                          (unsigned long long)dj_random_u64());
+    int length =
+        snprintf(beside, sizeof beside, "%s.%016llx", path, (unsigned long long)dj_random_u64());
     if (length < 0 || (size_t)length >= sizeof beside)
         return dj_fail(DJ_ERR_FILE, "the path of a snapshot is too long: %.40s...", path);
     int fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);

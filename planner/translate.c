@@ -1,6 +1,7 @@
-/* translate.c - one walk over a structure (translate.h). Snapshots are written with the numbers of their
- * own list of ops and read back with this build's. Every turn takes at least one byte of the structure, so
- * the walk is linear in it; that the rest makes sense is the decoder's to say (graph_read.c). */
+/* translate.c - one walk over a structure (translate.h). Snapshots are written with the numbers of
+ * their own list of ops and read back with this build's. Every turn takes at least one byte of the
+ * structure, so the walk is linear in it; that the rest makes sense is the decoder's to say
+ * (graph_read.c). */
 #include "planner/translate.h"
 
 #include "planner/decode.h"

@@ -1,7 +1,7 @@
 /* translate.h - inside the planner: a program's structure with its ops numbered another way.
  *
- * The grammar is walked (program.h) without storages and shapes: what is not an op's number is copied as
- * it is. */
+ * The grammar is walked (program.h) without storages and shapes: what is not an op's number is
+ * copied as it is. */
 #ifndef DJ_PLANNER_TRANSLATE_H
 #define DJ_PLANNER_TRANSLATE_H
 

@@ -1,6 +1,6 @@
-/* test_snapshot.c - snapshots of a recording (djinn.h): what cannot be written first; then that one taken now is what
- * leaves later, that taking it changes nothing, and that what leaves between begin and end is collected. The rank is
- * an executor that does nothing. */
+/* test_snapshot.c - snapshots of a recording (djinn.h): what cannot be written first; then that one
+ * taken now is what leaves later, that taking it changes nothing, and that what leaves between
+ * begin and end is collected. The rank is an executor that does nothing. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
-/* test_supports.c - what a rank cannot run is known to its client and not recorded: by the WELCOME, directly and
- * through the relay. */
+/* test_supports.c - what a rank cannot run is known to its client and not recorded: by the WELCOME,
+ * directly and through the relay. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,8 +35,8 @@ static void bad_handles_are_not_supported(void **state)
     djinn_close(djinn);
 }
 
-/* As the rank's device has it, row by row; a row without a kernel is refused by name, one with a kernel
- * is only missing its arguments here. */
+/* As the rank's device has it, row by row; a row without a kernel is refused by name, one with a
+ * kernel is only missing its arguments here. */
 static void clients_know_what_the_device_has(void **state)
 {
     dj_config_t config;
@@ -73,7 +73,8 @@ static void an_executor_is_offered_all_that_can_be_recorded(void **state)
     djinn_t *djinn;
     assert_ok(djinn_connect_local(nobody, NULL, &djinn));
     for (uint16_t op = 0; op < DJ_OP_COUNT; op++)
-        assert_int_equal(djinn_supports(djinn, op), !dj_op_info(op)->is_view && op != DJ_OP_NONZERO);
+        assert_int_equal(djinn_supports(djinn, op),
+                         !dj_op_info(op)->is_view && op != DJ_OP_NONZERO);
     assert_int_equal(djinn_supports(djinn, DJ_OP_COUNT), 0);
     djinn_close(djinn);
 }

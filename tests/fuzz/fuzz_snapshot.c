@@ -1,8 +1,8 @@
 /* fuzz_snapshot.c - snapshots from anywhere (planner/snapshot.h).
  *
- * Input: a snapshot's bytes without its hash, which is made good here so that mutations reach what lies
- * behind it. A graph that decodes must plan and pass the proof; a snapshot that was read must come back the
- * same from what is written of it. */
+ * Input: a snapshot's bytes without its hash, which is made good here so that mutations reach what
+ * lies behind it. A graph that decodes must plan and pass the proof; a snapshot that was read must
+ * come back the same from what is written of it. */
 #include "planner/plan.h"
 #include "planner/snapshot.h"
 #include "tests/fuzz/fuzz.h"

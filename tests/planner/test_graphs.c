@@ -1,7 +1,8 @@
-/* test_graphs.c - the planner on graphs of real architectures (tests/graphs): every file decodes, plans and passes
- * the proof, and the slab is nearly as small as it can be. One line a file: programs of one recording run one
- * after the other in one slab, so its peak is that of its largest, and so is its bound. In a program of a few
- * kilobytes the 256 bytes of alignment weigh more than any placement: there a page is allowed.
+/* test_graphs.c - the planner on graphs of real architectures (tests/graphs): every file decodes,
+ * plans and passes the proof, and the slab is nearly as small as it can be. One line a file:
+ * programs of one recording run one after the other in one slab, so its peak is that of its
+ * largest, and so is its bound. In a program of a few kilobytes the 256 bytes of alignment weigh
+ * more than any placement: there a page is allowed.
  *
  * labels.csv says which files there must be. */
 #include <dirent.h>
@@ -13,7 +14,8 @@
 
 #define RATIO_MAX 1.02 /* peak over the most bytes alive at once */
 
-/* Quick placement has yet to learn mobilenet-v2, train-resnet and one program of train-dcn; then 0. */
+/* Quick placement has yet to learn mobilenet-v2, train-resnet and one program of train-dcn; then 0.
+ */
 enum { ABOVE_MAX = 3 };
 enum { ARCHITECTURES_MIN = 48, FILES_MAX = 512, LINE = 512, DECODE_MS_MAX = 100, PAGE = 4096 };
 
@@ -171,8 +173,8 @@ static void lengths_share_a_structure(void **state)
         const dj_snapshot_program_t *x = &a->programs[i], *y = &b->programs[i];
         assert_int_equal(x->structure_size, y->structure_size);
         assert_memory_equal(x->structure, y->structure, x->structure_size);
-        sizes_differ |= x->sizes_size != y->sizes_size ||
-                        memcmp(x->sizes, y->sizes, x->sizes_size) != 0;
+        sizes_differ |=
+            x->sizes_size != y->sizes_size || memcmp(x->sizes, y->sizes, x->sizes_size) != 0;
     }
     assert_true(sizes_differ);
     dj_snapshot_destroy(a);

@@ -1,5 +1,5 @@
-/* Files that are none first: every prefix, every flipped byte, lies behind a good hash. Then random programs
- * there and back, a file by a build with another op table, and the disk. */
+/* Files that are none first: every prefix, every flipped byte, lies behind a good hash. Then random
+ * programs there and back, a file by a build with another op table, and the disk. */
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -29,8 +29,7 @@ static void make_small(dj_bytes_t *bytes)
     dj_snapshot_program_t programs[] = {program_of(&a), program_of(&b)};
     programs[0].names = names;
     programs[0].n_names = 2;
-    dj_snapshot_t snapshot = {
-        .name = "small", .phase = 2, .n_programs = 2, .programs = programs};
+    dj_snapshot_t snapshot = {.name = "small", .phase = 2, .n_programs = 2, .programs = programs};
     assert_ok(dj_snapshot_encode(&snapshot, bytes));
     dj_program_fini(&a);
     dj_program_fini(&b);
@@ -240,7 +239,8 @@ static void names_and_phase_come_back(void **state)
     dj_bytes_fini(&bytes);
 }
 
-/* The file says which op is which: sub stands where this file's add stood, whatever their numbers. */
+/* The file says which op is which: sub stands where this file's add stood, whatever their numbers.
+ */
 static void ops_are_found_by_name(void **state)
 {
     dj_bytes_t bytes = {0};

@@ -1,7 +1,8 @@
-/* composites.cpp - ops of ATen that are several of the table's: normalisations over a batch, losses, what
- * autograd and the optimizers ask for. Each is written in terms of ATen's own functions, which come back
- * to the rows' kernels (capture.cpp) one by one, so that one that a rank has no kernel for runs on the host
- * alone. The formulas are those of PyTorch's documentation and derivatives.
+/* composites.cpp - ops of ATen that are several of the table's: normalisations over a batch,
+ * losses, what autograd and the optimizers ask for. Each is written in terms of ATen's own
+ * functions, which come back to the rows' kernels (capture.cpp) one by one, so that one that a rank
+ * has no kernel for runs on the host alone. The formulas are those of PyTorch's documentation and
+ * derivatives.
  *
  * Below autograd: gradients of these are registered by PyTorch as for every device. */
 #include "shim.h"
@@ -22,11 +23,10 @@ using OptionalTensor = std::optional<Tensor>;
 
 /* ---- batch normalisation ---- */
 
-static std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor &input, const OptionalTensor &weight,
-                                                     const OptionalTensor &bias,
-                                                     const OptionalTensor &running_mean,
-                                                     const OptionalTensor &running_var, bool training,
-                                                     double momentum, double eps)
+static std::tuple<Tensor, Tensor, Tensor>
+batch_norm(const Tensor &input, const OptionalTensor &weight, const OptionalTensor &bias,
+           const OptionalTensor &running_mean, const OptionalTensor &running_var, bool training,
+           double momentum, double eps)
 {
     bool running = running_mean && running_mean->defined() && running_var && running_var->defined();
     if (!training) {
@@ -43,7 +43,8 @@ static std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor &input, const 
     return {output, mean, rstd};
 }
 
-/* With batch statistics, what the mean and the deviation took from each element is given back as well. */
+/* With batch statistics, what the mean and the deviation took from each element is given back as
+ * well. */
 static std::tuple<Tensor, Tensor, Tensor>
 batch_norm_backward(const Tensor &grad, const Tensor &input, const OptionalTensor &weight,
                     const OptionalTensor &running_mean, const OptionalTensor &running_var,
@@ -72,7 +73,8 @@ batch_norm_backward(const Tensor &grad, const Tensor &input, const OptionalTenso
 /* ---- statistics ---- */
 
 static std::tuple<Tensor, Tensor> var_mean(const Tensor &self, at::OptionalIntArrayRef dim,
-                                           const std::optional<c10::Scalar> &correction, bool keepdim)
+                                           const std::optional<c10::Scalar> &correction,
+                                           bool keepdim)
 {
     return {at::var(self, dim, correction, keepdim), at::mean(self, dim, keepdim)};
 }
@@ -97,14 +99,17 @@ static std::tuple<Tensor, Tensor> weight_norm(const Tensor &v, const Tensor &g, 
 
 /* ---- pointwise ---- */
 
-static Tensor div_mode(const Tensor &self, const Tensor &other, std::optional<c10::string_view> mode)
+static Tensor div_mode(const Tensor &self, const Tensor &other,
+                       std::optional<c10::string_view> mode)
 {
     if (!mode)
         return at::div(self, other);
     if (*mode == "floor")
         return at::floor_divide(self, other);
-    TORCH_CHECK(*mode == "trunc", "div expected rounding_mode to be one of None, 'trunc', or 'floor' "
-                                  "but found '", *mode, "'");
+    TORCH_CHECK(*mode == "trunc",
+                "div expected rounding_mode to be one of None, 'trunc', or 'floor' "
+                "but found '",
+                *mode, "'");
     Tensor quotient = at::div(self, other);
     bool whole = !c10::isFloatingType(at::result_type(self, other));
     return whole ? at::trunc(quotient).to(at::result_type(self, other)) : at::trunc(quotient);
@@ -125,7 +130,8 @@ static Tensor is_positive_infinity(const Tensor &self)
     return at::eq(self, std::numeric_limits<double>::infinity());
 }
 
-static Tensor addcmul(const Tensor &self, const Tensor &a, const Tensor &b, const c10::Scalar &value)
+static Tensor addcmul(const Tensor &self, const Tensor &a, const Tensor &b,
+                      const c10::Scalar &value)
 {
     return at::add(self, at::mul(a, b), value);
 }
@@ -135,7 +141,8 @@ static Tensor &addcmul_(Tensor &self, const Tensor &a, const Tensor &b, const c1
     return self.add_(at::mul(a, b), value);
 }
 
-static Tensor addcdiv(const Tensor &self, const Tensor &a, const Tensor &b, const c10::Scalar &value)
+static Tensor addcdiv(const Tensor &self, const Tensor &a, const Tensor &b,
+                      const c10::Scalar &value)
 {
     return at::add(self, at::div(a, b), value);
 }
@@ -186,7 +193,8 @@ static Tensor roll(const Tensor &self, c10::SymIntArrayRef shifts, c10::IntArray
         TORCH_CHECK(by.size() == 1, "roll: without dims there is one shift");
         return roll_one(self.reshape({-1}), by[0], 0).reshape(self.sizes());
     }
-    TORCH_CHECK(by.size() == dims.size(), "roll: ", by.size(), " shifts for ", dims.size(), " dims");
+    TORCH_CHECK(by.size() == dims.size(), "roll: ", by.size(), " shifts for ", dims.size(),
+                " dims");
     Tensor rolled = self;
     for (size_t i = 0; i < dims.size(); i++)
         rolled = roll_one(rolled, by[i], dims[i]);
@@ -197,7 +205,8 @@ static Tensor roll(const Tensor &self, c10::SymIntArrayRef shifts, c10::IntArray
 static Tensor upsample_line(const Tensor &self, c10::SymIntArrayRef size, bool align_corners,
                             std::optional<double> scale)
 {
-    TORCH_CHECK(self.dim() == 3 && size.size() == 1, "upsample_linear1d: ", self.dim(), " dimensions");
+    TORCH_CHECK(self.dim() == 3 && size.size() == 1, "upsample_linear1d: ", self.dim(),
+                " dimensions");
     return at::upsample_bilinear2d(self.unsqueeze(2), {1, size[0].expect_int()}, align_corners, {},
                                    scale)
         .squeeze(2);
@@ -205,7 +214,8 @@ static Tensor upsample_line(const Tensor &self, c10::SymIntArrayRef size, bool a
 
 /* ---- backward of activations ---- */
 
-static Tensor threshold_backward(const Tensor &grad, const Tensor &self, const c10::Scalar &threshold)
+static Tensor threshold_backward(const Tensor &grad, const Tensor &self,
+                                 const c10::Scalar &threshold)
 {
     return grad.masked_fill(at::le(self, threshold), 0);
 }
@@ -266,13 +276,14 @@ struct Targets {
 static Targets targets_of(const Tensor &self, const Tensor &target, const OptionalTensor &weight,
                           int64_t ignored)
 {
-    TORCH_CHECK(self.dim() == target.dim() + 1 && self.dim() <= 2, "nll_loss: scores of ", self.dim(),
-                " dimensions and targets of ", target.dim());
+    TORCH_CHECK(self.dim() == target.dim() + 1 && self.dim() <= 2, "nll_loss: scores of ",
+                self.dim(), " dimensions and targets of ", target.dim());
     Tensor out = at::eq(target, ignored);
     Tensor classes = target.masked_fill(out, 0);
-    Tensor weights = weight && weight->defined()
-                         ? at::index_select(*weight, 0, classes.reshape({-1})).reshape(target.sizes())
-                         : at::ones(target.sizes(), self.options());
+    Tensor weights =
+        weight && weight->defined()
+            ? at::index_select(*weight, 0, classes.reshape({-1})).reshape(target.sizes())
+            : at::ones(target.sizes(), self.options());
     return {classes.unsqueeze(-1), weights.masked_fill(out, 0)};
 }
 
@@ -289,8 +300,8 @@ static std::tuple<Tensor, Tensor> nll_loss_forward(const Tensor &self, const Ten
 }
 
 static Tensor nll_loss_backward(const Tensor &grad, const Tensor &self, const Tensor &target,
-                                const OptionalTensor &weight, int64_t reduction, c10::SymInt ignored,
-                                const Tensor &total)
+                                const OptionalTensor &weight, int64_t reduction,
+                                c10::SymInt ignored, const Tensor &total)
 {
     Targets targets = targets_of(self, target, weight, ignored.expect_int());
     Tensor each = at::neg(targets.weights) * (reduction == REDUCE_MEAN ? grad / total : grad);

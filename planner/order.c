@@ -7,7 +7,8 @@
  * beats the recorded order. Programs come in an order people wrote, which is hard to beat; what gains is
  * work that was recorded long before or after it is needed.
  *
- * A free list of FREE_MAX nodes is looked through at every turn; the rest wait in recorded order. */
+ * A free list of FREE_MAX nodes is looked through at every turn; the rest wait in recorded order. When that
+ * gets too much (lists of operands may be long), the first of them runs. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@
 #include "planner/schedule.h"
 
 #define FREE_MAX 64u
+#define WORK_MAX (1ull << 28) /* storages looked at */
 
 typedef struct edge {
     uint32_t from, to;
@@ -33,6 +35,7 @@ typedef struct orderer {
     bool backward;
     uint32_t *heap, n_heap; /* what may run, by its turn in the recorded walk, least first */
     uint32_t window[FREE_MAX], n_window;
+    uint64_t work;
     uint32_t *order;
 } orderer_t;
 
@@ -203,7 +206,9 @@ static uint32_t take_next(orderer_t *o)
     uint32_t best = 0;
     int64_t best_gain = INT64_MIN;
     for (uint32_t i = 0; i < o->n_window; i++) {
-        int64_t gain = gain_of(o, turned(o, o->window[i]));
+        uint32_t node = turned(o, o->window[i]);
+        o->work += o->touch_first[node + 1] - o->touch_first[node];
+        int64_t gain = o->work < WORK_MAX ? gain_of(o, node) : 0;
         if (gain > best_gain || (gain == best_gain && o->window[i] < o->window[best])) {
             best = i;
             best_gain = gain;

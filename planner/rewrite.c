@@ -20,7 +20,9 @@ struct dj_rewriter {
     uint32_t *behind;  /* of each node that moved: the node it follows, plus one; 0: to the start */
     uint8_t *moved;
     dj_storage_use_t *uses;
+    bool uses_hold;     /* nothing changed since they were derived */
     uint32_t n_changes; /* since the last commit */
+    uint32_t n_renames, n_drops, n_moves; /* of them */
 };
 
 dj_operand_t *dj_operand_next(dj_operand_walk_t *walk)
@@ -88,12 +90,14 @@ void dj_rewriter_rename(dj_rewriter_t *rewriter, uint32_t from, uint32_t to, uin
 {
     rewriter->parent[from] = to;
     rewriter->inside[from] = bytes;
+    rewriter->n_renames++;
     rewriter->n_changes++;
 }
 
 void dj_rewriter_drop(dj_rewriter_t *rewriter, uint32_t node)
 {
     rewriter->dropped[node] = 1;
+    rewriter->n_drops++;
     rewriter->n_changes++;
 }
 
@@ -108,6 +112,7 @@ bool dj_rewriter_move(dj_rewriter_t *rewriter, uint32_t node, uint32_t behind)
         return false;
     rewriter->moved[node] = 1;
     rewriter->behind[node] = behind == DJ_SLOT_NONE ? 0 : behind + 1;
+    rewriter->n_moves++;
     rewriter->n_changes++;
     return true;
 }
@@ -125,6 +130,8 @@ static void redirect_all(const dj_rewriter_t *rewriter)
 {
     dj_graph_t *graph = rewriter->graph;
     for (uint32_t i = 0; i < graph->n_nodes; i++) {
+        if (rewriter->dropped[i])
+            continue;
         dj_operand_walk_t walk = {&graph->nodes[i], 0, 0};
         for (dj_operand_t *operand; (operand = dj_operand_next(&walk)) != NULL;)
             redirect(rewriter, &operand->storage, &operand->view);
@@ -174,21 +181,39 @@ static dj_status_t reorder(dj_rewriter_t *rewriter)
     return DJ_OK;
 }
 
+static void leave_out(dj_rewriter_t *rewriter)
+{
+    dj_graph_t *graph = rewriter->graph;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < graph->n_nodes; i++)
+        if (!rewriter->dropped[i])
+            graph->nodes[kept++] = graph->nodes[i];
+    graph->n_nodes = kept;
+}
+
 dj_status_t dj_rewriter_commit(dj_rewriter_t *rewriter)
 {
     dj_graph_t *graph = rewriter->graph;
     uint32_t n_nodes = graph->n_nodes;
     if (rewriter->n_changes == 0)
         return DJ_OK;
-    redirect_all(rewriter);
-    dj_status_t status = reorder(rewriter);
+    if (rewriter->n_renames > 0)
+        redirect_all(rewriter);
+    dj_status_t status = DJ_OK;
+    if (rewriter->n_moves > 0)
+        status = reorder(rewriter);
+    else if (rewriter->n_drops > 0)
+        leave_out(rewriter);
     if (status != DJ_OK)
         return status;
-    memset(rewriter->dropped, 0, n_nodes);
-    memset(rewriter->moved, 0, n_nodes);
-    for (uint32_t i = 0; i < graph->n_storages; i++)
+    if (rewriter->n_drops + rewriter->n_moves > 0) {
+        memset(rewriter->dropped, 0, n_nodes);
+        memset(rewriter->moved, 0, n_nodes);
+    }
+    for (uint32_t i = 0; rewriter->n_renames > 0 && i < graph->n_storages; i++)
         rewriter->parent[i] = i;
-    rewriter->n_changes = 0;
+    rewriter->n_changes = rewriter->n_renames = rewriter->n_drops = rewriter->n_moves = 0;
+    rewriter->uses_hold = false;
     dj_graph_relink(graph);
     return DJ_OK;
 }
@@ -208,6 +233,9 @@ static void note_window(dj_storage_use_t *use, const dj_storage_t *storage, cons
 dj_storage_use_t *dj_rewriter_uses(dj_rewriter_t *rewriter)
 {
     const dj_graph_t *graph = rewriter->graph;
+    if (rewriter->uses_hold)
+        return rewriter->uses;
+    rewriter->uses_hold = true;
     for (uint32_t i = 0; i < graph->n_storages; i++)
         rewriter->uses[i] = (dj_storage_use_t){.first = DJ_SLOT_NONE,
                                                .first_read = DJ_SLOT_NONE,

@@ -48,6 +48,8 @@ dj_status_t dj_rewrite_dead(dj_rewriter_t *rewriter)
 
 /* ---- merge: value numbering over an open table ---- */
 
+#define PROBES_MAX 64u /* who records nodes that all hash alike gets them merged no further */
+
 typedef struct merger {
     dj_rewriter_t *rewriter;
     dj_storage_use_t *uses;
@@ -220,7 +222,9 @@ static void merge_node(merger_t *m, uint32_t number)
     for (uint32_t i = 0; i < node->call.n_args; i++)
         hash = hash_argument(m, hash, &node->call.args[i]);
     uint64_t at = hash & m->mask;
-    for (; m->slots[at] != 0; at = (at + 1) & m->mask) {
+    for (uint32_t probes = 0; m->slots[at] != 0; at = (at + 1) & m->mask) {
+        if (++probes > PROBES_MAX)
+            return;
         if (!same_node(m, &graph->nodes[m->slots[at] - 1], node))
             continue;
         if (merge(m, &graph->nodes[m->slots[at] - 1], node)) {
@@ -255,6 +259,7 @@ typedef struct copier {
     dj_rewriter_t *rewriter;
     dj_storage_use_t *uses;
     const dj_operand_t **instead; /* of each storage that is a copy: what its reader reads */
+    bool any;                     /* of them */
 } copier_t;
 
 static uint32_t later(uint32_t a, uint32_t b)
@@ -348,8 +353,10 @@ static void fold_copy(copier_t *c, uint32_t number)
                         : fold_window(c, number, source, out);
     if (!folded)
         return;
-    if (!whole)
+    if (!whole) {
         c->instead[out->storage] = operand;
+        c->any = true;
+    }
     drop(c->rewriter, number);
     dj_rewriter_report(c->rewriter)->copies++;
 }
@@ -363,7 +370,8 @@ dj_status_t dj_rewrite_copies(dj_rewriter_t *rewriter)
         return dj_fail(DJ_ERR_MEMORY, "no memory to rewrite %u storages", graph->n_storages);
     for (uint32_t i = 0; i < graph->n_nodes; i++) {
         uint16_t op = graph->nodes[i].call.op;
-        read_instead(&c, &graph->nodes[i]);
+        if (c.any)
+            read_instead(&c, &graph->nodes[i]);
         if (op == DJ_OP_COPY || op == DJ_OP_TO_COPY)
             fold_copy(&c, i);
     }
@@ -406,6 +414,13 @@ static uint64_t freed_by(const dj_graph_t *graph, const dj_storage_use_t *uses, 
     return freed;
 }
 
+/* Most nodes: no need to look at their operands. */
+static bool keeps_size(const dj_node_t *node)
+{
+    return dj_op_is_elementwise(node->call.op) &&
+           dj_dtype_bytes(node->outs[0].view.dtype) * SHRINKS_TO > sizeof(double);
+}
+
 dj_status_t dj_rewrite_beside(dj_rewriter_t *rewriter)
 {
     dj_graph_t *graph = dj_rewriter_graph(rewriter);
@@ -417,7 +432,7 @@ dj_status_t dj_rewrite_beside(dj_rewriter_t *rewriter)
         const dj_node_t *node = &graph->nodes[i];
         uint64_t made = 0;
         uint32_t behind;
-        bool fresh = true;
+        bool fresh = !keeps_size(node);
         for (uint32_t j = 0; j < node->n_outs; j++) {
             made += graph->storages[node->outs[j].storage].bytes;
             fresh &= node->outs[j].target == DJ_TARGET_NEW;

@@ -17,7 +17,7 @@
 
 #define FIT_CHANGES_MAX 4096u
 #define STALE_MAX 256u        /* changes without fewer bytes at the fullest step */
-#define WORK_MAX (1ull << 27) /* nodes and storages looked at: a second or so */
+#define WORK_MAX (1ull << 24) /* nodes and storages looked at: a second or so */
 
 typedef struct fitter {
     dj_graph_t *graph;

@@ -104,14 +104,21 @@ bool dj_op_is_elementwise(uint16_t op)
            (info->broadcasts || info->shape == dj_shape_copy || info->shape == dj_shape_to_copy);
 }
 
-bool dj_op_is_random(uint16_t op)
+static bool random_ops[DJ_OP_COUNT];
+static pthread_once_t random_once = PTHREAD_ONCE_INIT;
+
+static void fill_random(void)
 {
     static const char *const words[] = {"rand", "bernoulli", "dropout", "multinomial", "normal_"};
-    const dj_op_info_t *info = dj_op_info(op);
-    for (uint32_t i = 0; info != NULL && i < sizeof words / sizeof words[0]; i++)
-        if (strstr(info->name, words[i]) != NULL)
-            return true;
-    return false;
+    for (uint32_t op = 0; op < DJ_OP_COUNT; op++)
+        for (uint32_t i = 0; i < sizeof words / sizeof words[0]; i++)
+            random_ops[op] |= strstr(ops[op].name, words[i]) != NULL;
+}
+
+bool dj_op_is_random(uint16_t op)
+{
+    pthread_once(&random_once, fill_random);
+    return op < DJ_OP_COUNT && random_ops[op];
 }
 
 static bool scalar_dtype_known(uint8_t dtype)

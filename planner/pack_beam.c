@@ -159,7 +159,6 @@ static double weigh(dj_beam_t *beam, const dj_tree_t *tree, dj_tree_work_t *work
         if (i > 0)
             add_child(beam->sums + SUMS * (size_t)work->list[i], hash);
     }
-    work->touched += tree->n;
     *hash_p = hash;
     return orders;
 }

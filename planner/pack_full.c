@@ -389,8 +389,7 @@ static dj_status_t take_turns(full_t *directions, uint32_t n, uint64_t *offsets,
         status = sweep(f, width, end_p);
         if (status == DJ_OK && *end_p == DJ_PACK_FOUND)
             return read_offsets(f, n, offsets);
-        if (status == DJ_ERR_MEMORY && width > WIDTH_FIRST) {
-            width /= WIDTH_GROWTH;
+        if (status == DJ_ERR_MEMORY && width > WIDTH_FIRST) { /* narrower ones had enough */
             *end_p = DJ_PACK_ENDED;
             return DJ_OK;
         }

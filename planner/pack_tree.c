@@ -50,7 +50,6 @@ static void count_leaves(writer_t *w, const bool *marks)
     }
     w->work->full[n] = full;
     w->work->leaves[n] = leaves;
-    w->work->touched += n;
 }
 
 /* Fills the path; the last node of it holds all marked leaves and none of its children does. */

@@ -30,7 +30,6 @@ typedef struct dj_tree_work {
     uint32_t *full, *leaves; /* how many marked leaves, and leaves, stand before a node */
     uint32_t *path;          /* from the root to the node that holds all marked leaves */
     uint32_t *empty_list, *full_list, *list;
-    uint64_t touched; /* nodes looked at, in all */
 } dj_tree_work_t;
 
 /* Narrows `tree` to the orders in which the `n_marked` >= 1 pieces with a mark lie together, and

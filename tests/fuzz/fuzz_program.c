@@ -3,9 +3,14 @@
  * Input: structure_bytes:u16, sizes_bytes:u16, n_scalars:u8, structure, sizes, scalars, then the bytes of
  * a plan from elsewhere. The plan's magic and keys are filled in, so that the proof has to find what is
  * wrong. A plan made here must pass its own proof and come back from its bytes; one that was let in must
- * pass the proof too. */
+ * pass the proof too. The graph is rewritten, fitted to half of the Stack it needs, and folded, and what
+ * comes of it must plan as well. */
+#include <stdlib.h>
+
 #include "planner/cache.h"
 #include "planner/cut.h"
+#include "planner/fit.h"
+#include "planner/fold.h"
 #include "planner/rewrite.h"
 #include "planner/svg.h"
 #include "tests/fuzz/fuzz.h"
@@ -76,10 +81,46 @@ static void check_view(const dj_graph_t *graph)
     dj_srg_destroy(srg);
 }
 
+/* Half of what it needs: refused, or a graph that plans. The graph is used up. */
+static void check_fitted(dj_graph_t *graph)
+{
+    uint64_t *alive = malloc((graph->n_nodes + 1) * sizeof *alive);
+    dj_bytes_t own = {0};
+    dj_fit_report_t report;
+    FUZZ_ASSERT(alive != NULL);
+    dj_fit_limits_t limits = {.stack_bytes = dj_graph_alive(graph, alive) / 2 + 1,
+                              .spill_bytes = 1 << 20,
+                              .spill_bytes_per_ns = 1};
+    free(alive);
+    dj_status_t status = dj_graph_fit(graph, &needs, &limits, &report);
+    FUZZ_ASSERT(status == DJ_OK || status == DJ_ERR_RESOURCE || status == DJ_ERR_MEMORY);
+    if (status != DJ_OK)
+        return;
+    FUZZ_ASSERT(report.after_bytes <= limits.stack_bytes);
+    FUZZ_ASSERT(dj_graph_check(graph) == DJ_OK);
+    check_own(graph, &own);
+    dj_bytes_fini(&own);
+}
+
+/* Two graphs of one program, split: both halves plan. */
+static void check_folded(dj_graph_t *graph, dj_graph_t *twin)
+{
+    dj_bytes_t own = {0};
+    FUZZ_ASSERT(dj_graph_fold(graph, twin) == DJ_OK);
+    FUZZ_ASSERT(graph->n_folded == twin->n_folded);
+    FUZZ_ASSERT(dj_graph_rewrite(graph, NULL, 0, NULL) == DJ_OK);
+    FUZZ_ASSERT(dj_graph_rewrite(twin, NULL, 0, NULL) == DJ_OK);
+    FUZZ_ASSERT(dj_graph_check(graph) == DJ_OK);
+    check_own(twin, &own);
+    dj_bytes_clear(&own);
+    check_own(graph, &own);
+    dj_bytes_fini(&own);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     dj_reader_t reader;
-    dj_graph_t *graph;
+    dj_graph_t *graph, *half, *twin;
     size_t structure_bytes, sizes_bytes, left;
     uint64_t scalars[256] = {0};
     dj_bytes_t own = {0};
@@ -103,7 +144,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_ASSERT(dj_graph_check(graph) == DJ_OK);
     dj_bytes_clear(&own);
     check_own(graph, &own);
+    check_fitted(graph);
     dj_bytes_fini(&own);
     dj_graph_destroy(graph);
+    if (dj_graph_decode(structure, structure_bytes, sizes, sizes_bytes, n_scalars, &half) != DJ_OK ||
+        dj_graph_decode(structure, structure_bytes, sizes, sizes_bytes, n_scalars, &twin) != DJ_OK)
+        abort(); /* it could before */
+    if (dj_graph_has_folds(half))
+        check_folded(half, twin);
+    dj_graph_destroy(half);
+    dj_graph_destroy(twin);
     return 0;
 }

@@ -165,28 +165,57 @@ uint64_t dj_chains_apply(const dj_chains_t *chains, dj_place_t *places, uint32_t
     return dj_chains_end(chains, places, n_places, base);
 }
 
-dj_status_t dj_chains_alive(const dj_chains_t *chains, uint64_t *least_p, uint64_t *most_p)
+/* Units alive at each step up to the last end; NULL: no memory. The caller frees it. */
+static uint64_t *list_alive(const dj_chains_t *chains, uint32_t *first_p, uint32_t *n_steps_p)
 {
     uint32_t n_steps = 0, first = UINT32_MAX;
-    uint64_t alive = 0, least = UINT64_MAX, most = 0;
     for (uint32_t i = 0; i < chains->n; i++) {
         n_steps = chains->list[i].last >= n_steps ? chains->list[i].last + 1 : n_steps;
         first = chains->list[i].from < first ? chains->list[i].from : first;
     }
-    uint64_t *change = calloc(n_steps + 1ull, sizeof change[0]);
-    if (change == NULL)
+    uint64_t *alive = calloc(n_steps + 1ull, sizeof alive[0]);
+    for (uint32_t i = 0; alive != NULL && i < chains->n; i++) { /* changes first, then sums */
+        alive[chains->list[i].from] += chains->list[i].units;
+        alive[chains->list[i].last + 1] -= chains->list[i].units; /* wraps; the sums do not */
+    }
+    for (uint32_t i = 1; alive != NULL && i < n_steps; i++)
+        alive[i] += alive[i - 1];
+    *first_p = first;
+    *n_steps_p = n_steps;
+    return alive;
+}
+
+dj_status_t dj_chains_alive(const dj_chains_t *chains, uint64_t *least_p, uint64_t *most_p)
+{
+    uint32_t n_steps, first;
+    uint64_t least = UINT64_MAX, most = 0, *alive = list_alive(chains, &first, &n_steps);
+    if (alive == NULL)
         return dj_fail(DJ_ERR_MEMORY, "no memory for %u steps", n_steps);
-    for (uint32_t i = 0; i < chains->n; i++) {
-        change[chains->list[i].from] += chains->list[i].units;
-        change[chains->list[i].last + 1] -= chains->list[i].units; /* wraps; the sums do not */
-    }
     for (uint32_t i = first; i < n_steps; i++) {
-        alive += change[i];
-        most = alive > most ? alive : most;
-        least = alive < least ? alive : least;
+        most = alive[i] > most ? alive[i] : most;
+        least = alive[i] < least ? alive[i] : least;
     }
-    free(change);
+    free(alive);
     *least_p = chains->n > 0 ? least : 0;
     *most_p = most;
     return DJ_OK;
+}
+
+bool dj_chains_crowd(dj_chains_t *chains, uint64_t looks)
+{
+    uint32_t n_steps, first;
+    uint64_t needed = 0;
+    for (uint32_t i = 0; i < chains->n; i++) {
+        chains->list[i].crowd = 0;
+        needed += chains->list[i].last - chains->list[i].from + 1ull;
+    }
+    uint64_t *alive = needed <= looks ? list_alive(chains, &first, &n_steps) : NULL;
+    for (uint32_t i = 0; alive != NULL && i < chains->n; i++) {
+        dj_chain_t *chain = &chains->list[i];
+        for (uint32_t step = chain->from; step <= chain->last; step++)
+            chain->crowd = alive[step] > chain->crowd ? alive[step] : chain->crowd;
+    }
+    bool known = alive != NULL;
+    free(alive);
+    return known;
 }

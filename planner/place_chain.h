@@ -15,6 +15,7 @@
 typedef struct dj_chain {
     uint64_t units, offset; /* in DJ_ALIGN_BYTES; the offset counts from the base */
     uint32_t from, last;    /* steps */
+    uint64_t crowd;         /* the most units alive while it is; set by dj_chains_crowd() */
 } dj_chain_t;
 
 typedef struct dj_chains {
@@ -55,5 +56,9 @@ uint64_t dj_chains_end(const dj_chains_t *chains, const dj_place_t *places, uint
 
 /* The least and the most units alive between the first begin and the last end. DJ_ERR_MEMORY. */
 dj_status_t dj_chains_alive(const dj_chains_t *chains, uint64_t *least_p, uint64_t *most_p);
+
+/* Sets every chain's crowd; false, with all at 0, when that takes more than `looks` or there is no
+ * memory. */
+bool dj_chains_crowd(dj_chains_t *chains, uint64_t looks);
 
 #endif

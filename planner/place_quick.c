@@ -3,10 +3,11 @@
  * First what an allocator would do: along time, and backwards, each place at the lowest gap among
  * those alive. That costs little and is at the bound for most programs. Where it is not, chains of
  * places that hand over are joined into rectangles (place_chain.h) and those that meet are listed
- * once. Then three ranks (length of life, size, area) are each tried in two ways: in their order,
- * each at its lowest free offset; and by floors, next the one that can rest lowest, like a stack
- * filled from below. Where nothing at all is to spare the trees of pack_full.c are asked for a
- * moment. What is left of the budget goes into moving whoever is on top to an earlier turn.
+ * once. Then four ranks (the most crowded step, size, length of life, area) are each tried in two
+ * ways: by floors, next the one that can rest lowest, as a stack is filled from below; and in their
+ * order, each at its lowest free offset. The exact mode is asked for a moment: its trees before the
+ * ranks where no byte is to spare, one dive of its search after them elsewhere. What is left of the
+ * budget goes into moving whoever is on top to an earlier turn.
  *
  * The budget counts looks at places, about a nanosecond each, and grows with their number alone: a
  * plan stays a pure function, and no program can hold a rank in its planner. When it is spent, what
@@ -18,7 +19,11 @@
 
 #define BUDGET_BASE (1ull << 18)
 #define BUDGET_EACH 128u
-#define PADDING_PART 8u /* of the budget, against padding alone */
+/* The first sweep has its own: it should come to its end for all programs but an adversary's. */
+#define SWEEP_BASE (1ull << 20)
+#define SWEEP_EACH 256u
+#define FORGET_LEAST 8u
+#define PADDING_PART 2u /* of the budget, against padding alone */
 
 static int compare_u64(uint64_t a, uint64_t b)
 {
@@ -49,7 +54,7 @@ static int by_end(const void *a, const void *b, void *context)
 bool dj_quick_is_done(const dj_quick_t *q)
 {
     return q->work >= q->budget || q->best <= q->least_bare ||
-           (dj_place_align(q->best) <= q->least && q->work >= q->budget / PADDING_PART);
+           (dj_place_align(q->best) <= q->least && q->work >= q->padding_until);
 }
 
 /* Sweeps along time: settled places are alive, ascending by offset. */
@@ -107,9 +112,13 @@ static void settle(dj_quick_t *q, uint32_t number, uint64_t offset)
     q->work += (q->n_settled - low) / 8;
 }
 
+/* The dead are left among the settled, where they do no harm, until they may be as many as those
+ * alive. */
 static void forget(dj_quick_t *q, const dj_place_t *now, bool forwards)
 {
     uint32_t kept = 0;
+    if (q->n_settled < q->forget_at)
+        return;
     for (uint32_t i = 0; i < q->n_settled; i++) {
         const dj_place_t *place = &q->places[q->settled[i]];
         if (forwards ? place->last >= now->from : place->from <= now->last)
@@ -117,6 +126,7 @@ static void forget(dj_quick_t *q, const dj_place_t *now, bool forwards)
     }
     q->work += q->n_settled;
     q->n_settled = kept;
+    q->forget_at = 2 * kept + FORGET_LEAST;
 }
 
 static void keep_offsets(dj_quick_t *q, uint64_t end)
@@ -132,6 +142,7 @@ static void sweep(dj_quick_t *q, const uint32_t *order, bool forwards)
 {
     uint64_t end = q->base;
     q->n_settled = 0;
+    q->forget_at = FORGET_LEAST;
     for (uint32_t i = 0; i < q->n; i++) {
         const dj_place_t *place = &q->places[order[i]];
         q->offsets[order[i]] = q->base;
@@ -171,7 +182,11 @@ static void sort_by_time(dj_quick_t *q)
 static dj_status_t assign(dj_quick_t *q)
 {
     sort_by_time(q);
+    q->budget = SWEEP_BASE + (uint64_t)SWEEP_EACH * q->n;
     sweep(q, q->by_time, true);
+    uint64_t budget = BUDGET_BASE + (uint64_t)BUDGET_EACH * q->n;
+    q->budget = q->work + budget;
+    q->padding_until = q->work + budget / PADDING_PART;
     if (!dj_quick_is_done(q))
         sweep_backwards(q);
     return dj_quick_is_done(q) ? DJ_OK : dj_quick_try_chains(q);
@@ -198,7 +213,6 @@ dj_status_t dj_places_assign(dj_place_t *places, uint32_t n_places, uint64_t bas
     if (status != DJ_OK)
         return status;
     q.best = UINT64_MAX / 2;
-    q.budget = BUDGET_BASE + (uint64_t)BUDGET_EACH * n_places;
     q.by_time = calloc(3 * numbers, sizeof q.by_time[0]);
     q.offsets = calloc(numbers, sizeof q.offsets[0]);
     if (q.by_time != NULL && q.offsets != NULL) {

@@ -16,16 +16,17 @@ typedef struct dj_quick {
     uint32_t n;
     uint64_t base, best;        /* bytes */
     uint64_t least, least_bare; /* bounds of the end: with padding, and without any */
-    uint64_t work, budget;
+    uint64_t work, budget, padding_until;
     uint32_t *by_time;
     /* a sweep */
-    uint32_t *order, *settled, n_settled;
+    uint32_t *order, *settled, n_settled, forget_at;
     uint64_t *offsets;
     /* orders of chains */
     dj_chains_t chains;
     uint32_t *meets_first, *meets;
     dj_used_t *near;
     uint64_t *floors;
+    uint64_t *order_offsets, order_end; /* of the best order: units; bytes */
     bool *placed;
     uint32_t *best_order, *heap, *rank;
 } dj_quick_t;

@@ -4,11 +4,13 @@
 #include <string.h>
 
 #include "planner/pack_full.h"
+#include "planner/pack_search.h"
 #include "planner/place_quick.h"
 
 #define PAIRS_EACH 256u /* of places that meet, listed at most, for each place */
 #define PAIRS_MAX (1u << 23)
 #define FULL_MAX 1024u /* rectangles */
+#define SEARCH_MAX 512u
 #define FULL_NODES 6000u
 #define IMPROVE_ALONE 4096u /* places; above, moving one costs too much */
 
@@ -177,16 +179,28 @@ static bool place_by_floors(dj_quick_t *q, const uint32_t *order)
     return true;
 }
 
-/* Keeps the chains' offsets if they are better, or at least as good where asked. */
-static bool keep_chains(dj_quick_t *q, bool equal)
+/* Keeps the chains' offsets if they are better. Returns their end. */
+static uint64_t keep_chains(dj_quick_t *q)
 {
     uint64_t end = dj_chains_end(&q->chains, q->places, q->n, q->base);
     q->work += q->n;
-    if (end > q->best || (end == q->best && !equal))
-        return false;
-    q->best = end;
-    dj_chains_apply(&q->chains, q->places, q->n, q->base);
-    return true;
+    if (end < q->best) {
+        q->best = end;
+        dj_chains_apply(&q->chains, q->places, q->n, q->base);
+    }
+    return end;
+}
+
+/* And the order that gave them, if no order did better. */
+static void keep_order(dj_quick_t *q)
+{
+    uint64_t end = keep_chains(q);
+    if (end > q->order_end)
+        return;
+    q->order_end = end;
+    memcpy(q->best_order, q->order, q->chains.n * sizeof q->order[0]);
+    for (uint32_t i = 0; i < q->chains.n; i++)
+        q->order_offsets[i] = q->chains.list[i].offset;
 }
 
 static double length_of(const dj_chain_t *chain)
@@ -220,6 +234,16 @@ static int by_area(const void *a, const void *b, void *context)
     return x != y ? (x > y ? -1 : 1) : compare_u64(i, j);
 }
 
+static int by_crowd(const void *a, const void *b, void *context)
+{
+    const dj_chain_t *list = context;
+    uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
+    int way = compare_u64(list[j].crowd, list[i].crowd);
+    return way != 0 ? way : by_length(a, b, context);
+}
+
+typedef int (*rank_t)(const void *, const void *, void *);
+
 static uint64_t sorting_work(uint32_t n)
 {
     uint64_t work = 0;
@@ -228,28 +252,41 @@ static uint64_t sorting_work(uint32_t n)
     return work;
 }
 
+/* Fills q->order; false: the rank asks for too much. */
+static bool rank_chains(dj_quick_t *q, rank_t rank)
+{
+    if (rank == by_crowd && !dj_chains_crowd(&q->chains, (q->budget - q->work) / 4))
+        return false;
+    for (uint32_t i = 0; i < q->chains.n; i++)
+        q->order[i] = i;
+    qsort_r(q->order, q->chains.n, sizeof q->order[0], rank, q->chains.list);
+    q->work += sorting_work(q->chains.n);
+    return true;
+}
+
+/* By floors first: that is cheap where many are alive at once. */
 static void try_ranks(dj_quick_t *q)
 {
-    static int (*const ranks[])(const void *, const void *, void *) = {by_size, by_length, by_area};
-    for (uint32_t i = 0; i < sizeof ranks / sizeof ranks[0] && !dj_quick_is_done(q); i++) {
-        for (uint32_t j = 0; j < q->chains.n; j++)
-            q->order[j] = j;
-        qsort_r(q->order, q->chains.n, sizeof q->order[0], ranks[i], q->chains.list);
-        q->work += sorting_work(q->chains.n);
-        if (place_in_order(q, q->order) && keep_chains(q, i == 0))
-            memcpy(q->best_order, q->order, q->chains.n * sizeof q->order[0]);
-        if (!dj_quick_is_done(q) && place_by_floors(q, q->order) && keep_chains(q, false))
-            memcpy(q->best_order, q->order, q->chains.n * sizeof q->order[0]);
+    static const rank_t ranks[] = {by_crowd, by_size, by_length, by_area};
+    enum { RANKS = sizeof ranks / sizeof ranks[0] };
+    for (uint32_t i = 0; i < 2 * RANKS && !dj_quick_is_done(q); i++) {
+        bool floors = i < RANKS;
+        if (!rank_chains(q, ranks[i % RANKS]))
+            continue;
+        if (floors && place_by_floors(q, q->order))
+            keep_chains(q);
+        else if (!floors && place_in_order(q, q->order))
+            keep_order(q);
     }
 }
 
-/* No place is to spare at any time: the orders of the stack are searched for a moment. */
-static dj_status_t try_full(dj_quick_t *q)
+/* One of the exact mode's searches, for a moment, with the bound as capacity. */
+static dj_status_t try_exact(dj_quick_t *q, bool full, uint64_t capacity)
 {
-    dj_pack_limits_t limits = {.nodes = FULL_NODES};
+    uint32_t n = q->chains.n;
+    dj_pack_limits_t limits = {.nodes = full ? FULL_NODES : n + n / 2};
     dj_pack_meter_t meter = {.limits = &limits};
     dj_pack_end_t end = DJ_PACK_ENDED;
-    uint32_t n = q->chains.n;
     dj_rect_t *rects = malloc((n + 1ull) * sizeof rects[0]);
     uint64_t *offsets = malloc((n + 1ull) * sizeof offsets[0]);
     dj_status_t status = DJ_ERR_MEMORY;
@@ -258,12 +295,13 @@ static dj_status_t try_full(dj_quick_t *q)
             rects[i] = (dj_rect_t){.lower = q->chains.list[i].from,
                                    .upper = q->chains.list[i].last + 1ull,
                                    .size = q->chains.list[i].units};
-        status = dj_pack_full(rects, n, DJ_PACK_FULL_BRIEF, &meter, offsets, &end);
+        status = full ? dj_pack_full(rects, n, DJ_PACK_FULL_BRIEF, &meter, offsets, &end)
+                      : dj_pack_search(rects, n, capacity, &meter, offsets, &end);
     }
     for (uint32_t i = 0; i < n && status == DJ_OK && end == DJ_PACK_FOUND; i++)
         q->chains.list[i].offset = offsets[i];
     if (status == DJ_OK && end == DJ_PACK_FOUND)
-        keep_chains(q, false);
+        keep_chains(q);
     free(rects);
     free(offsets);
     return status == DJ_OK ? status : dj_fail(status, "no memory to place %u tensors", n);
@@ -275,12 +313,14 @@ static uint64_t next_random(uint64_t *state)
     return *state >> 33;
 }
 
-/* Moves a chain that reaches the end to a random earlier turn. */
+/* Moves a chain that reaches the end of the best order to a random earlier turn. */
 static bool promote_top(dj_quick_t *q, uint64_t *state)
 {
     for (uint32_t i = 0; i < q->n; i++) {
         uint32_t number = q->chains.of[i], turn = 0;
-        if (number == DJ_CHAIN_NONE || q->places[i].offset + q->places[i].bytes != q->best)
+        if (number == DJ_CHAIN_NONE ||
+            q->base + q->order_offsets[number] * DJ_ALIGN_BYTES + q->places[i].bytes !=
+                q->order_end)
             continue;
         while (q->order[turn] != number)
             turn++;
@@ -298,12 +338,11 @@ static bool promote_top(dj_quick_t *q, uint64_t *state)
 static void improve(dj_quick_t *q)
 {
     uint64_t state = q->n;
-    while (!dj_quick_is_done(q) && q->n <= IMPROVE_ALONE) {
+    while (!dj_quick_is_done(q) && q->n <= IMPROVE_ALONE && q->order_end != UINT64_MAX) {
         memcpy(q->order, q->best_order, q->chains.n * sizeof q->order[0]);
         if (!promote_top(q, &state) || !place_in_order(q, q->order))
             break;
-        if (keep_chains(q, true))
-            memcpy(q->best_order, q->order, q->chains.n * sizeof q->order[0]);
+        keep_order(q);
     }
 }
 
@@ -311,12 +350,14 @@ static void improve(dj_quick_t *q)
 static bool allocate_orders(dj_quick_t *q)
 {
     uint64_t n = q->chains.n + 1ull;
-    q->near = malloc(n * (sizeof q->near[0] + sizeof q->floors[0] + 3 * sizeof q->heap[0] +
+    q->near = malloc(n * (sizeof q->near[0] + 2 * sizeof q->floors[0] + 3 * sizeof q->heap[0] +
                           sizeof q->placed[0]));
     if (q->near == NULL)
         return false;
     q->floors = (uint64_t *)(q->near + n);
-    q->heap = (uint32_t *)(q->floors + n);
+    q->order_offsets = q->floors + n;
+    q->order_end = UINT64_MAX;
+    q->heap = (uint32_t *)(q->order_offsets + n);
     q->rank = q->heap + n;
     q->best_order = q->rank + n;
     q->placed = (bool *)(q->best_order + n);
@@ -335,14 +376,16 @@ dj_status_t dj_quick_try_chains(dj_quick_t *q)
         return status;
     q->work += 8ull * q->n;
     if (least == most && q->chains.n <= FULL_MAX && q->chains.n > 0)
-        status = try_full(q);
+        status = try_exact(q, true, most);
     if (status != DJ_OK || dj_quick_is_done(q))
         return status;
     if (!allocate_orders(q))
         return dj_fail(DJ_ERR_MEMORY, "no memory to place %u tensors", q->n);
     if (list_meetings(q)) {
         try_ranks(q);
+        if (!dj_quick_is_done(q) && q->chains.n <= SEARCH_MAX)
+            status = try_exact(q, false, most);
         improve(q);
     }
-    return DJ_OK;
+    return status;
 }

@@ -25,7 +25,7 @@ enum {
 };
 
 _Static_assert((int)DJINN_ERR_INTERNAL == (int)DJ_ERR_INTERNAL, "djinn.h and status.h agree");
-_Static_assert((int)DJINN_FLOAT64 == (int)DJ_F64 && DJINN_MAX_RANK == DJ_RANK_MAX, "tensor.h");
+_Static_assert((int)DJINN_COMPLEX128 == (int)DJ_C128 && DJINN_MAX_RANK == DJ_RANK_MAX, "tensor.h");
 _Static_assert(DJINN_MAX_ARGS == DJ_ARGS_MAX && DJINN_MAX_OUTS == DJ_OUTS_MAX, "ops.h");
 
 int djinn_abi_version(void)

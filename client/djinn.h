@@ -70,6 +70,9 @@ typedef enum djinn_dtype {
     DJINN_BFLOAT16 = 7,
     DJINN_FLOAT32 = 8,
     DJINN_FLOAT64 = 9,
+    DJINN_COMPLEX32 = 10, /* complex types have shapes, but no kernel on a host rank */
+    DJINN_COMPLEX64 = 11,
+    DJINN_COMPLEX128 = 12,
     DJINN_NO_DTYPE = 255
 } djinn_dtype_t;
 

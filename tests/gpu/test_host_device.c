@@ -100,6 +100,33 @@ static void check_layer(const layer_t *layer)
         }
 }
 
+static dj_status_t compile_unary(dj_op_t op, uint8_t dtype, uint8_t to, float *memory)
+{
+    test_case_t test;
+    int64_t n = 4;
+    case_open(&test, device);
+    dj_operand_t x = case_input(&test, DJ_CLASS_STATE, memory, 64, dj_view_contiguous(dtype, 1, &n));
+    dj_arg_t args[] = {tensor_arg(&x), integer_arg(to)};
+    args[1].kind = DJ_ARG_INTEGER;
+    args[1].integer = to;
+    dj_operand_t y = case_add(&test, op, args, dj_op_info((uint16_t)op)->n_args, NULL);
+    dj_status_t status = case_build(&test, &y.storage, 1);
+    case_close(&test);
+    return status;
+}
+
+/* They have rules, and no kernel computes with them: not even a copy, in or out. */
+static void complex_numbers_are_refused(void **state)
+{
+    float memory[16] = {0};
+    assert_int_equal(compile_unary(DJ_OP_EXP, DJ_F32, 0, memory), DJ_OK);
+    assert_int_equal(compile_unary(DJ_OP_EXP, DJ_C64, 0, memory), DJ_ERR_UNSUPPORTED);
+    assert_non_null(strstr(dj_error_text(), "complex64"));
+    assert_int_equal(compile_unary(DJ_OP_COPY, DJ_C128, 0, memory), DJ_ERR_UNSUPPORTED);
+    assert_int_equal(compile_unary(DJ_OP_TO_COPY, DJ_F32, DJ_C64, memory), DJ_ERR_UNSUPPORTED);
+    assert_int_equal(compile_unary(DJ_OP_TO_COPY, DJ_C32, DJ_F32, memory), DJ_ERR_UNSUPPORTED);
+}
+
 static void a_layer_replays(void **state)
 {
     static layer_t layer;
@@ -402,6 +429,7 @@ int main(void)
         cmocka_unit_test(bad_configurations_are_refused),
         cmocka_unit_test(threads_come_from_the_configuration),
         cmocka_unit_test(a_class_is_what_plans_depend_on),
+        cmocka_unit_test(complex_numbers_are_refused),
         cmocka_unit_test(a_layer_replays),
         cmocka_unit_test(a_plan_of_another_class_is_refused),
         cmocka_unit_test(an_overrun_of_the_workspace_is_found),

@@ -101,6 +101,19 @@ static dj_status_t check_channel(const dj_call_t *call, uint32_t arg, const dj_v
     return dj_shape_misfit(what, view, input);
 }
 
+/* The picture less its mean: laid out as a pointwise op of these two, a half-precision picture as
+ * the wider copy of it. */
+static dj_view_t normalised_picture(const dj_view_t *input)
+{
+    int64_t sizes[DJ_RANK_MAX] = {1, input->sizes[1], 1, 1, 1, 1, 1, 1};
+    dj_view_t mean = dj_view_contiguous(input->dtype, input->rank, sizes);
+    dj_view_t wide = dj_shape_preserved(wide_dtype(input->dtype), input);
+    const dj_view_t *inputs[] = {wide.dtype != input->dtype ? &wide : input, &mean};
+    if (dj_view_is_contiguous(input))
+        return dj_view_contiguous(input->dtype, input->rank, input->sizes);
+    return dj_shape_dense_like(input->dtype, inputs, 2, input->sizes, input->rank);
+}
+
 /* The picture and its two statistics; arguments `first` on are those of one number a channel. */
 static dj_status_t batch_norm(const dj_call_t *call, uint32_t n_channels, dj_view_t *outs)
 {
@@ -114,7 +127,7 @@ static dj_status_t batch_norm(const dj_call_t *call, uint32_t n_channels, dj_vie
         status = check_channel(call, 1 + i, input, names[i]);
     if (status != DJ_OK)
         return status;
-    outs[0] = dj_shape_preserved(input->dtype, input);
+    outs[0] = normalised_picture(input);
     outs[1] = outs[2] = dj_view_contiguous(wide_dtype(input->dtype), 1, &input->sizes[1]);
     return DJ_OK;
 }

@@ -154,6 +154,12 @@ dj_view_t dj_shape_preserved(uint8_t dtype, const dj_view_t *view)
 {
     if (dj_view_is_contiguous(view))
         return dj_view_contiguous(dtype, view->rank, view->sizes);
+    if (dj_view_is_dense(view)) { /* with what its dimensions of size 1 say */
+        dj_view_t same = *view;
+        same.dtype = dtype;
+        same.offset = 0;
+        return same;
+    }
     return dj_shape_dense_like(dtype, &view, 1, view->sizes, view->rank);
 }
 

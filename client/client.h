@@ -19,6 +19,7 @@
 #include "comm/control.h"
 #include "comm/endpoint.h"
 #include "comm/path.h"
+#include "planner/bucket.h"
 #include "planner/program.h"
 #include "runtime/base/config.h"
 #include "runtime/base/table.h"
@@ -165,6 +166,7 @@ struct djinn {
     uint32_t wanted_rank; /* or DJ_RANK_ANY */
     dj_path_t path;
     bool other_user; /* the rank on this host is: no shared memory with it */
+    dj_buckets_t buckets;
     uint64_t ops[DJ_OPS_MAX / 64]; /* that the rank can run, as the WELCOME said; fixed from then on */
 
     dj_control_t *control;

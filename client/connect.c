@@ -60,6 +60,11 @@ int djinn_supports(djinn_t *djinn, int op)
     return op >= 0 && op < DJ_OP_COUNT && djinn->ops[op / 64] >> op % 64 & 1;
 }
 
+int64_t djinn_bucket(djinn_t *djinn, int64_t size)
+{
+    return size > 0 ? (int64_t)dj_bucket_of(&djinn->buckets, (uint64_t)size) : size;
+}
+
 dj_status_t dj_djinn_create(djinn_t **djinn_p)
 {
     if (!dj_hash_setup())
@@ -68,6 +73,8 @@ dj_status_t dj_djinn_create(djinn_t **djinn_p)
     if (!djinn)
         return dj_fail(DJ_ERR_MEMORY, "no memory for a connection");
     dj_status_t status = dj_config_load(&djinn->config, 0, NULL, NULL);
+    if (status == DJ_OK)
+        status = dj_buckets_parse(djinn->config.plan_buckets, &djinn->buckets);
     if (status != DJ_OK) {
         free(djinn);
         return status;

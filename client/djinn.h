@@ -176,6 +176,11 @@ const char *djinn_op_signature(int op);
  * djinn_record() refuses it. The same for the life of the connection; sends nothing. Any thread. */
 int djinn_supports(djinn_t *djinn, int op);
 
+/* The size to pad `size` to so that few sizes, and so few plans, serve many: the smallest bucket that is not below
+ * it. Buckets are the setting DJINN_PLAN_BUCKETS: "pow2" (the default), "none", or sizes in rising order
+ * ("64,128,512"; beyond the last, and for 0 and 1, the size itself). Any thread. */
+int64_t djinn_bucket(djinn_t *djinn, int64_t size);
+
 /* Infers the outputs without recording: outs[i].storage is NULL. *count_p: how many. */
 djinn_status_t djinn_infer(int op, const djinn_arg_t *args, int n_args, djinn_tensor_t *outs,
                            int *count_p);

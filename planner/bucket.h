@@ -1,9 +1,8 @@
-/* bucket.h - sizes rounded up, so that many sizes share one layout.
+/* bucket.h - sizes rounded up, so that many sizes make few plans.
  *
- * A layout made for a program's sizes is valid for every smaller size of the same structure: offsets
- * stay, places shrink, and only the peak is to be computed anew. So a rank may lay a program out for
- * a rounded size once, and every size up to it needs no search. What that costs is memory: up to the
- * ratio of two neighbouring buckets.
+ * A length that differs at every request makes an exact plan, prepared kernels and (on a GPU) a captured
+ * graph each time. Who pads to buckets has few of them. Only the caller can pad, because only it knows
+ * what padding means to the model; it asks djinn_bucket() how far (client/djinn.h).
  *
  * Threads: pure. */
 #ifndef DJ_PLANNER_BUCKET_H

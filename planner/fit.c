@@ -357,6 +357,8 @@ static dj_status_t fit(fitter_t *f)
         return dj_fail(DJ_ERR_RESOURCE, "a workspace of %llu bytes is needed and %llu bytes of Stack "
                        "are allowed: raise --stack-bytes", (unsigned long long)workspace,
                        (unsigned long long)f->limits->stack_bytes);
+    if (f->graph->n_nodes == 0)
+        return DJ_OK;
     f->capacity = f->limits->stack_bytes - workspace;
     dj_status_t status = open_fitter(f);
     if (status != DJ_OK)

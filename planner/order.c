@@ -351,6 +351,9 @@ static uint64_t best_order(orderer_t *o, dj_node_t *nodes, uint64_t *alive)
 dj_status_t dj_graph_reorder(dj_graph_t *graph, uint64_t *most_p)
 {
     orderer_t o = {.graph = graph};
+    *most_p = 0;
+    if (graph->n_nodes == 0)
+        return DJ_OK;
     dj_node_t *nodes = malloc((graph->n_nodes + 1ull) * sizeof nodes[0]);
     uint64_t *alive = malloc((graph->n_nodes + 1ull) * sizeof alive[0]);
     bool good = nodes != NULL && alive != NULL && open_orderer(&o);

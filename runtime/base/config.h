@@ -46,6 +46,8 @@
       "what carries tensors; relay (clients): all through the one port of rank 0")                 \
     X(model_roots, TEXT, "/", "",                                                                  \
       "colon-separated folders under which clients may name weight files")                         \
+    X(plan_buckets, TEXT, "pow2", "",                                                              \
+      "what djinn.bucket() pads to (clients): none, pow2 or 64,128,512")                            \
     X(plan_cache, TEXT, "", "",                                                                    \
       "folder where plans wait for a rank's next start; empty: none are kept")                       \
     X(improve_hits, COUNT, "100", "",                                                              \

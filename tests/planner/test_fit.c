@@ -162,6 +162,16 @@ static void what_one_step_needs_is_refused_below(void **state)
     fitted_fini(&f);
 }
 
+static void nothing_fits_into_nothing(void **state)
+{
+    fitted_t f = {0};
+    dj_program_reset(&f.program);
+    finish(&f.program, NULL, 0);
+    assert_true(fit(&f, 1, 0));
+    assert_int_equal(f.report.after_bytes, 0);
+    fitted_fini(&f);
+}
+
 static void what_fits_is_left_alone(void **state)
 {
     fitted_t f = {0};
@@ -176,6 +186,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_one_step_needs_is_refused_below),
+        cmocka_unit_test(nothing_fits_into_nothing),
         cmocka_unit_test(what_fits_is_left_alone),
         cmocka_unit_test(a_better_order_is_found),
         cmocka_unit_test(what_can_be_made_again_is),

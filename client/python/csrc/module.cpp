@@ -186,6 +186,7 @@ static void bind(py::module_ &m)
     m.def("stats", &stats);
     m.def("info", &info);
     m.def("load_many", &load_many);
+    m.def("bucket", [](int64_t size) { return djinn_bucket(connection(), size); });
     m.def("has_op", [](const std::string &name) { return djinn_op(name.c_str()) >= 0; });
     m.def("flush", [] { unlocked_check(djinn_flush); });
     m.def("synchronize", [] { unlocked_check(djinn_synchronize); });

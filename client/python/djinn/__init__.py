@@ -91,6 +91,14 @@ def stats():
     return _C.stats()
 
 
+def bucket(size):
+    """The size to pad `size` to, so that few lengths, and so few plans, serve many.
+
+    By DJINN_PLAN_BUCKETS: the next power of two (the default), the next of a list, or the size itself.
+    """
+    return _C.bucket(size)
+
+
 def info():
     """The server's description of itself, as `djinn info --json` prints it; None in mode local."""
     _C.alive()

@@ -29,7 +29,7 @@ DTYPES = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.i
 CODE = {dtype: code for code, dtype in enumerate(DTYPES)}
 DTYPES = DTYPES[:10]  # of the listed cases; complex types are drawn
 FLOATS = DTYPES[6:]
-ROUNDS = 120  # of every draw
+ROUNDS = 90  # of every draw
 F32, I64, BOOL = torch.float32, torch.int64, torch.bool
 
 

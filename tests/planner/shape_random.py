@@ -422,6 +422,8 @@ def draw_pool(draw, cases):
     x = picture(draw, n, dtype)
     kernel, stride = window(draw, n, 1, 4), draw.choice([[], window(draw, n)])
     padding, dilation = window(draw, n, 0, 2), window(draw, n, 1, 2)
+    if draw.maybe(0.85):  # more would be refused
+        padding = [draw.randint(0, min(kernel) // 2)]
     ceil, count = cases.Dim(draw.maybe(0.5)), cases.Dim(draw.maybe(0.5))
     if n == 1:
         return cases.compare("djinn::avg_pool1d", x, kernel, stride, padding, ceil, count,

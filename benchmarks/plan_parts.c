@@ -83,9 +83,7 @@ static dj_status_t make_schedule(const dj_graph_t *graph, dj_schedule_t *schedul
     dj_status_t status = dj_schedule_init(schedule, graph);
     if (status != DJ_OK)
         return status;
-    dj_schedule_group(schedule);
-    dj_schedule_lifetimes(schedule);
-    return DJ_OK;
+    return dj_schedule_arrange(schedule);
 }
 
 static dj_status_t run_schedule(dj_subject_t *s)

@@ -146,9 +146,8 @@ dj_status_t dj_plan_make(const dj_graph_t *graph, const dj_plan_needs_t *needs, 
     dj_status_t status = dj_schedule_init(&schedule, graph);
     if (status != DJ_OK)
         return status;
-    dj_schedule_group(&schedule);
-    dj_schedule_lifetimes(&schedule);
-    dj_plan_t *plan = allocate_plan(graph, schedule.n_steps);
+    status = dj_schedule_arrange(&schedule);
+    dj_plan_t *plan = status == DJ_OK ? allocate_plan(graph, schedule.n_steps) : NULL;
     status = plan != NULL ? place_all(&schedule, needs, plan) : DJ_ERR_MEMORY;
     dj_schedule_fini(&schedule);
     if (status != DJ_OK) {

@@ -100,8 +100,8 @@ static dj_status_t init(improver_t *m, const dj_graph_t *graph, const dj_plan_t 
     dj_status_t status = dj_schedule_init(&m->schedule, graph);
     if (status != DJ_OK)
         return status;
-    dj_schedule_group(&m->schedule);
-    dj_schedule_lifetimes(&m->schedule);
+    if ((status = dj_schedule_arrange(&m->schedule)) != DJ_OK)
+        return status;
     size_t n = m->schedule.n_places + 1ull;
     m->base = units(plan->workspace_bytes);
     m->rects = calloc(n, sizeof *m->rects);

@@ -2,6 +2,7 @@
 #include "planner/schedule.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* Calls visit for every operand of a node that is a tensor; stops when it returns false. */
 typedef bool (*visit_fn_t)(void *context, const dj_operand_t *operand);
@@ -96,11 +97,13 @@ static dj_status_t allocate(dj_schedule_t *schedule, uint32_t n_steps)
     schedule->nodes = calloc(n_steps + 1ull, sizeof schedule->nodes[0]);
     schedule->groups = calloc(n_steps + 1ull, sizeof schedule->groups[0]);
     schedule->group_first = calloc(n_steps + 1ull, sizeof schedule->group_first[0]);
+    schedule->alone = calloc(n_steps + 1ull, 1);
     schedule->stage_place = calloc(n_steps + 1ull, sizeof schedule->stage_place[0]);
     schedule->place_of = calloc(schedule->graph->n_storages + 1ull, sizeof schedule->place_of[0]);
     schedule->places = calloc(n_places, sizeof schedule->places[0]);
     schedule->spills = calloc(n_spills, sizeof schedule->spills[0]);
     if (schedule->nodes == NULL || schedule->groups == NULL || schedule->group_first == NULL ||
+        schedule->alone == NULL ||
         schedule->stage_place == NULL || schedule->place_of == NULL || schedule->places == NULL ||
         schedule->spills == NULL)
         return dj_fail(DJ_ERR_MEMORY, "no memory to plan %u steps", n_steps);
@@ -143,6 +146,7 @@ void dj_schedule_fini(dj_schedule_t *schedule)
     free(schedule->nodes);
     free(schedule->groups);
     free(schedule->group_first);
+    free(schedule->alone);
     free(schedule->stage_place);
     free(schedule->place_of);
     free(schedule->places);
@@ -188,12 +192,13 @@ bool dj_schedule_joins(const dj_schedule_t *schedule, uint32_t first, uint32_t s
     return true;
 }
 
-void dj_schedule_group(dj_schedule_t *schedule)
+static void group_steps(dj_schedule_t *schedule)
 {
     uint32_t first = 0;
     schedule->n_groups = 0;
     for (uint32_t i = 0; i < schedule->n_steps; i++) {
-        if (i == 0 || !dj_schedule_joins(schedule, first, i)) {
+        if (i == 0 || schedule->alone[i] || schedule->alone[i - 1] ||
+            !dj_schedule_joins(schedule, first, i)) {
             first = i;
             schedule->group_first[schedule->n_groups++] = i;
         }
@@ -275,4 +280,63 @@ void dj_schedule_lifetimes(dj_schedule_t *schedule)
     for (uint32_t i = 0; i < schedule->n_spills; i++)
         schedule->spills[i].from =
             schedule->group_first[schedule->groups[schedule->spills[i].first]];
+}
+
+#define LOOSEN_MAX 32 /* groups taken apart: each costs a look at all places */
+
+static uint64_t align_up(uint64_t bytes)
+{
+    return (bytes + DJ_ALIGN_BYTES - 1) & ~(uint64_t)(DJ_ALIGN_BYTES - 1);
+}
+
+/* The most bytes alive at a step, in *most_p, and the first such step. `tiled`: all that a group makes is there
+ * from its first step on, which is more than what it takes where places take over others. */
+static uint32_t fullest_step(const dj_schedule_t *schedule, bool tiled, uint64_t *change,
+                             uint64_t *most_p)
+{
+    uint64_t alive = 0, most = 0;
+    uint32_t fullest = 0;
+    memset(change, 0, (schedule->n_steps + 1ull) * sizeof change[0]);
+    for (uint32_t i = 0; i < schedule->n_places; i++) {
+        const dj_place_t *place = &schedule->places[i];
+        uint32_t from = tiled ? place->from : place->first;
+        change[from] += align_up(place->bytes);
+        change[place->last + 1] -= align_up(place->bytes); /* wraps; the sums do not */
+    }
+    for (uint32_t i = 0; i < schedule->n_steps; i++) {
+        alive += change[i];
+        if (alive > most) {
+            most = alive;
+            fullest = i;
+        }
+    }
+    *most_p = most;
+    return fullest;
+}
+
+static void set_alone(dj_schedule_t *schedule, uint32_t group)
+{
+    for (uint32_t i = schedule->group_first[group];
+         i < schedule->n_steps && schedule->groups[i] == group; i++)
+        schedule->alone[i] = 1;
+}
+
+dj_status_t dj_schedule_arrange(dj_schedule_t *schedule)
+{
+    uint64_t *change = malloc((schedule->n_steps + 1ull) * sizeof change[0]), single, tiled, most;
+    dj_status_t status = DJ_OK;
+    if (change == NULL)
+        return dj_fail(DJ_ERR_MEMORY, "no memory to plan %u steps", schedule->n_steps);
+    for (uint32_t i = 0; i <= LOOSEN_MAX && status == DJ_OK; i++) {
+        group_steps(schedule);
+        dj_schedule_lifetimes(schedule);
+        status = dj_places_alive(schedule->places, schedule->n_places, schedule->n_steps,
+                                 DJ_ALIGN_BYTES, &tiled);
+        fullest_step(schedule, false, change, &single);
+        if (tiled <= single)
+            break;
+        set_alone(schedule, schedule->groups[fullest_step(schedule, true, change, &most)]);
+    }
+    free(change);
+    return status;
 }

@@ -20,6 +20,7 @@ typedef struct dj_schedule {
     uint32_t *nodes;       /* of each step, ascending */
     uint32_t *groups;      /* of each step */
     uint32_t *group_first; /* first step of each group */
+    uint8_t *alone;        /* steps that are in no group with others */
     uint32_t *stage_place; /* of each step: index in places, or DJ_SLOT_NONE */
     uint32_t *place_of;    /* of each storage: index in places or spills, or DJ_SLOT_NONE */
     dj_place_t *places;    /* in Stack */
@@ -35,9 +36,11 @@ void dj_schedule_fini(dj_schedule_t *schedule);
 
 /* May this step run in one group with the steps from `first` up to it? */
 bool dj_schedule_joins(const dj_schedule_t *schedule, uint32_t first, uint32_t step);
-/* Groups as long as they can be. */
-void dj_schedule_group(dj_schedule_t *schedule);
-/* Places and their times; groups must be set. */
+/* Groups, places and their times. Groups are as long as they can be, but a group whose tiles would keep more
+ * bytes alive than its steps do one after the other, at the step where most are, is run step by step.
+ * DJ_ERR_MEMORY. */
+dj_status_t dj_schedule_arrange(dj_schedule_t *schedule);
+/* Places and their times under the groups that are set. */
 void dj_schedule_lifetimes(dj_schedule_t *schedule);
 
 #endif

@@ -22,8 +22,7 @@ static uint64_t live_bytes(const dj_graph_t *graph)
     dj_schedule_t schedule;
     uint64_t bytes;
     assert_ok(dj_schedule_init(&schedule, graph));
-    dj_schedule_group(&schedule);
-    dj_schedule_lifetimes(&schedule);
+    assert_ok(dj_schedule_arrange(&schedule));
     for (uint32_t i = 0; i < schedule.n_places; i++)
         schedule.places[i].from = schedule.places[i].first;
     assert_ok(dj_places_alive(schedule.places, schedule.n_places, schedule.n_steps, 1, &bytes));

@@ -292,8 +292,10 @@ static dj_status_t open_fitter(fitter_t *f)
         f->at == NULL)
         return dj_fail(DJ_ERR_MEMORY, "no memory to fit a graph of %u nodes", graph->n_nodes);
     f->after = f->before + n_storages;
-    memcpy(nodes, graph->nodes, graph->n_nodes * sizeof *nodes);
-    memcpy(storages, graph->storages, graph->n_storages * sizeof *storages);
+    if (graph->n_nodes > 0) /* an empty program has no array at all */
+        memcpy(nodes, graph->nodes, graph->n_nodes * sizeof *nodes);
+    if (graph->n_storages > 0)
+        memcpy(storages, graph->storages, graph->n_storages * sizeof *storages);
     graph->nodes = nodes;
     graph->storages = storages;
     graph->fitted = true;

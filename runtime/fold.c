@@ -248,6 +248,7 @@ static void put_argument(dj_fold_t *fold, const dj_folding_t *f, const dj_arg_t 
 static bool find_keys(dj_fold_t *fold, const dj_folding_t *f)
 {
     const dj_graph_t *graph = fold->graph;
+    memset(fold->hashes, 0, graph->n_storages * sizeof(*fold->hashes)); /* nothing is written yet */
     for (uint32_t i = 0; i < fold->n_weights; i++) {
         const dj_text_t *text = f->texts[fold->weights[i]];
         if (!text)
@@ -261,9 +262,8 @@ static bool find_keys(dj_fold_t *fold, const dj_folding_t *f)
         for (uint32_t j = 0; j < node->call.n_args; j++)
             put_argument(fold, f, &node->call.args[j]);
         for (uint32_t j = 0; j < node->n_outs; j++) {
-            put_view(&fold->scratch, &node->outs[j].view); /* with the one before when it writes into it */
-            if (node->outs[j].target != DJ_TARGET_NEW)
-                put_hash(&fold->scratch, fold->hashes[node->outs[j].storage]);
+            put_view(&fold->scratch, &node->outs[j].view);
+            put_hash(&fold->scratch, fold->hashes[node->outs[j].storage]); /* parts are written one by one */
             dj_bytes_put_u32(&fold->scratch, j);
             fold->hashes[node->outs[j].storage] =
                 dj_hash_of(fold->scratch.data, fold->scratch.size);

@@ -127,10 +127,59 @@ static void a_number_that_moves_leaves_little_behind(void **state)
     assert_true(server_is_empty(&server, 0));
 }
 
+/* x * cat(tanh(w), tanh(own), tanh(w)) by rows: the second factor is one folded value that its parts are
+ * written into. The weight that holds it and the last part are shared, what lies between them is not. */
+static void run_parts(djinn_t *djinn, float own_first, float *result)
+{
+    int64_t sizes[] = {3 * SIDE, SIDE};
+    float ones[3 * COUNT];
+    djinn_tensor_t x, y, all, w[3], parts[3];
+    for (int i = 0; i < 3 * COUNT; i++)
+        ones[i] = 1;
+    assert_ok(djinn_upload(djinn, DJINN_FLOAT32, 2, sizes, ones, 0, &x));
+    for (int i = 0; i < 3; i++) {
+        w[i] = upload(djinn, i == 1 ? own_first : 0.5f * (float)i, DJINN_UPLOAD_WEIGHT);
+        djinn_arg_t args[] = {arg_tensor(&w[i])};
+        assert_ok(djinn_record(djinn, djinn_op("aten::tanh"), args, 1, &parts[i]));
+    }
+    djinn_arg_t cat[] = {{.kind = DJINN_ARG_TENSORS, .count = 3, .value.tensors = parts},
+                         {.kind = DJINN_ARG_INT, .value.integer = 0}};
+    assert_ok(djinn_record(djinn, djinn_op("aten::cat"), cat, 2, &all));
+    djinn_arg_t mul[] = {arg_tensor(&x), arg_tensor(&all)};
+    assert_ok(djinn_record(djinn, djinn_op("aten::mul.Tensor"), mul, 2, &y));
+    djinn_release(all.storage);
+    for (int i = 0; i < 3; i++)
+        djinn_release(parts[i].storage);
+    assert_ok(djinn_fetch(djinn, &y, result, 3 * COUNT * sizeof(float)));
+    djinn_release(y.storage);
+    djinn_release(x.storage);
+    for (int i = 0; i < 3; i++)
+        djinn_release(w[i].storage);
+}
+
+static void a_value_made_of_parts_belongs_to_all_of_them(void **state)
+{
+    float result[3 * COUNT];
+    static const float own[] = {7, -3, 7};
+    djinn_t *djinn = open_client();
+    for (int round = 0; round < 3; round++) {
+        run_parts(djinn, own[round], result);
+        for (int i = 0; i < 3 * COUNT; i++) {
+            float first = i / COUNT == 1 ? own[round] : 0.5f * (float)(i / COUNT);
+            float right = tanhf(first + (float)(i % COUNT) / COUNT);
+            if (fabsf(result[i] - right) > 1e-5f)
+                fail_msg("round %d, element %d: %g, not %g", round, i, (double)result[i],
+                         (double)right);
+        }
+    }
+    djinn_close(djinn);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fine_tunes_share_plans_and_no_value),
+        cmocka_unit_test(a_value_made_of_parts_belongs_to_all_of_them),
         cmocka_unit_test(a_number_that_moves_leaves_little_behind),
     };
     return server_verdict(cmocka_run_group_tests(tests, start, stop));

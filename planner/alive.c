@@ -49,9 +49,14 @@ void dj_alive_add(dj_alive_t *alive, uint32_t first, uint32_t last, int64_t byte
     alive->work += last - first + 1ull;
 }
 
+bool dj_alive_tired(const dj_alive_t *alive)
+{
+    return alive->work > WORK_MAX;
+}
+
 bool dj_alive_allows(dj_alive_t *alive, uint32_t first, uint32_t last, uint64_t bytes)
 {
-    if (alive->work > WORK_MAX)
+    if (dj_alive_tired(alive))
         return false;
     for (uint32_t i = first; i <= last; i++) {
         alive->work++;

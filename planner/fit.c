@@ -27,6 +27,7 @@ typedef struct fitter {
     uint64_t capacity; /* without the workspace */
     uint64_t *alive;   /* of each node */
     uint32_t *before, *after; /* of each storage: its last use before the fullest step, its first after it */
+    uint32_t *version, *written; /* of each storage: as it is after the step, its first write after that */
     uint8_t *at;              /* of each storage: used at it */
 } fitter_t;
 
@@ -64,18 +65,30 @@ static void note_use(fitter_t *f, uint32_t storage, uint32_t node, uint32_t step
         f->after[storage] = node;
 }
 
+static void note_write(fitter_t *f, const dj_output_t *out, uint32_t node, uint32_t step)
+{
+    if (node <= step)
+        f->version[out->storage] = out->version;
+    else if (f->written[out->storage] == DJ_SLOT_NONE)
+        f->written[out->storage] = node;
+}
+
 static void find_idle(fitter_t *f, uint32_t step)
 {
     memset(f->before, 0xff, f->graph->n_storages * sizeof f->before[0]);
     memset(f->after, 0xff, f->graph->n_storages * sizeof f->after[0]);
+    memset(f->version, 0, f->graph->n_storages * sizeof f->version[0]);
+    memset(f->written, 0xff, f->graph->n_storages * sizeof f->written[0]);
     memset(f->at, 0, f->graph->n_storages);
     for (uint32_t i = 0; i < f->graph->n_nodes; i++) {
         const dj_node_t *node = &f->graph->nodes[i];
         dj_operand_walk_t walk = {node, 0, 0};
         for (const dj_operand_t *operand; (operand = dj_operand_next(&walk)) != NULL;)
             note_use(f, operand->storage, i, step);
-        for (uint32_t j = 0; j < node->n_outs; j++)
+        for (uint32_t j = 0; j < node->n_outs; j++) {
             note_use(f, node->outs[j].storage, i, step);
+            note_write(f, &node->outs[j], i, step);
+        }
     }
 }
 
@@ -88,16 +101,13 @@ static bool is_idle(const fitter_t *f, uint32_t storage)
 
 /* ---- recomputation ---- */
 
-/* Is this operand of the producer still there, unchanged, at its storage's next use of the value? */
+/* Is this operand of the producer, which ran before the step, still there and unchanged at a node after it? */
 static bool is_available(const fitter_t *f, const dj_operand_t *operand, uint32_t node)
 {
     const dj_storage_t *s = &f->graph->storages[operand->storage];
-    for (uint32_t i = s->n_versions == operand->version + 1u ? node : s->first_use; i < node; i++)
-        for (uint32_t j = 0; j < f->graph->nodes[i].n_outs; j++)
-            if (f->graph->nodes[i].outs[j].storage == operand->storage &&
-                f->graph->nodes[i].outs[j].version > operand->version)
-                return false;
-    return s->binding != DJ_SLOT_NONE || s->is_spilled || s->last_use >= node;
+    return f->version[operand->storage] == operand->version &&
+           f->written[operand->storage] >= node && /* DJ_SLOT_NONE is behind all */
+           (s->binding != DJ_SLOT_NONE || s->is_spilled || s->last_use >= node);
 }
 
 /* The producer could simply run again. */
@@ -286,12 +296,14 @@ static dj_status_t open_fitter(fitter_t *f)
     dj_node_t *nodes = arena_alloc(f, n_nodes, sizeof *nodes);
     dj_storage_t *storages = arena_alloc(f, n_storages, sizeof *storages);
     f->alive = malloc((n_nodes + 1) * sizeof f->alive[0]);
-    f->before = malloc(2 * n_storages * sizeof f->before[0]);
+    f->before = malloc(4 * n_storages * sizeof f->before[0]);
     f->at = malloc(n_storages);
     if (nodes == NULL || storages == NULL || f->alive == NULL || f->before == NULL ||
         f->at == NULL)
         return dj_fail(DJ_ERR_MEMORY, "no memory to fit a graph of %u nodes", graph->n_nodes);
     f->after = f->before + n_storages;
+    f->version = f->after + n_storages;
+    f->written = f->version + n_storages;
     if (graph->n_nodes > 0) /* an empty program has no array at all */
         memcpy(nodes, graph->nodes, graph->n_nodes * sizeof *nodes);
     if (graph->n_storages > 0)

@@ -218,7 +218,7 @@ static dj_status_t rewrite_concat(concat_t *c, uint32_t number)
         moving = &parts[i];
         n_moving++;
     }
-    if (n_placed == 0 || n_moving > 1 ||
+    if (n_placed == 0 || n_moving > 1 || dj_alive_tired(c->alive) ||
         !place_parts(c, c->graph->nodes[number].outs[0].storage, parts, n_parts))
         return DJ_OK;
     if (moving != NULL)

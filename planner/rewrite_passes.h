@@ -28,6 +28,8 @@ typedef struct dj_alive dj_alive_t;
 
 dj_alive_t *dj_alive_create(dj_rewriter_t *rewriter, const dj_storage_use_t *uses); /* or NULL */
 void dj_alive_destroy(dj_alive_t *alive);
+/* The work is done: who would still add to the profile does without the change instead. */
+bool dj_alive_tired(const dj_alive_t *alive);
 /* At every node of [first, last]. */
 void dj_alive_add(dj_alive_t *alive, uint32_t first, uint32_t last, int64_t bytes);
 /* May `bytes` more live during [first, last] without raising the most that were alive at the start? */

@@ -169,7 +169,9 @@ static bool may_keep(merger_t *m, uint32_t kept, uint32_t gone, uint64_t bytes)
     uint32_t from = dj_storage_last_use(&m->uses[kept]) + 1, to = m->uses[gone].first;
     if (kept_bound || gone_bound)
         return !(kept_bound && gone_bound);
-    return from >= to || dj_alive_allows(m->alive, from, to - 1, bytes);
+    if (from >= to)
+        return !dj_alive_tired(m->alive);
+    return dj_alive_allows(m->alive, from, to - 1, bytes);
 }
 
 static void note_kept(merger_t *m, uint32_t kept, uint32_t gone)

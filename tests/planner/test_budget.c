@@ -142,6 +142,65 @@ static void everything_overlaps(void **state)
     try_program("overlap", &program);
 }
 
+/* Values that wait for long, made of a storage that is written while they do: none can be made again. */
+static void everything_idles(void **state)
+{
+    enum { N = 40000 };
+    dj_program_t program = {0};
+    dj_operand_t *all = calloc(N, sizeof *all);
+    assert_non_null(all);
+    dj_program_reset(&program);
+    dj_operand_t x = input_of(&program, DJ_CLASS_STATE, shape(DJ_F32, 1, 64));
+    dj_operand_t base = add_unary(&program, "exp", x);
+    for (uint32_t i = 0; i < N; i++) {
+        dj_operand_t number = number_operand(DJ_F64, 2);
+        dj_arg_t args[] = {arg_tensor(&base), arg_tensor(&number)};
+        all[i] = add_op(&program, "mul.Tensor", args);
+    }
+    dj_arg_t args[] = {arg_tensor(&base), arg_tensor(&x), arg_whole(1)};
+    add_into(&program, "add.Tensor", args, NULL);
+    dj_operand_t sum = base;
+    for (uint32_t i = 0; i < N; i++)
+        sum = add_binary(&program, "maximum", sum, all[i]);
+    finish(&program, &sum.storage, 1);
+    free(all);
+    try_program("idle", &program);
+}
+
+/* The same parts concatenated again and again with a large input, which is refused each time: in place, the
+ * large wholes would be alive together. A long chain between makes every look at their lives long. */
+static void everything_is_refused(void **state)
+{
+    enum { N = 6000, PARTS = 63, CHAIN = 100000 };
+    dj_program_t program = {0};
+    dj_operand_t parts[PARTS + 1];
+    dj_program_reset(&program);
+    dj_operand_t x = input_of(&program, DJ_CLASS_STATE, shape(DJ_F32, 1, 4));
+    dj_operand_t large = input_of(&program, DJ_CLASS_STATE, shape(DJ_F32, 1, 100000));
+    for (uint32_t i = 0; i < PARTS; i++) {
+        dj_operand_t number = number_operand(DJ_F64, 2);
+        dj_arg_t args[] = {arg_tensor(&x), arg_tensor(&number)};
+        parts[i] = add_op(&program, "mul.Tensor", args);
+    }
+    parts[PARTS] = large;
+    dj_operand_t last = x;
+    for (uint32_t i = 0; i < CHAIN; i++)
+        last = add_unary(&program, "exp", last);
+    for (uint32_t i = 0; i < N; i++) {
+        int64_t dims[] = {0};
+        dj_arg_t cat[] = {arg_list(parts, PARTS + 1), arg_integer(0)};
+        dj_operand_t all = add_op(&program, "cat", cat);
+        dj_arg_t sum[] = {arg_tensor(&all), arg_integers(dims, 1), arg_integer(1), arg_none()};
+        dj_operand_t one = add_op(&program, "sum.dim_IntList", sum);
+        last = add_binary(&program, "maximum", last, one);
+        dj_operand_t number = number_operand(DJ_F64, 2);
+        dj_arg_t args[] = {arg_tensor(&x), arg_tensor(&number)};
+        parts[i % 8] = add_op(&program, "mul.Tensor", args);
+    }
+    finish(&program, &last.storage, 1);
+    try_program("refused", &program);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -149,6 +208,8 @@ int main(void)
         cmocka_unit_test(everything_equal),
         cmocka_unit_test(everything_concatenated),
         cmocka_unit_test(everything_overlaps),
+        cmocka_unit_test(everything_idles),
+        cmocka_unit_test(everything_is_refused),
     };
     dj_hash_setup();
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "planner/arena.h"
 #include "planner/fold.h"
 #include "planner/rewrite.h"
 #include "runtime/rank.h"
@@ -63,6 +64,20 @@ void dj_fold_destroy(dj_fold_t *fold)
 uint64_t dj_fold_peak(const dj_fold_t *fold)
 {
     return fold->plan->peak_bytes;
+}
+
+uint64_t dj_fold_bytes(const dj_fold_t *fold)
+{
+    const dj_graph_t *graph = fold->graph;
+    uint64_t bindings = graph->n_bindings + 1ull, scalars = graph->n_scalars + 1ull;
+    uint64_t bytes = sizeof(*fold) + dj_arena_bytes(graph->arena) + fold->scratch.capacity +
+                     fold->plan->n_steps * sizeof(fold->plan->steps[0]) +
+                     fold->plan->n_storages * sizeof(fold->plan->offsets[0]);
+    bytes += bindings * (sizeof(*fold->weights) + sizeof(*fold->serials));
+    bytes += scalars * (sizeof(*fold->slots) + sizeof(*fold->scalars));
+    bytes += graph->n_storages * sizeof(*fold->hashes);
+    bytes += graph->n_folded * (sizeof(*fold->values) + sizeof(*fold->keys) + sizeof(*fold->holders));
+    return bytes + (fold->exe->ops->bytes ? fold->exe->ops->bytes(fold->exe) : 0);
 }
 
 static void note_slot(uint8_t *used, uint32_t slot)

@@ -38,7 +38,8 @@ static void free_executable(void *executable)
 static uint64_t executable_bytes(const void *executable)
 {
     const dj_executable_t *exe = executable;
-    return exe->ops->bytes ? exe->ops->bytes(exe) : 0;
+    uint64_t bytes = exe->fold ? dj_fold_bytes(exe->fold) : 0;
+    return bytes + (exe->ops->bytes ? exe->ops->bytes(exe) : 0);
 }
 
 static void *device_main(void *argument)

@@ -243,7 +243,8 @@ typedef struct dj_folding {
  * DJ_ERR_UNSUPPORTED, DJ_ERR_RESOURCE, DJ_ERR_MEMORY. */
 dj_status_t dj_fold_create(dj_rank_t *rank, dj_graph_t *twin, dj_fold_t **fold_p);
 void dj_fold_destroy(dj_fold_t *fold);
-uint64_t dj_fold_peak(const dj_fold_t *fold); /* of Stack */
+uint64_t dj_fold_peak(const dj_fold_t *fold);  /* of Stack */
+uint64_t dj_fold_bytes(const dj_fold_t *fold); /* of host memory, to weigh its program */
 /* Finds or computes the folded values and binds them. DJ_ERR_INVALID: an index was out of range;
  * DJ_ERR_RESOURCE, DJ_ERR_MEMORY. */
 dj_status_t dj_fold_bind(dj_fold_t *fold, const dj_folding_t *folding);

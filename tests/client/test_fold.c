@@ -175,11 +175,47 @@ static void a_value_made_of_parts_belongs_to_all_of_them(void **state)
     djinn_close(djinn);
 }
 
+/* What the rank says a program of 100 ops on `w` weighs. */
+static uint64_t weight_of_program(djinn_t *djinn, uint32_t flags)
+{
+    float result[COUNT];
+    djinn_tensor_t x = upload(djinn, 1, 0), w = upload(djinn, 0.125f, flags), y, next;
+    sleep_ms(300);
+    uint64_t before = server_number(&server, 0, "plan_bytes");
+    djinn_arg_t first[] = {arg_tensor(&w)};
+    assert_ok(djinn_record(djinn, djinn_op("aten::tanh"), first, 1, &y));
+    for (int i = 1; i < 100; i++) {
+        djinn_arg_t args[] = {arg_tensor(&y)};
+        assert_ok(djinn_record(djinn, djinn_op("aten::tanh"), args, 1, &next));
+        djinn_release(y.storage);
+        y = next;
+    }
+    djinn_arg_t mul[] = {arg_tensor(&x), arg_tensor(&y)};
+    assert_ok(djinn_record(djinn, djinn_op("aten::mul.Tensor"), mul, 2, &next));
+    djinn_release(y.storage);
+    assert_ok(djinn_fetch(djinn, &next, result, sizeof(result)));
+    djinn_release(next.storage);
+    djinn_release(x.storage);
+    djinn_release(w.storage);
+    sleep_ms(300);
+    return server_number(&server, 0, "plan_bytes") - before;
+}
+
+static void the_folded_part_is_weighed(void **state)
+{
+    djinn_t *djinn = open_client();
+    uint64_t whole = weight_of_program(djinn, 0);
+    assert_true(whole > 0);
+    assert_true(weight_of_program(djinn, DJINN_UPLOAD_WEIGHT) > whole);
+    djinn_close(djinn);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fine_tunes_share_plans_and_no_value),
         cmocka_unit_test(a_value_made_of_parts_belongs_to_all_of_them),
+        cmocka_unit_test(the_folded_part_is_weighed),
         cmocka_unit_test(a_number_that_moves_leaves_little_behind),
     };
     return server_verdict(cmocka_run_group_tests(tests, start, stop));

@@ -141,11 +141,28 @@ static void what_grows_is_not_folded(void **state)
     halves_close(&h);
 }
 
+/* Dropout on a weight draws anew at every request. */
+static void what_is_random_is_not_folded(void **state)
+{
+    halves_t h = {0};
+    dj_program_reset(&h.program);
+    dj_operand_t w = input_of(&h.program, DJ_CLASS_WEIGHT, shape(DJ_F32, 2, 16, 16));
+    dj_operand_t x = input_of(&h.program, DJ_CLASS_STATE, shape(DJ_F32, 2, 16, 16));
+    dj_arg_t args[] = {arg_tensor(&w), arg_real(0.5), arg_none()};
+    dj_operand_t left = add_op(&h.program, "native_dropout", args);
+    dj_operand_t y = add_binary(&h.program, "maximum", left, x);
+    finish(&h.program, &y.storage, 1);
+    halves_open(&h);
+    assert_int_equal(h.graph->n_folded, 0);
+    halves_close(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_an_output_or_written_is_not_folded),
         cmocka_unit_test(what_grows_is_not_folded),
+        cmocka_unit_test(what_is_random_is_not_folded),
         cmocka_unit_test(a_chain_over_a_weight_is_one_value),
         cmocka_unit_test(random_programs_fold),
     };

@@ -3,8 +3,7 @@
  *
  * Better plans are published: a rank that sees these programs for the first time adopts them.
  *
- * Programs are makings and deaths at random (tests/planner/intervals.h), so many of their first plans are above the
- * bound. Two clients replay each without a pause, one of them long enough for the device thread and one
+ * Programs are makings and deaths at random whose first plan is above the bound (hard_intervals.h). Two clients replay each without a pause, one of them long enough for the device thread and one
  * short enough for the progress thread, while the rank searches and exchanges. */
 #include <math.h>
 #include <pthread.h>
@@ -13,10 +12,12 @@
 #include <string.h>
 
 #include "tests/client/ops.h"
-#include "tests/planner/intervals.h"
+#include "tests/runtime/hard_intervals.h"
 #include "tests/runtime/server.h"
 
-enum { ELEMENTS = INTERVAL_UNITS * 64 + INTERVALS_MAX, PROGRAMS = 40, LIMIT_MS = 20000 };
+enum { ELEMENTS = INTERVAL_ELEMENTS, PROGRAMS = 24, SHORT_PROGRAMS = 6, LIMIT_MS = 15000 };
+
+static uint64_t seeds[PROGRAMS], short_seeds[SHORT_PROGRAMS];
 
 static server_t server;
 
@@ -75,8 +76,8 @@ static float run(djinn_t *djinn, djinn_tensor_t x, const interval_step_t *steps,
 
 typedef struct client {
     pthread_t thread;
-    uint32_t n, alive_max;
-    uint64_t seed; /* of the first program */
+    uint32_t n, alive_max, n_programs;
+    const uint64_t *seeds; /* of the programs */
     int rank;      /* 0: any */
     atomic_bool *enough;
     uint32_t rounds, wrong;
@@ -105,13 +106,13 @@ static void *client_main(void *argument)
     for (int i = 0; i < ELEMENTS; i++)
         values[i] = (float)(i % 997) / 997;
     djinn_tensor_t x = upload_vector(djinn, values, ELEMENTS);
-    for (uint32_t i = 0; i < PROGRAMS; i++) {
-        n_steps[i] = random_intervals(client->seed + i, client->n, client->alive_max, steps[i]);
+    for (uint32_t i = 0; i < client->n_programs; i++) {
+        n_steps[i] = random_intervals(client->seeds[i], client->n, client->alive_max, steps[i]);
         first[i] = run(djinn, x, steps[i], n_steps[i]);
         client->wrong += fabsf(first[i] - expected(values, client->n)) > 1e-3f * first[i];
     }
     for (; !atomic_load(client->enough); client->rounds++)
-        for (uint32_t i = 0; i < PROGRAMS; i++)
+        for (uint32_t i = 0; i < client->n_programs; i++)
             client->wrong += run(djinn, x, steps[i], n_steps[i]) != first[i];
     djinn_release(x.storage);
     djinn_close(djinn);
@@ -126,8 +127,11 @@ static bool rises_to(const char *name, int rank, uint64_t least)
     return server_number(&server, rank, name) >= least;
 }
 
-/* Short enough for the progress thread; among these seeds are some whose first plan is above its bound. */
-#define SHORT_ONES(flag) {.n = 9, .alive_max = 6, .seed = 1030, .enough = (flag)}
+#define LONG_ONES(flag)                                                                            \
+    {.n = 60, .alive_max = 9, .n_programs = PROGRAMS, .seeds = seeds, .enough = (flag)}
+/* Short enough for the progress thread. */
+#define SHORT_ONES(flag)                                                                           \
+    {.n = 14, .alive_max = 8, .n_programs = SHORT_PROGRAMS, .seeds = short_seeds, .enough = (flag)}
 
 /* Two clients, so that one's requests run while the other's plan is exchanged. */
 static void short_programs_too(void **state)
@@ -149,9 +153,7 @@ static void short_programs_too(void **state)
 static void hot_programs_get_better_plans(void **state)
 {
     atomic_bool enough = false;
-    client_t clients[] = {{.n = 60, .alive_max = 9, .seed = 1, .enough = &enough},
-                          {.n = 60, .alive_max = 9, .seed = 1, .enough = &enough},
-                          SHORT_ONES(&enough)};
+    client_t clients[] = {LONG_ONES(&enough), LONG_ONES(&enough), SHORT_ONES(&enough)};
     enum { CLIENTS = sizeof(clients) / sizeof(*clients) };
     for (int i = 0; i < CLIENTS; i++)
         assert_int_equal(pthread_create(&clients[i].thread, NULL, client_main, &clients[i]), 0);
@@ -173,13 +175,14 @@ static void hot_programs_get_better_plans(void **state)
 static void better_plans_travel(void **state)
 {
     atomic_bool enough = false;
-    client_t first = {.n = 60, .alive_max = 9, .seed = 1, .rank = 1, .enough = &enough};
-    client_t second = first;
+    client_t first = LONG_ONES(&enough), second = LONG_ONES(&enough);
+    first.rank = 1;
     second.rank = 2;
     assert_int_equal(pthread_create(&first.thread, NULL, client_main, &first), 0);
-    assert_true(rises_to("plan_improved", 1, 3));
+    bool improved = rises_to("plan_improved", 1, 3);
     atomic_store(&enough, true);
     pthread_join(first.thread, NULL);
+    assert_true(improved);
     assert_true(rises_to("plan_received", 2, PROGRAMS + 3)); /* each made, then better */
     client_main(&second);
     assert_int_equal(first.wrong + second.wrong, 0);
@@ -195,5 +198,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(short_programs_too, start, stop),
         cmocka_unit_test_setup_teardown(better_plans_travel, start_workers, stop),
     };
+    if (hard_intervals(60, 9, PROGRAMS, seeds) < PROGRAMS ||
+        hard_intervals(14, 8, SHORT_PROGRAMS, short_seeds) < SHORT_PROGRAMS) {
+        print_error("quick placement leaves nothing to improve in these programs: make harder ones\n");
+        return 1;
+    }
     return server_verdict(cmocka_run_group_tests(tests, NULL, NULL));
 }

@@ -19,6 +19,7 @@ static dj_rank_t fuzz_rank;
 static inline void fuzz_free_executable(void *executable)
 {
     dj_executable_t *exe = executable;
+    dj_fold_destroy(exe->fold);
     exe->ops->destroy(exe);
 }
 
@@ -41,8 +42,10 @@ static inline void fuzz_rank_open(const char *model_roots)
                 dj_queue_init(&fuzz_rank.outbox) == DJ_OK);
     FUZZ_ASSERT(dj_device_open(&fuzz_config, &home->device) == DJ_OK);
     FUZZ_ASSERT(dj_text_store_create(home->device, fuzz_config.text_bytes, &home->text) == DJ_OK);
-    FUZZ_ASSERT(dj_cache_create((uint32_t)fuzz_config.plans, fuzz_free_executable,
-                                &home->cache) == DJ_OK);
+    dj_cache_options_t plans = {.limit = (uint32_t)fuzz_config.plans,
+                                .limit_bytes = fuzz_config.plan_bytes,
+                                .free_executable = fuzz_free_executable};
+    FUZZ_ASSERT(dj_cache_create(&plans, &home->cache) == DJ_OK);
     FUZZ_ASSERT(dj_runner_init(&fuzz_rank.progress_runner, &fuzz_rank) == DJ_OK);
     FUZZ_ASSERT(dj_runner_init(&fuzz_rank.device_runner, &fuzz_rank) == DJ_OK);
     /* Nobody is connected to it: what the rank asks of its comm finds no peer. */

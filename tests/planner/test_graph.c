@@ -205,6 +205,62 @@ static void names_each_lie(void **state)
     assert_int_equal(dj_graph_decode("", 0, "", 0, UINT32_MAX, &graph), DJ_ERR_LIMIT);
 }
 
+/* One input and one `exp` of a window on `storage`, byte by byte. */
+static dj_status_t decode_exp(uint8_t rank, uint64_t storage, const uint64_t *dims, uint32_t n_dims)
+{
+    dj_bytes_t structure = {0}, sizes = {0};
+    dj_graph_t *graph;
+    dj_bytes_put(&structure, "DJP", 3);
+    dj_bytes_put_u8(&structure, DJ_PROGRAM_VERSION);
+    dj_bytes_put_u8(&structure, 1); /* an input, of the session's state */
+    dj_bytes_put_u8(&structure, DJ_CLASS_STATE);
+    dj_bytes_put_varint(&sizes, 1024);
+    dj_bytes_put_u8(&structure, 2); /* an op */
+    dj_bytes_put_varint(&structure, DJ_OP_EXP);
+    dj_bytes_put_u8(&structure, 2);
+    dj_bytes_put_u8(&structure, DJ_F32);
+    dj_bytes_put_u8(&structure, rank);
+    dj_bytes_put_varint(&structure, storage);
+    for (uint32_t i = 0; i < n_dims; i++)
+        dj_bytes_put_varint(&sizes, dims[i]);
+    dj_bytes_put_u8(&structure, 0); /* a new output */
+    dj_bytes_put_u8(&structure, 0); /* the end, and no outputs */
+    dj_bytes_put_varint(&structure, 0);
+    dj_status_t status = dj_graph_decode(structure.data, structure.size, sizes.data, sizes.size, 0, &graph);
+    if (status == DJ_OK)
+        dj_graph_destroy(graph);
+    dj_bytes_fini(&structure);
+    dj_bytes_fini(&sizes);
+    return status;
+}
+
+static void refuse_exp(dj_status_t wanted, const char *word, uint8_t rank, uint64_t storage,
+                       const uint64_t *dims, uint32_t n_dims)
+{
+    assert_int_equal(decode_exp(rank, storage, dims, n_dims), wanted);
+    if (strstr(dj_error_text(), word) == NULL)
+        fail_msg("'%s' is not in: %s", word, dj_error_text());
+}
+
+static void malformed_graphs_are_named(void **state)
+{
+    const uint64_t good[] = {16, 16}, negative[] = {16, UINT64_MAX}, many[] = {1ull << 31, 1ull << 32};
+    const uint64_t huge[] = {1ull << 63}, large[] = {32, 16};
+    uint64_t ones[65];
+    for (uint32_t i = 0; i < 65; i++)
+        ones[i] = 1;
+    assert_ok(decode_exp(2, 0, good, 2));
+    refuse_exp(DJ_ERR_PROTOCOL, "storage 1 has not appeared", 2, 1, good, 2); /* its own result: a cycle */
+    refuse_exp(DJ_ERR_PROTOCOL, "storage 7 has not appeared", 2, 7, good, 2); /* nobody's: dangling */
+    refuse_exp(DJ_ERR_LIMIT, "rank 65", 65, 0, ones, 65);
+    refuse_exp(DJ_ERR_LIMIT, "a size of", 2, 0, negative, 2); /* -1 as an unsigned number */
+    refuse_exp(DJ_ERR_LIMIT, "a tensor of more than", 2, 0, many, 2); /* 2^63 elements */
+    refuse_exp(DJ_ERR_LIMIT, "a size of", 1, 0, huge, 1);
+    refuse_exp(DJ_ERR_SHAPE, "leaves its storage", 2, 0, large, 2); /* beyond the input */
+    refuse_exp(DJ_ERR_PROTOCOL, "more sizes than came", 2, 0, good, 1);
+    refuse_exp(DJ_ERR_PROTOCOL, "left over", 1, 0, good, 2);
+}
+
 static void refuses_index_copy_from_itself(void **state)
 {
     dj_program_t program = {0};
@@ -297,6 +353,7 @@ int main(void)
         cmocka_unit_test(survives_mutation),
         cmocka_unit_test(survives_random_bytes),
         cmocka_unit_test(names_each_lie),
+        cmocka_unit_test(malformed_graphs_are_named),
         cmocka_unit_test(refuses_index_copy_from_itself),
         cmocka_unit_test(decodes_versions_and_bindings),
         cmocka_unit_test(is_linear),

@@ -38,11 +38,6 @@ typedef struct change {
     uint64_t bytes;
 } change_t;
 
-static uint64_t align_up(uint64_t bytes)
-{
-    return (bytes + DJ_ALIGN_BYTES - 1) & ~(uint64_t)(DJ_ALIGN_BYTES - 1);
-}
-
 static void *arena_alloc(fitter_t *f, size_t count, size_t size)
 {
     dj_arena_t *arena = f->graph->arena;
@@ -129,14 +124,12 @@ static bool can_recompute(const fitter_t *f, uint32_t storage)
 
 static double recompute_ns(const fitter_t *f, uint32_t storage)
 {
-    double flops, compute = 0, move = 0;
+    const dj_roofline_t roofline = {f->needs->flops_per_ns, f->needs->bytes_per_ns,
+                                    f->needs->step_ns};
+    double flops;
     uint64_t bytes;
     dj_node_cost(f->graph, &f->graph->nodes[f->graph->storages[storage].producer], &flops, &bytes);
-    if (f->needs->flops_per_ns > 0)
-        compute = flops / f->needs->flops_per_ns;
-    if (f->needs->bytes_per_ns > 0)
-        move = (double)bytes / f->needs->bytes_per_ns;
-    return (compute > move ? compute : move) + (double)f->needs->step_ns;
+    return dj_roofline_ns(&roofline, flops, bytes);
 }
 
 /* ---- choosing ---- */
@@ -145,7 +138,7 @@ static uint64_t spilled_bytes(const fitter_t *f)
 {
     uint64_t bytes = 0; /* as if none of them shared a place */
     for (uint32_t i = 0; i < f->graph->n_storages; i++)
-        bytes += f->graph->storages[i].is_spilled ? align_up(f->graph->storages[i].bytes) : 0;
+        bytes += f->graph->storages[i].is_spilled ? dj_align_up(f->graph->storages[i].bytes) : 0;
     return bytes;
 }
 
@@ -166,7 +159,7 @@ static change_t choose(const fitter_t *f, uint64_t excess)
     for (uint32_t i = 0; i < f->graph->n_storages; i++) {
         if (!is_idle(f, i))
             continue;
-        change_t change = {.storage = i, .bytes = align_up(f->graph->storages[i].bytes)};
+        change_t change = {.storage = i, .bytes = dj_align_up(f->graph->storages[i].bytes)};
         if (can_recompute(f, i)) {
             change.cost_ns = recompute_ns(f, i);
             best = is_better(&change, &best, excess) ? change : best;
@@ -366,7 +359,7 @@ static dj_status_t relieve_all(fitter_t *f, uint64_t workspace, uint64_t *most_p
 
 static dj_status_t fit(fitter_t *f)
 {
-    uint64_t workspace = align_up(f->limits->workspace_bytes), most = 0;
+    uint64_t workspace = dj_align_up(f->limits->workspace_bytes), most = 0;
     if (workspace >= f->limits->stack_bytes)
         return dj_fail(DJ_ERR_RESOURCE, "a workspace of %llu bytes is needed and %llu bytes of Stack "
                        "are allowed: raise --stack-bytes", (unsigned long long)workspace,

@@ -39,11 +39,6 @@ typedef struct orderer {
     uint32_t *order;
 } orderer_t;
 
-static uint64_t align_up(uint64_t bytes)
-{
-    return (bytes + DJ_ALIGN_BYTES - 1) & ~(uint64_t)(DJ_ALIGN_BYTES - 1);
-}
-
 static bool in_stack(const dj_graph_t *graph, uint32_t storage)
 {
     return graph->storages[storage].binding == DJ_SLOT_NONE && !graph->storages[storage].is_spilled;
@@ -57,14 +52,14 @@ uint64_t dj_graph_alive(const dj_graph_t *graph, uint64_t *alive)
         const dj_storage_t *storage = &graph->storages[i];
         if (!in_stack(graph, i) || storage->first_use == DJ_SLOT_NONE)
             continue;
-        alive[storage->first_use] += align_up(storage->bytes); /* changes first, then sums */
-        alive[storage->last_use + 1] -= align_up(storage->bytes);
+        alive[storage->first_use] += dj_align_up(storage->bytes); /* changes first, then sums */
+        alive[storage->last_use + 1] -= dj_align_up(storage->bytes);
     }
     for (uint32_t i = 1; i < graph->n_nodes; i++)
         alive[i] += alive[i - 1];
     for (uint32_t i = 0; i < graph->n_nodes; i++) {
         if (dj_node_must_stage(graph, &graph->nodes[i]))
-            alive[i] += align_up(dj_view_dense_bytes(&graph->nodes[i].outs[0].view));
+            alive[i] += dj_align_up(dj_view_dense_bytes(&graph->nodes[i].outs[0].view));
         most = alive[i] > most ? alive[i] : most;
     }
     return most;
@@ -190,7 +185,7 @@ static int64_t gain_of(const orderer_t *o, uint32_t node)
     int64_t gain = 0;
     for (uint32_t i = o->touch_first[node]; i < o->touch_first[node + 1]; i++) {
         uint32_t storage = o->touched[i];
-        int64_t bytes = (int64_t)align_up(o->graph->storages[storage].bytes);
+        int64_t bytes = (int64_t)dj_align_up(o->graph->storages[storage].bytes);
         if (!in_stack(o->graph, storage))
             continue;
         gain -= o->live[storage] ? 0 : bytes;

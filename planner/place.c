@@ -119,7 +119,7 @@ dj_status_t dj_places_check(const dj_place_t *places, uint32_t n_places, uint64_
     p.coming = numbers;
     p.going = numbers + n_places;
     p.used = numbers + 2ull * n_places;
-    dj_status_t status = prove(&p, n_places, dj_place_align(base));
+    dj_status_t status = prove(&p, n_places, dj_align_up(base));
     free(numbers);
     return status;
 }

@@ -69,7 +69,7 @@ static void join(dj_chains_t *chains, const dj_place_t *places, uint32_t n_place
         }
         chains->of[by_time[i]] = chains->n;
         chains->list[chains->n++] =
-            (dj_chain_t){.units = dj_place_align(place->bytes) / DJ_ALIGN_BYTES,
+            (dj_chain_t){.units = dj_align_up(place->bytes) / DJ_ALIGN_BYTES,
                          .from = place->from,
                          .last = place->last};
     }

@@ -24,11 +24,6 @@ typedef struct dj_chains {
     uint32_t *of; /* of each place: its chain; DJ_CHAIN_NONE: of no bytes */
 } dj_chains_t;
 
-static inline uint64_t dj_place_align(uint64_t value)
-{
-    return (value + DJ_ALIGN_BYTES - 1) & ~(uint64_t)(DJ_ALIGN_BYTES - 1);
-}
-
 static inline bool dj_places_meet(const dj_place_t *a, const dj_place_t *b)
 {
     return a->from <= b->last && b->from <= a->last;

@@ -54,7 +54,7 @@ static int by_end(const void *a, const void *b, void *context)
 bool dj_quick_is_done(const dj_quick_t *q)
 {
     return q->work >= q->budget || q->best <= q->least_bare ||
-           (dj_place_align(q->best) <= q->least && q->work >= q->padding_until);
+           (dj_align_up(q->best) <= q->least && q->work >= q->padding_until);
 }
 
 /* Sweeps along time: settled places are alive, ascending by offset. */
@@ -91,7 +91,7 @@ static uint64_t lowest_offset(dj_quick_t *q, const dj_place_t *place)
             range_is_free(q, place, offset))
             heir = offset;
         if (offset + other->bytes > at)
-            at = dj_place_align(offset + other->bytes);
+            at = dj_align_up(offset + other->bytes);
     }
     return heir < at ? heir : at;
 }
@@ -148,7 +148,7 @@ static void sweep(dj_quick_t *q, const uint32_t *order, bool forwards)
         q->offsets[order[i]] = q->base;
         if (place->bytes == 0)
             continue;
-        uint64_t offset = dj_place_align(end);
+        uint64_t offset = dj_align_up(end);
         if (q->work < q->budget) {
             forget(q, place, forwards);
             offset = lowest_offset(q, place);
@@ -207,7 +207,7 @@ static dj_status_t find_least(dj_quick_t *q)
 
 dj_status_t dj_places_assign(dj_place_t *places, uint32_t n_places, uint64_t base, uint64_t *end_p)
 {
-    dj_quick_t q = {.places = places, .n = n_places, .base = dj_place_align(base)};
+    dj_quick_t q = {.places = places, .n = n_places, .base = dj_align_up(base)};
     uint64_t numbers = n_places + 1ull;
     dj_status_t status = find_least(&q);
     if (status != DJ_OK)

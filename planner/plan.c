@@ -35,11 +35,6 @@ void dj_plan_destroy(dj_plan_t *plan)
     free(plan);
 }
 
-static uint64_t align_up(uint64_t value)
-{
-    return (value + DJ_ALIGN_BYTES - 1) & ~(uint64_t)(DJ_ALIGN_BYTES - 1);
-}
-
 static uint64_t largest_workspace(const dj_schedule_t *schedule, const dj_plan_needs_t *needs)
 {
     uint64_t largest = 0;
@@ -68,22 +63,19 @@ static dj_status_t lower_bound(const dj_schedule_t *schedule, uint64_t workspace
     dj_status_t status =
         dj_places_alive(schedule->places, schedule->n_places, schedule->n_steps, 1, &alive);
     if (status == DJ_OK)
-        *bound_p = alive > 0 ? align_up(workspace_bytes) + alive : workspace_bytes;
+        *bound_p = alive > 0 ? dj_align_up(workspace_bytes) + alive : workspace_bytes;
     return status;
 }
 
 static uint64_t predict_ns(const dj_schedule_t *schedule, const dj_plan_needs_t *needs)
 {
+    const dj_roofline_t roofline = {needs->flops_per_ns, needs->bytes_per_ns, needs->step_ns};
     double total = 0;
     for (uint32_t i = 0; i < schedule->n_steps; i++) {
-        double flops, compute = 0, move = 0;
+        double flops;
         uint64_t bytes;
         dj_node_cost(schedule->graph, &schedule->graph->nodes[schedule->nodes[i]], &flops, &bytes);
-        if (needs->flops_per_ns > 0)
-            compute = flops / needs->flops_per_ns;
-        if (needs->bytes_per_ns > 0)
-            move = (double)bytes / needs->bytes_per_ns;
-        total += (compute > move ? compute : move) + (double)needs->step_ns;
+        total += dj_roofline_ns(&roofline, flops, bytes);
     }
     return total < 1e18 ? (uint64_t)total : (uint64_t)1e18;
 }

@@ -42,6 +42,12 @@
 #define DJ_PLAN_VERSION 2
 #define DJ_OFFSET_NONE UINT64_MAX
 
+/* `bytes` and the padding behind them. */
+static inline uint64_t dj_align_up(uint64_t bytes)
+{
+    return (bytes + DJ_ALIGN_BYTES - 1) & ~(uint64_t)(DJ_ALIGN_BYTES - 1);
+}
+
 typedef struct dj_plan_step {
     uint32_t node;
     uint32_t group;   /* steps of one fusion group are adjacent and share the number */

@@ -301,7 +301,6 @@ static dj_status_t run_pass(dj_rewriter_t *rewriter, dj_rewrite_fn_t pass)
 
 static dj_status_t run_extra(dj_rewriter_t *rewriter, dj_rewrite_fn_t pass)
 {
-    rewriter->report->plugin -= rewriter->n_changes; /* 0 here: every pass ended with a commit */
     dj_status_t status = pass(rewriter);
     rewriter->report->plugin += rewriter->n_changes;
     if (status == DJ_OK)

@@ -9,11 +9,6 @@
 
 #include "planner/shape.h"
 
-static bool is_bound(const dj_graph_t *graph, uint32_t storage)
-{
-    return graph->storages[storage].binding != DJ_SLOT_NONE;
-}
-
 /* ---- in place ---- */
 
 typedef struct placer {
@@ -27,7 +22,7 @@ typedef struct placer {
 static bool may_take(const placer_t *p, uint32_t node, uint32_t storage, uint32_t result)
 {
     const dj_storage_use_t *use = &p->uses[storage], *own = &p->uses[result];
-    return storage != result && !is_bound(p->graph, storage) && dj_storage_last_use(use) == node &&
+    return storage != result && !dj_storage_is_bound(p->graph, storage) && dj_storage_last_use(use) == node &&
            use->whole && own->whole && use->dtype == own->dtype && own->dtype != DJ_DTYPE_NONE &&
            p->graph->storages[storage].bytes == p->graph->storages[result].bytes;
 }
@@ -59,7 +54,7 @@ static void place_result(placer_t *p, uint32_t number)
             continue;
         out->target = DJ_TARGET_ARGUMENT;
         out->arg = (uint8_t)i;
-        if (is_bound(p->graph, out->storage))
+        if (dj_storage_is_bound(p->graph, out->storage))
             join(p, storage, out->storage);
         else
             join(p, out->storage, storage);
@@ -103,7 +98,7 @@ static bool is_placeable(const concat_t *c, uint32_t node, const part_t *part, u
     const dj_storage_use_t *to = &c->uses[whole];
     const dj_output_t *out = &c->graph->nodes[node].outs[0];
     uint64_t bytes = c->graph->storages[part->storage].bytes;
-    return !is_bound(c->graph, part->storage) && use->n_writes > 0 && bytes > 0 && use->fixed &&
+    return !dj_storage_is_bound(c->graph, part->storage) && use->n_writes > 0 && bytes > 0 && use->fixed &&
            use->dtype == out->view.dtype && use->last_write < node &&
            part->operand->slot == DJ_SLOT_NONE && part->operand->view.offset == 0 &&
            dj_view_is_contiguous(&part->operand->view) &&
@@ -156,7 +151,7 @@ static void count_parts(const concat_t *c, const part_t *parts, uint32_t n_parts
 static bool place_parts(concat_t *c, uint32_t whole, const part_t *parts, uint32_t n_parts)
 {
     dj_storage_use_t *to = &c->uses[whole];
-    uint64_t bytes = is_bound(c->graph, whole) ? 0 : c->graph->storages[whole].bytes;
+    uint64_t bytes = dj_storage_is_bound(c->graph, whole) ? 0 : c->graph->storages[whole].bytes;
     uint32_t first = to->first, last = dj_storage_last_use(to), old_last = last;
     for (uint32_t i = 0; i < n_parts; i++) {
         const dj_storage_use_t *use = &c->uses[parts[i].storage];

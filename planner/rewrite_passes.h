@@ -14,6 +14,12 @@ dj_status_t dj_rewrite_beside(dj_rewriter_t *rewriter);
 dj_status_t dj_rewrite_concat(dj_rewriter_t *rewriter);
 dj_status_t dj_rewrite_in_place(dj_rewriter_t *rewriter);
 
+/* An input or an output of the request: it has no place in Stack. */
+static inline bool dj_storage_is_bound(const dj_graph_t *graph, uint32_t storage)
+{
+    return graph->storages[storage].binding != DJ_SLOT_NONE;
+}
+
 /* The last node that touches a storage, DJ_SLOT_NONE when none does. */
 static inline uint32_t dj_storage_last_use(const dj_storage_use_t *use)
 {

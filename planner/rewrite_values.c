@@ -156,16 +156,11 @@ static bool same_node(merger_t *m, const dj_node_t *a, const dj_node_t *b)
     return true;
 }
 
-static bool is_bound(const dj_graph_t *graph, uint32_t storage)
-{
-    return graph->storages[storage].binding != DJ_SLOT_NONE;
-}
-
 /* Keeping the first result until the second's last use must not raise the most bytes alive. */
 static bool may_keep(merger_t *m, uint32_t kept, uint32_t gone, uint64_t bytes)
 {
     const dj_graph_t *graph = dj_rewriter_graph(m->rewriter);
-    bool kept_bound = is_bound(graph, kept), gone_bound = is_bound(graph, gone);
+    bool kept_bound = dj_storage_is_bound(graph, kept), gone_bound = dj_storage_is_bound(graph, gone);
     uint32_t from = dj_storage_last_use(&m->uses[kept]) + 1, to = m->uses[gone].first;
     if (kept_bound || gone_bound)
         return !(kept_bound && gone_bound);
@@ -203,10 +198,10 @@ static bool merge(merger_t *m, const dj_node_t *first, const dj_node_t *second)
     for (uint32_t i = 0; i < second->n_outs; i++) {
         uint32_t kept = dj_rewriter_root(m->rewriter, first->outs[i].storage);
         uint32_t gone = second->outs[i].storage;
-        if (is_bound(graph, gone)) {
+        if (dj_storage_is_bound(graph, gone)) {
             dj_rewriter_rename(m->rewriter, kept, gone, 0);
         } else {
-            if (!is_bound(graph, kept))
+            if (!dj_storage_is_bound(graph, kept))
                 note_kept(m, kept, gone);
             dj_rewriter_rename(m->rewriter, gone, kept, 0);
         }
@@ -292,7 +287,7 @@ static bool fold_whole(copier_t *c, uint32_t number, uint32_t source, uint32_t t
 {
     const dj_graph_t *graph = dj_rewriter_graph(c->rewriter);
     const dj_storage_use_t *from = &c->uses[source], *to = &c->uses[target];
-    bool source_bound = is_bound(graph, source), target_bound = is_bound(graph, target);
+    bool source_bound = dj_storage_is_bound(graph, source), target_bound = dj_storage_is_bound(graph, target);
     bool constant = to->n_writes == 1 && !written_after(from, number);
     bool dies = !source_bound && from->last_read == number && !written_after(from, number);
     if ((source_bound && target_bound) || (!constant && !dies))
@@ -310,7 +305,7 @@ static bool fold_window(copier_t *c, uint32_t number, uint32_t source, const dj_
 {
     dj_graph_t *graph = dj_rewriter_graph(c->rewriter);
     const dj_storage_use_t *from = &c->uses[source], *to = &c->uses[out->storage];
-    if (is_bound(graph, out->storage) || to->n_writes != 1 || to->n_reads == 0 ||
+    if (dj_storage_is_bound(graph, out->storage) || to->n_writes != 1 || to->n_reads == 0 ||
         to->first_read != to->last_read || written_after(from, number) ||
         graph->storages[source].bytes > graph->storages[out->storage].bytes)
         return false;
@@ -409,7 +404,7 @@ static uint64_t freed_by(const dj_graph_t *graph, const dj_storage_use_t *uses, 
     for (const dj_operand_t *operand; (operand = dj_operand_next(&walk)) != NULL;) {
         const dj_storage_use_t *use = &uses[operand->storage];
         uint64_t bytes = graph->storages[operand->storage].bytes;
-        if (!is_bound(graph, operand->storage) && use->last_read == number && bytes > freed &&
+        if (!dj_storage_is_bound(graph, operand->storage) && use->last_read == number && bytes > freed &&
             (use->earlier_read == DJ_SLOT_NONE || use->earlier_read <= behind))
             freed = bytes;
     }

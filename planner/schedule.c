@@ -284,11 +284,6 @@ void dj_schedule_lifetimes(dj_schedule_t *schedule)
 
 #define LOOSEN_MAX 32 /* groups taken apart: each costs a look at all places */
 
-static uint64_t align_up(uint64_t bytes)
-{
-    return (bytes + DJ_ALIGN_BYTES - 1) & ~(uint64_t)(DJ_ALIGN_BYTES - 1);
-}
-
 /* The most bytes alive at a step, in *most_p, and the first such step. `tiled`: all that a group makes is there
  * from its first step on, which is more than what it takes where places take over others. */
 static uint32_t fullest_step(const dj_schedule_t *schedule, bool tiled, uint64_t *change,
@@ -300,8 +295,8 @@ static uint32_t fullest_step(const dj_schedule_t *schedule, bool tiled, uint64_t
     for (uint32_t i = 0; i < schedule->n_places; i++) {
         const dj_place_t *place = &schedule->places[i];
         uint32_t from = tiled ? place->from : place->first;
-        change[from] += align_up(place->bytes);
-        change[place->last + 1] -= align_up(place->bytes); /* wraps; the sums do not */
+        change[from] += dj_align_up(place->bytes);
+        change[place->last + 1] -= dj_align_up(place->bytes); /* wraps; the sums do not */
     }
     for (uint32_t i = 0; i < schedule->n_steps; i++) {
         alive += change[i];

@@ -22,8 +22,9 @@ typedef struct placer {
 static bool may_take(const placer_t *p, uint32_t node, uint32_t storage, uint32_t result)
 {
     const dj_storage_use_t *use = &p->uses[storage], *own = &p->uses[result];
-    return storage != result && !dj_storage_is_bound(p->graph, storage) && dj_storage_last_use(use) == node &&
-           use->whole && own->whole && use->dtype == own->dtype && own->dtype != DJ_DTYPE_NONE &&
+    return storage != result && !dj_storage_is_bound(p->graph, storage) &&
+           dj_storage_last_use(use) == node && use->whole && own->whole &&
+           use->dtype == own->dtype && own->dtype != DJ_DTYPE_NONE &&
            p->graph->storages[storage].bytes == p->graph->storages[result].bytes;
 }
 
@@ -31,7 +32,8 @@ static void join(placer_t *p, uint32_t from, uint32_t to)
 {
     dj_storage_use_t *use = &p->uses[to], *other = &p->uses[from];
     uint32_t first = use->first < other->first ? use->first : other->first;
-    uint32_t last = dj_storage_last_use(use) > dj_storage_last_use(other) ? dj_storage_last_use(use) : dj_storage_last_use(other);
+    uint32_t last = dj_storage_last_use(use), other_last = dj_storage_last_use(other);
+    last = last > other_last ? last : other_last;
     dj_rewriter_rename(p->rewriter, from, to, 0);
     use->first = first;
     use->last_read = use->last_write = last;

@@ -287,7 +287,8 @@ static bool fold_whole(copier_t *c, uint32_t number, uint32_t source, uint32_t t
 {
     const dj_graph_t *graph = dj_rewriter_graph(c->rewriter);
     const dj_storage_use_t *from = &c->uses[source], *to = &c->uses[target];
-    bool source_bound = dj_storage_is_bound(graph, source), target_bound = dj_storage_is_bound(graph, target);
+    bool source_bound = dj_storage_is_bound(graph, source);
+    bool target_bound = dj_storage_is_bound(graph, target);
     bool constant = to->n_writes == 1 && !written_after(from, number);
     bool dies = !source_bound && from->last_read == number && !written_after(from, number);
     if ((source_bound && target_bound) || (!constant && !dies))

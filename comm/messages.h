@@ -95,6 +95,8 @@ enum {
     X(INFO_REPLY, 12, dj_info_reply_t, CONTROL, "server to tool: JSON")                            \
     X(ROSTER, 13, dj_roster_t, CONTROL, "coordinator to worker: where a rank is, or that it is gone") \
     X(TUNNEL, 14, dj_tunnel_t, CONTROL, "both ways: a part of a data message, for clients with one port") \
+    X(MUSTER, 16, dj_muster_t, CONTROL, "supervisor to rank 0's: who is here and what it can mind") \
+    X(CREW, 17, dj_crew_t, CONTROL, "supervisor to supervisor: seats, ranks that serve, the end")  \
     X(EXEC, 32, dj_exec_t, DATA, "client to worker: segments to run, refs to drop, bytes to fetch") \
     X(UPLOAD, 33, dj_upload_t, DATA, "client to worker: bytes for a new ref")                      \
     X(LOAD, 34, dj_load_t, DATA, "client to worker: read weights from a file")                     \
@@ -126,6 +128,7 @@ typedef enum dj_role {
     DJ_ROLE_WORKER = 2,
     DJ_ROLE_TOOL = 3,
     DJ_ROLE_PEER = 4, /* a rank that opens a link for data to this one */
+    DJ_ROLE_SUPERVISOR = 5, /* at rank 0: is sent on to its supervisor's lifeline; there: wants seats */
 } dj_role_t;
 
 typedef struct dj_challenge {
@@ -267,6 +270,36 @@ typedef struct dj_roster {
     uint32_t rank, incarnation;
     char endpoint[DJ_ENDPOINT_TEXT_MAX]; /* of its control socket, terminated */
 } dj_roster_t;
+
+/* The first frame behind the hello of a lifeline (launcher/head.h). Texts are terminated. */
+typedef struct dj_muster {
+    uint64_t member;               /* a random name of this supervisor, the same when it comes again */
+    uint32_t task;                 /* of the launcher; DJ_TASK_NONE: it joins by itself */
+    uint32_t tasks_here;           /* of the launcher on its node */
+    uint32_t capacity;             /* workers it can mind; 0 of one that joins: as many as were lost together */
+    uint32_t first_rank, n_ranks;  /* that it minds already: it comes again after a cut; else 0 */
+    uint32_t pid;
+    char version[32], node[64];
+} dj_muster_t;
+
+#define DJ_TASK_NONE UINT32_MAX
+
+typedef enum dj_crew_kind {
+    DJ_CREW_SEAT = 1,   /* to a member: mind `rank`, begin at `incarnation`; `value` more seats follow */
+    DJ_CREW_START = 2,  /* to a member: all ranks serve */
+    DJ_CREW_END = 3,    /* to a member: the server ends */
+    DJ_CREW_SERVES = 4, /* from a member: `rank` serves in `incarnation` */
+    DJ_CREW_LOST = 5,   /* from a member: `rank` is given up, after `incarnation` */
+    DJ_CREW_DONE = 6,   /* from a member: its command ended with `value` */
+} dj_crew_kind_t;
+
+typedef struct dj_crew {
+    uint32_t kind; /* dj_crew_kind_t */
+    uint32_t rank, incarnation;
+    int32_t value;
+    uint32_t ranks; /* SEAT: of the whole server */
+    uint32_t reserved;
+} dj_crew_t;
 
 /* Then header_bytes of the data message's header (with its struct; only where offset is 0), then bytes of
  * its payload. The parts of one message follow one another; offset counts payload bytes. */

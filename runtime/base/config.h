@@ -56,7 +56,16 @@
       "most of one core's idle time that it spends on that")                                       \
     X(plan_cache_ms, TIME, "30s", "10ms:24h", "how often plans that are new go to plan_cache")     \
     X(restarts, COUNT, "100", "", "how often a supervisor restarts one rank")                      \
+    X(ranks_per_node, TEXT, "auto", "",                                                            \
+      "workers a supervisor minds: auto (one a device), task (one a task), or a number") \
+    X(join, TEXT, "", "", "host:port or address file of a server: mind ranks that it has lost")    \
+    X(address_file, TEXT, "", "", "where the server leaves its address, mode 0600, while it serves") \
     X(follow, FLAG, "0", "", "end the server when the process that started it ends")
+
+#define DJ_CONFIG_COMMAND_LIST(X)                                                                  \
+    X(attach, TEXT, "", "", "host:port or address file of a server that runs: start no ranks")      \
+    X(per_node, FLAG, "0", "", "start the command in every task of the launcher, not in the first") \
+    X(dry_run, FLAG, "0", "", "print which rank would be where, and end")
 
 #define DJ_CONFIG_LIMIT_LIST(X)                                                                    \
     X(text_bytes, SIZE, "16G", "", "most Text (weights) a rank may hold")                          \
@@ -77,6 +86,7 @@
     X(suspect_ms, TIME, "1s", "20ms:1h", "silence after which a peer is taken for dead")             \
     X(lease_grace_ms, TIME, "60s", "0:24h",                                                        \
       "how long a lost client's memory is kept for its return")                                    \
+    X(meet_ms, TIME, "60s", "100ms:1h", "how long the tasks of a launcher wait for each other")     \
     X(link_idle_ms, TIME, "30s", "1ms:24h",                                                        \
       "how long a link between two ranks stays open unused")                                       \
     X(spin_us, COUNT, "50", "0:1M", "microseconds of polling before a progress thread sleeps")
@@ -94,12 +104,14 @@
     X(listen_fd, COUNT, "0", "0:1M", "this rank's listening socket")                               \
     X(ready_fd, COUNT, "0", "0:1M", "pipe on which this rank says that it serves; 0: nobody asks") \
     X(coordinator, TEXT, "", "", "host:port of rank 0")                                            \
+    X(lifeline, TEXT, "", "", "host:port where rank 0's supervisor hears others (rank 0)")          \
     X(cores, TEXT, "", "", "cores of this rank, as 0-3,8")
 
 /* G(group, title) */
 #define DJ_CONFIG_GROUPS(G)                                                                        \
     G(CLIENT, "Finding a server")                                                                  \
     G(SERVER, "Starting a server")                                                                 \
+    G(COMMAND, "Starting a command (djinn-run)")                                                   \
     G(LIMIT, "Limits of a rank")                                                                   \
     G(TIME, "Time")                                                                                \
     G(TOOL, "Watching")                                                                            \
@@ -108,6 +120,7 @@
 #define DJ_CONFIG_LIST(X)                                                                          \
     DJ_CONFIG_CLIENT_LIST(X)                                                                       \
     DJ_CONFIG_SERVER_LIST(X)                                                                       \
+    DJ_CONFIG_COMMAND_LIST(X)                                                                      \
     DJ_CONFIG_LIMIT_LIST(X)                                                                        \
     DJ_CONFIG_TIME_LIST(X)                                                                         \
     DJ_CONFIG_TOOL_LIST(X)                                                                         \

@@ -51,7 +51,7 @@ static const dj_message_t control_types[] = {
     DJ_MESSAGE_CHALLENGE, DJ_MESSAGE_HELLO,  DJ_MESSAGE_WELCOME,    DJ_MESSAGE_REDIRECT,
     DJ_MESSAGE_REFUSE,    DJ_MESSAGE_CLOSE,  DJ_MESSAGE_HEARTBEAT,  DJ_MESSAGE_REGISTER,
     DJ_MESSAGE_REPORT,    DJ_MESSAGE_PLAN,   DJ_MESSAGE_INFO,       DJ_MESSAGE_INFO_REPLY,
-    DJ_MESSAGE_ROSTER,    DJ_MESSAGE_TUNNEL};
+    DJ_MESSAGE_ROSTER,    DJ_MESSAGE_TUNNEL, DJ_MESSAGE_MUSTER,     DJ_MESSAGE_CREW};
 enum { CONTROL_TYPES = sizeof(control_types) / sizeof(control_types[0]) };
 
 static void seed_frames(dj_bytes_t *input)

@@ -1,30 +1,19 @@
-/* djinn_main.c - the djinn command: what a user asks from a terminal.
+/* djinn_main.c - the djinn command: what a user asks from a terminal. Its words are the table
+ * dj_commands below.
  *
- * Exit status: 0, 1 when the server could not be asked, a check of the doctor failed or a plan is not to be
- * had, 2 for wrong use and files that cannot be read. */
+ * Exit status: 0, 1 when the server could not be asked, a check of the doctor failed or a plan is
+ * not to be had, 2 for wrong use and files that cannot be read. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/djinn.h"
+#include "launcher/command.h"
 #include "launcher/credential.h"
 #include "launcher/doctor.h"
 #include "launcher/info.h"
 #include "launcher/plan.h"
 #include "runtime/base/log.h"
-
-static const char usage[] =
-    "usage: djinn COMMAND\n"
-    "  info [--json] [--address HOST:PORT] [--OPTION VALUE]...\n"
-    "                   ranks, devices, sessions, segments and plan hits of a server\n"
-    "  doctor [--json] [--address HOST:PORT] [--OPTION VALUE]...\n"
-    "                   whether this machine is fit, what to do, and the path to the server\n"
-    "  plan show|replay|cut|solve FILE ...\n"
-    "                   a recorded graph: what it is, needs and costs; djinn plan --help\n"
-    "  config [markdown]\n"
-    "                   every option and variable\n"
-    "  completion bash  completion for the shell: source <(djinn completion bash)\n"
-    "  --version, --help\n";
 
 static int wrong_use(const char *text, const char *word)
 {
@@ -125,76 +114,100 @@ static int config(int argc, char **argv)
     return 0;
 }
 
-static int completion(int argc, char **argv)
+/* The four words of plan share one function, which looks at the second. */
+const dj_command_t dj_commands[] = {
+    {"info", "[--json] [--address HOST:PORT] [--OPTION VALUE]...",
+     "ranks, devices, sessions, segments and plan hits of a server",
+     "Prints ranks, devices, sessions, segments and plan hits of a server: as a table, or "
+     "everything as JSON. Without an address the server is the last one that this user started on "
+     "this machine.",
+     info},
+    {"doctor", "[--json] [--address HOST:PORT] [--OPTION VALUE]...",
+     "whether this machine is fit, what to do, and the path to the server",
+     "Tells whether this machine is fit: UCX and its transports, UCX_* variables that win over "
+     "Djinn's settings, shared memory, reading another process's memory, limits, the GPU, and the "
+     "path that a connection to the server takes, with the reason. Each check is ok, warn or fail, "
+     "with the next step. Exit status 1 when one failed.",
+     doctor},
+    {"plan show", "FILE [--program N] [--json] [--svg OUT]",
+     "a recorded graph: what it is, needs and costs; a picture of its slab",
+     "Reads a recorded graph, as djinn.snapshot() or djinn_snapshot() wrote it: its phase and why, "
+     "bytes by how long they live, work and traffic, the peak of its plan against the least "
+     "possible, and the nodes that take longest on this machine. --json lists every node; --svg "
+     "draws the slab over time, of the program with the highest peak or of --program.",
+     dj_plan_main},
+    {"plan replay", "FILE [--program N] [--runs N]",
+     "plans it, proves the plan and runs it with made-up inputs",
+     "Plans it, proves the plan and runs it on this machine's host device with made-up inputs: "
+     "predicted and measured peak, and the time of each run. Refuses ops without a kernel there.",
+     dj_plan_main},
+    {"plan cut", "FILE --stages K [--memory BYTES] [--by bytes|time] [--program N]",
+     "cuts it into stages for devices in a row",
+     "Cuts it into K stages for devices in a row, with the least bytes crossing or the least time "
+     "of the slowest stage; no stage may need more than --memory (bytes; K, M, G and T as "
+     "suffixes). Of several programs it cuts the one with the highest peak, or --program.",
+     dj_plan_main},
+    {"plan solve", "FILE.csv --capacity N [--time SECONDS]",
+     "places rows id,lower,upper,size below a capacity",
+     "Places the rows of a file with the columns id, lower, upper and size (lifetimes half-open) "
+     "below --capacity and prints them with a column offset; exit status 1 when nothing fits in "
+     "the time (60 s).",
+     dj_plan_main},
+    {"config", "[markdown]", "every option and variable",
+     "Lists every option and variable with its default; markdown: as a page.", config},
+    {"completion", "bash|zsh|fish", "completion for the shell: source <(djinn completion bash)",
+     "Prints completion for a shell: source <(djinn completion bash), source <(djinn completion "
+     "zsh), djinn completion fish | source.",
+     dj_completion_main},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static void print_row(const dj_command_t *row, FILE *out)
 {
-    if (argc != 3 || strcmp(argv[2], "bash") != 0)
-        return wrong_use("completion is there for bash: djinn completion bash", "");
-    fputs("# bash completion of the djinn programs; source it or put it where bash looks\n"
-          "_djinn_options='\n",
-          stdout);
-    dj_config_print_words();
-    fputs(
-        "'\n"
-        "_djinn() {\n"
-        "    local word=\"${COMP_WORDS[COMP_CWORD]}\" words=\"$_djinn_options --help --version\"\n"
-        "    local program=\"${COMP_WORDS[0]##*/}\"\n"
-        "    if [[ $program == djinn && $COMP_CWORD == 1 ]]; then\n"
-        "        words='info doctor plan config completion --help --version'\n"
-        "    elif [[ $program == djinn ]]; then\n"
-        "        case \"${COMP_WORDS[1]}\" in\n"
-        "        info|doctor) words=\"$_djinn_options --json\" ;;\n"
-        "        plan)\n"
-        "            case \"$COMP_CWORD ${COMP_WORDS[2]}\" in\n"
-        "            2\\ *) words='show replay cut solve --help' ;;\n"
-        "            *\\ show) words='--json --svg --program' ;;\n"
-        "            *\\ replay) words='--program --runs' ;;\n"
-        "            *\\ solve) words='--capacity --time' ;;\n"
-        "            *\\ cut) words='--stages --memory --by --program' ;;\n"
-        "            *) words= ;;\n"
-        "            esac\n"
-        "            if ((COMP_CWORD > 2)) && [[ $word != -* ]]; then\n"
-        "                COMPREPLY=()\n"
-        "                return\n"
-        "            fi ;;\n"
-        "        config) words=markdown ;;\n"
-        "        completion) words=bash ;;\n"
-        "        *) words= ;;\n"
-        "        esac\n"
-        "    elif [[ $word != -* ]]; then\n"
-        "        COMPREPLY=()\n"
-        "        return\n"
-        "    fi\n"
-        "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
-        "}\n"
-        "complete -o default -F _djinn djinn djinn-run djinn-server\n",
-        stdout);
-    return 0;
+    fprintf(out, "  %s %s\n      %s\n", row->name, row->synopsis, row->about);
+}
+
+static void print_usage(FILE *out)
+{
+    fputs("usage: djinn COMMAND\n", out);
+    for (const dj_command_t *row = dj_commands; row->name; row++)
+        print_row(row, out);
+    fputs("  --version, --help\n", out);
+}
+
+/* The first row with that first word. */
+static const dj_command_t *find_command(const char *word)
+{
+    const dj_command_t *row = dj_commands;
+    size_t length = strlen(word);
+    while (row->name && (strncmp(row->name, word, length) != 0 ||
+                         (row->name[length] != '\0' && row->name[length] != ' ')))
+        row++;
+    return row->name ? row : NULL;
 }
 
 int main(int argc, char **argv)
 {
-    const char *command = argc > 1 ? argv[1] : "";
-    if (!command[0]) {
-        fputs(usage, stderr);
+    const char *word = argc > 1 ? argv[1] : "";
+    if (!word[0]) {
+        print_usage(stderr);
         return 2;
     }
-    if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0) {
-        fputs(usage, stdout);
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+        print_usage(stdout);
         return 0;
     }
-    if (strcmp(command, "--version") == 0 || strcmp(command, "-V") == 0) {
+    if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
         printf("djinn %s\n", DJINN_VERSION);
         return 0;
     }
-    if (strcmp(command, "info") == 0)
-        return info(argc, argv);
-    if (strcmp(command, "doctor") == 0)
-        return doctor(argc, argv);
-    if (strcmp(command, "plan") == 0)
-        return dj_plan_main(argc, argv);
-    if (strcmp(command, "config") == 0)
-        return config(argc, argv);
-    if (strcmp(command, "completion") == 0)
-        return completion(argc, argv);
-    return wrong_use("no such command: ", command);
+    const dj_command_t *command = find_command(word);
+    if (!command)
+        return wrong_use("no such command: ", word);
+    if (argc == 3 && strcmp(argv[2], "--help") == 0 && !strchr(command->name, ' ')) {
+        fputs("usage: djinn\n", stdout);
+        print_row(command, stdout);
+        return 0;
+    }
+    return command->run(argc, argv);
 }

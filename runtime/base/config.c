@@ -1,7 +1,7 @@
 /* config.c - the settings: defaults, then environment, then options, each later one winning.
  *
  * A row knows where its value lies in dj_config_t and how to parse it; the parser, the help, the
- * Markdown table and the completion words all walk the same rows. Strings are kept in a pool of
+ * Markdown table, the pages and the completion all walk the same rows. Strings are kept in a pool of
  * distinct values for the life of the process, because a config is copied freely by value. */
 #include "runtime/base/config.h"
 
@@ -421,13 +421,29 @@ void dj_config_print_markdown(void)
     }
 }
 
-void dj_config_print_words(void)
+static const char *group_of(unsigned index)
 {
-    char option[NAME_BYTES];
-    for (size_t i = 0; i < ROWS; i++) {
-        spell(rows[i].name, true, option);
-        printf("%s\n", option);
-    }
+    size_t group = 0;
+    while (index >= groups[group].rows)
+        index -= groups[group++].rows;
+    return groups[group].title;
+}
+
+bool dj_config_row(unsigned index, dj_config_row_t *row)
+{
+    if (index >= ROWS)
+        return false;
+    const row_t *from = &rows[index];
+    const bool has_choices = from->kind == TEXT && from->allowed[0];
+    *row = (dj_config_row_t){.group = group_of(index),
+                             .initial = from->initial,
+                             .help = from->help,
+                             .choices = has_choices ? from->allowed : "",
+                             .is_flag = from->kind == FLAG};
+    spell(from->name, true, row->option);
+    spell(from->name, false, row->variable);
+    describe(from, row->takes, sizeof row->takes);
+    return true;
 }
 
 const char *dj_environment(const char *name)

@@ -151,9 +151,18 @@ dj_status_t dj_config_options(dj_config_t *config, int argc, char *const *argv, 
 /* The option table as --help prints it, to standard output. */
 void dj_config_print_help(void);
 
-/* The same table as a Markdown table (docs/configuration.md) or as words for shell completion. */
+/* The same table as a Markdown table (docs/configuration.md). */
 void dj_config_print_markdown(void);
-void dj_config_print_words(void);
+
+/* A row as users see it, for whatever prints it elsewhere (pages of the manual, completion). */
+typedef struct dj_config_row {
+    char option[64], variable[64], takes[128]; /* "--log", "DJINN_LOG", "text" */
+    const char *group, *initial, *help;
+    const char *choices; /* "a|b"; empty where anything may be given */
+    bool is_flag;        /* needs no value */
+} dj_config_row_t;
+/* Row `index`, in the order of --help; false behind the last. */
+bool dj_config_row(unsigned index, dj_config_row_t *row);
 
 /* One foreign variable (PMIX_NAMESPACE, SLURM_PROCID, HOME, ...); NULL when unset or empty. */
 const char *dj_environment(const char *name);

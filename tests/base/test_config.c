@@ -207,30 +207,49 @@ static char *printed(void (*print)(void))
     return capture_end(&capture);
 }
 
-static void every_row_is_in_help_page_and_words(void **state)
+static void every_row_is_in_help_and_page(void **state)
 {
     char *help = printed(dj_config_print_help), *page = printed(dj_config_print_markdown);
-    char *words = printed(dj_config_print_words), option[80];
-    unsigned rows = 0, lines = 0;
-#define X(name, kind, initial, allowed, text)                                                      \
-    rows++;                                                                                        \
+    char option[160];
+    unsigned rows = 0;
+    dj_config_row_t row;
+#define X(name, kind, standard, allowed, text)                                                     \
+    assert_true(dj_config_row(rows++, &row));                                                      \
+    assert_string_equal(row.help, text);                                                           \
+    assert_string_equal(row.initial, standard);                                                    \
+    assert_true(row.is_flag == (strcmp(#kind, "FLAG") == 0));                                      \
     assert_non_null(strstr(help, text));                                                           \
-    snprintf(option, sizeof option, "| `--%s` | `DJINN_", #name);                                  \
-    for (char *at = option + 5; *at != '`'; at++)                                                  \
-        *at = *at == '_' ? '-' : *at;                                                              \
+    snprintf(option, sizeof option, "| `%s` | `%s` |", row.option, row.variable);                  \
     assert_non_null(strstr(page, option));                                                         \
-    *strchr(option + 3, '`') = 0;                                                                  \
-    assert_non_null(strstr(words, option + 3));
+    assert_memory_equal(row.variable, "DJINN_", 6);                                                \
+    assert_int_equal(strlen(row.variable), 6 + strlen(#name));
     DJ_CONFIG_LIST(X)
 #undef X
-    for (char *at = words; (at = strchr(at, '\n')); at++)
-        lines++;
-    assert_int_equal(lines, rows);
+    assert_false(dj_config_row(rows, &row));
     for (char *line = help, *end; (end = strchr(line, '\n')); line = end + 1)
         assert_true(end - line <= 100);
     free(help);
     free(page);
-    free(words);
+}
+
+static void a_row_says_group_and_choices(void **state)
+{
+    dj_config_row_t first, row;
+    assert_true(dj_config_row(0, &first));
+    assert_string_equal(first.group, "Finding a server");
+    assert_string_equal(first.choices, "");
+    unsigned at = 0;
+    while (dj_config_row(at, &row) && strcmp(row.option, "--device") != 0)
+        at++;
+    assert_string_equal(row.choices, "host|cuda");
+    assert_string_equal(row.group, "Starting a server");
+    while (dj_config_row(at + 1, &row))
+        at++;
+    assert_true(dj_config_row(at, &row));
+    assert_string_equal(row.group, "Set by the supervisor for its ranks");
+    while (dj_config_row(at, &row) && strcmp(row.option, "--sessions") != 0)
+        at--;
+    assert_string_equal(row.choices, ""); /* a range is none */
 }
 
 static void the_page_in_docs_is_current(void **state)
@@ -283,7 +302,8 @@ int main(void)
         cmocka_unit_test(options_end_at_the_first_other_word),
         cmocka_unit_test(options_go_on_after_a_program_s_own_words),
         cmocka_unit_test(strings_outlive_their_source),
-        cmocka_unit_test(every_row_is_in_help_page_and_words),
+        cmocka_unit_test(every_row_is_in_help_and_page),
+        cmocka_unit_test(a_row_says_group_and_choices),
         cmocka_unit_test(the_page_in_docs_is_current),
         cmocka_unit_test(foreign_variables_are_read_here),
     };

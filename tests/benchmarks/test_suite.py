@@ -18,7 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "launcher"))
 sys.dont_write_bytecode = True
 import harness
-import slurm_cluster
+import cluster  # harness knows where
 from harness import BIN, alive, until
 
 CLIENTS = ("latency", "bw", "bibw", "multi_lat", "mbw_mr", "put_latency", "exec")
@@ -394,14 +394,13 @@ class Mpirun(SuiteTest):
 class Slurm(SuiteTest):
     @classmethod
     def setUpClass(cls):
-        cls.folder = tempfile.mkdtemp(prefix="slurm-", dir=BIN)
-        cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
-        cls.cluster = slurm_cluster.Cluster(cls.folder, 2)
-        cls.addClassCleanup(cls.cluster.close)
+        cls.cluster = cluster.Cluster(os.path.join(BIN, "slurm-suite"), 2, share=[ROOT, BIN])
+        cls.addClassCleanup(cls.cluster.remove)
+        cls.cluster.up()
 
     def setUp(self):
         super().setUp()
-        self.home = tempfile.mkdtemp(prefix="home-", dir=self.folder)
+        self.home = tempfile.mkdtemp(prefix="home-", dir=self.cluster.folder)
         self.env = dict(self.cluster.environment(), HOME=self.home, DJINN_SUSPECT_MS="20s")
 
     def step(self, mpi, count, name, *words):
@@ -530,6 +529,6 @@ class Compare(SuiteTest):
 if __name__ == "__main__":
     if "Mpirun" in sys.argv and not shutil.which("mpirun"):
         sys.exit(77)
-    if "Slurm" in sys.argv and not slurm_cluster.possible():
+    if "Slurm" in sys.argv and not cluster.possible():
         sys.exit(77)
     harness.main()

@@ -10,6 +10,9 @@ import tempfile
 import time
 import unittest
 
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "slurm"))  # nodes, cluster
+
 BIN = os.environ.get("LAUNCH_BIN", "")
 ECHO = os.path.join(BIN, "echo_rank")
 LIMIT_S = 30

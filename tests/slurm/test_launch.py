@@ -1,15 +1,17 @@
 """djinn-server as a step of a real Slurm cluster of three nodes."""
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
 import time
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "launcher"))
+sys.dont_write_bytecode = True
 import harness
-import slurm_cluster
-from harness import BIN, ECHO, until
+import cluster  # harness knows where
+from harness import BIN, ECHO, ROOT, until
 
 DJINN, SERVER = (os.path.join(BIN, name) for name in ("djinn", "djinn-server"))
 
@@ -19,15 +21,13 @@ class Slurm(harness.LaunchTest):
 
     @classmethod
     def setUpClass(cls):
-        # Beside the programs: the nodes have a /tmp of their own.
-        cls.folder = tempfile.mkdtemp(prefix="slurm-", dir=BIN)
-        cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
-        cls.cluster = slurm_cluster.Cluster(cls.folder, 3)
-        cls.addClassCleanup(cls.cluster.close)
+        cls.cluster = cluster.Cluster(os.path.join(BIN, "slurm-tests"), 3, share=[ROOT, BIN])
+        cls.addClassCleanup(cls.cluster.remove)
+        cls.cluster.up()
 
     def setUp(self):
         super().setUp()
-        self.home = tempfile.mkdtemp(prefix="home-", dir=self.folder)
+        self.home = tempfile.mkdtemp(prefix="home-", dir=self.cluster.folder)
         self.env = dict(self.cluster.environment(), HOME=self.home)
 
     def srun(self, *words):
@@ -85,6 +85,6 @@ def os_parent(pid):
 
 
 if __name__ == "__main__":
-    if not slurm_cluster.possible():
+    if not cluster.possible():
         sys.exit(77)
     harness.main()

@@ -21,7 +21,8 @@ typedef struct dj_control dj_control_t;
 dj_status_t dj_control_listen(const char *address, int *fd_p, char endpoint[DJ_ENDPOINT_TEXT_MAX]);
 /* The address a listening descriptor is bound to. */
 dj_status_t dj_control_endpoint(int fd, char endpoint[DJ_ENDPOINT_TEXT_MAX]);
-/* DJ_ERR_CONNECT names address and cause, DJ_ERR_DEADLINE. */
+/* DJ_ERR_CONNECT names address and cause (which errno has, too: ECONNREFUSED when nobody listens),
+ * DJ_ERR_DEADLINE. */
 dj_status_t dj_control_connect(const char *address, uint64_t deadline_ns, dj_control_t **control_p);
 /* Takes an accepted descriptor over. */
 dj_status_t dj_control_adopt(int fd, dj_control_t **control_p);

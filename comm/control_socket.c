@@ -142,8 +142,10 @@ dj_status_t dj_socket_connect(const char *address, uint64_t deadline_ns, int *fd
                        "%s did not accept a connection in time; is the host "
                        "reachable?",
                        address);
-    return dj_fail(DJ_ERR_CONNECT, "cannot connect to %s: %s; is djinn-server running there?",
-                   address, strerror(error));
+    status = dj_fail(DJ_ERR_CONNECT, "cannot connect to %s: %s; is djinn-server running there?",
+                     address, strerror(error));
+    errno = error;
+    return status;
 }
 
 dj_status_t dj_socket_begin(const char *address, int *fd_p)

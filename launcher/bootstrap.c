@@ -129,6 +129,18 @@ dj_status_t dj_place_from_environment(dj_place_t *place)
     return DJ_OK;
 }
 
+void dj_meeting_format(const dj_meeting_t *meeting, char text[sizeof(dj_meeting_t) + 4])
+{
+    snprintf(text, sizeof *meeting + 4, "%s %s %s", meeting->endpoint, meeting->token,
+             meeting->lifeline);
+}
+
+bool dj_meeting_parse(const char *text, dj_meeting_t *meeting)
+{
+    return sscanf(text, "%63s %64s %63s", meeting->endpoint, meeting->token, meeting->lifeline) ==
+           3;
+}
+
 dj_status_t dj_bootstrap_open(dj_place_t *place)
 {
     if (dj_environment("PMIX_NAMESPACE")) {

@@ -4,7 +4,7 @@
  * batch script: SLURM_PROCID alone is the batch script's or mpirun's daemon's), else we stand
  * alone.
  *
- * Only rank 0's address and the token are exchanged. PMIx is ended at once after that: a task that
+ * Only rank 0's addresses and the token are exchanged. PMIx is ended at once after that: a task that
  * has finalized is no longer part of the launcher's fate, so one death kills no other. Where the
  * launcher has no PMIx, the two travel in a file of mode 0600 under ~/.djinn, which a shared home
  * makes visible to every node.
@@ -44,7 +44,12 @@ typedef struct dj_place {
 typedef struct dj_meeting {
     char endpoint[DJ_ENDPOINT_TEXT_MAX];
     char token[65];
+    char lifeline[DJ_ENDPOINT_TEXT_MAX]; /* of its supervisor (head.h) */
 } dj_meeting_t;
+
+/* As one line of text, for whatever carries it; false for a text that is none. */
+void dj_meeting_format(const dj_meeting_t *meeting, char text[sizeof(dj_meeting_t) + 4]);
+bool dj_meeting_parse(const char *text, dj_meeting_t *meeting);
 
 const char *dj_launcher_name(dj_launcher_t launcher); /* "pmix" */
 

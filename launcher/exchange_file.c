@@ -33,7 +33,7 @@ dj_status_t dj_exchange_file_write(const char *job, const dj_meeting_t *meeting)
     dj_status_t status = job_path(job, path);
     if (status != DJ_OK)
         return status;
-    snprintf(text, sizeof text, "%s %s\n", meeting->endpoint, meeting->token);
+    dj_meeting_format(meeting, text);
     return dj_home_write(path, text);
 }
 
@@ -53,12 +53,13 @@ dj_status_t dj_exchange_file_read(const char *job, dj_meeting_t *meeting, uint64
             return status;
         if (dj_clock_ns() >= deadline_ns)
             return dj_fail(DJ_ERR_DEADLINE,
-                           "rank 0 did not write %s; is the home folder shared by all nodes?",
+                           "rank 0 did not write %s; is the home folder shared by all nodes? If "
+                           "not, start with a launcher that has PMIx: srun --mpi=pmix, or mpirun",
                            path);
         nanosleep(&pause, NULL);
     }
-    if (sscanf(text, "%63s %64s", meeting->endpoint, meeting->token) != 2)
-        return dj_fail(DJ_ERR_CORRUPT, "%s does not hold an address and a token", path);
+    if (!dj_meeting_parse(text, meeting))
+        return dj_fail(DJ_ERR_CORRUPT, "%s does not hold two addresses and a token", path);
     return DJ_OK;
 }
 

@@ -2,152 +2,42 @@
 #include "launcher/launch.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <unistd.h>
 
-#include "comm/control.h"
-#include "launcher/arguments.h"
-#include "launcher/bootstrap.h"
+#include "launcher/assembly.h"
+#include "launcher/attach.h"
 #include "launcher/credential.h"
 #include "launcher/home.h"
-#include "launcher/network.h"
+#include "launcher/placement.h"
 #include "launcher/supervisor.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 
 #define DJ_LOG_MODULE "launcher"
-#define EXCHANGE_S 60
 
 typedef struct launch {
     dj_arguments_t arguments;
-    dj_place_t place;
-    dj_meeting_t meeting;
-    bool announces; /* others find us by ~/.djinn/address */
-    uint32_t size, n_wards;
-    dj_ward_t *wards;
+    dj_assembly_t assembly;
     char program[DJ_PATH_MAX];
 } launch_t;
-
-/* ---- bootstrap within a bounded time ---- */
-
-static void exchange_hangs(int number)
-{
-    static const char text[] = "djinn: the launcher did not let the tasks meet in time; is one of "
-                               "them missing?\n";
-    if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
-        _exit(2);
-    _exit(1);
-}
-
-/* The launcher's library has waits of its own that know no deadline: an alarm ends them. */
-static dj_status_t find_place(launch_t *self)
-{
-    signal(SIGALRM, exchange_hangs);
-    alarm(EXCHANGE_S + 10);
-    dj_status_t status = dj_bootstrap_open(&self->place);
-    if (status != DJ_OK)
-        return status;
-    uint64_t asked = self->arguments.config.ranks;
-    self->size = self->place.size > 1 ? self->place.size : (uint32_t)asked;
-    self->n_wards = self->place.size > 1 ? 1 : self->size;
-    if (self->place.size > 1 && asked > 1 && asked != self->place.size)
-        return dj_fail(DJ_ERR_INVALID,
-                       "the launcher started %u tasks, one for each rank, but %llu "
-                       "ranks are asked for; leave -n and DJINN_RANKS out",
-                       self->place.size, (unsigned long long)asked);
-    if (self->place.size > 1 && self->arguments.command)
-        return dj_fail(DJ_ERR_INVALID,
-                       "a command is run once, but the launcher started %u tasks; "
-                       "start djinn-server there and the command beside it",
-                       self->place.size);
-    self->wards = calloc(self->n_wards, sizeof *self->wards);
-    if (!self->wards)
-        return dj_fail(DJ_ERR_MEMORY, "no memory for %u ranks", self->n_wards);
-    for (uint32_t i = 0; i < self->n_wards; i++) {
-        self->wards[i].rank = self->place.rank + i;
-        self->wards[i].listen_fd = self->wards[i].ready_fd = -1;
-    }
-    dj_log(INFO, "%s: task %u of %u, %u of %u on this node", dj_launcher_name(self->place.launcher),
-           self->place.rank, self->place.size, self->place.local_rank, self->place.local_size);
-    return DJ_OK;
-}
-
-static dj_status_t open_first(launch_t *self)
-{
-    char listen[DJ_ENDPOINT_TEXT_MAX], host[DJ_ENDPOINT_TEXT_MAX], port[DJ_ENDPOINT_TEXT_MAX];
-    dj_credential_t credential;
-    const dj_config_t *config = &self->arguments.config;
-    bool is_private = self->arguments.command != NULL;
-    dj_status_t status = dj_credential_find(config, is_private, &credential);
-    if (status != DJ_OK)
-        return status;
-    self->announces = credential.shared && !is_private;
-    snprintf(self->meeting.token, sizeof self->meeting.token, "%s", credential.token);
-    status = dj_network_split(config->listen, host, port);
-    if (status != DJ_OK)
-        return dj_fail_prefix(status, "listen");
-    if (self->place.local_size < self->place.size)
-        status = dj_network_first_listen(config->listen, listen);
-    else
-        snprintf(listen, sizeof listen, "%s", config->listen);
-    if (status != DJ_OK)
-        return status;
-    status = dj_control_listen(listen, &self->wards[0].listen_fd, self->wards[0].endpoint);
-    if (status == DJ_OK)
-        snprintf(self->meeting.endpoint, sizeof self->meeting.endpoint, "%s",
-                 self->wards[0].endpoint);
-    return status;
-}
-
-/* Rank 0 may listen on every address; the others need one that they can reach. */
-static dj_status_t make_reachable(char endpoint[DJ_ENDPOINT_TEXT_MAX])
-{
-    char host[DJ_ENDPOINT_TEXT_MAX], port[DJ_ENDPOINT_TEXT_MAX], found[DJ_ENDPOINT_TEXT_MAX];
-    dj_status_t status = dj_network_split(endpoint, host, port);
-    if (status != DJ_OK || !dj_network_is_any(host))
-        return status;
-    if (dj_network_first_listen(endpoint, found) != DJ_OK)
-        snprintf(found, sizeof found, "127.0.0.1:%.5s", port);
-    snprintf(endpoint, DJ_ENDPOINT_TEXT_MAX, "%s", found);
-    return DJ_OK;
-}
-
-static dj_status_t open_sockets(launch_t *self)
-{
-    char listen[DJ_ENDPOINT_TEXT_MAX];
-    dj_status_t status = self->place.rank == 0 ? open_first(self) : DJ_OK;
-    if (status == DJ_OK && self->place.rank == 0)
-        status = make_reachable(self->meeting.endpoint);
-    if (status == DJ_OK)
-        status = dj_bootstrap_exchange(&self->place, &self->meeting,
-                                       dj_clock_ns() + EXCHANGE_S * DJ_NS_PER_S);
-    alarm(0);
-    if (status == DJ_OK && self->size > 1)
-        status = dj_network_facing(self->meeting.endpoint, listen);
-    for (uint32_t i = 0; i < self->n_wards && status == DJ_OK; i++) {
-        dj_ward_t *ward = &self->wards[i];
-        if (ward->rank > 0)
-            status = dj_control_listen(listen, &ward->listen_fd, ward->endpoint);
-    }
-    return status;
-}
 
 /* ---- cores ---- */
 
 /* The ranks on this node that run kernels: all but a rank 0 that only coordinates. */
-static dj_status_t place_ranks(launch_t *self)
+static dj_status_t place_ranks(launch_t *launch)
 {
+    const dj_assembly_t *self = &launch->assembly;
     dj_machine_t *machine;
     dj_status_t status = dj_machine_find(&machine);
     if (status != DJ_OK)
         return status;
-    bool tasks = self->place.size > 1;
-    uint32_t here = tasks ? self->place.local_size : self->size;
-    uint32_t coordinators = self->size > 1 && (tasks ? self->place.first_here : true);
+    bool tasks = !self->whole_node;
+    uint32_t here = tasks ? self->place.local_size : self->n_wards;
+    uint32_t coordinators = self->size > 1 && (tasks ? self->place.first_here : self->wards[0].rank == 0);
     uint32_t workers = here - coordinators;
     bool apart = tasks && dj_machine_is_apart(machine, here);
     for (uint32_t i = 0; i < self->n_wards; i++) {
@@ -189,14 +79,39 @@ static dj_status_t find_program(launch_t *self)
     return DJ_OK;
 }
 
-static void print_address(void *context)
+static void announce(void *context)
 {
     launch_t *self = context;
-    if (self->place.rank != 0 || self->arguments.command)
+    const dj_assembly_t *assembly = &self->assembly;
+    const char *path = self->arguments.config.address_file;
+    dj_bootstrap_close(&assembly->place); /* everybody is here: nobody looks for it any more */
+    if (assembly->member)
         return;
-    if (self->announces && dj_address_announce(self->meeting.endpoint) != DJ_OK)
+    if (path[0] && dj_address_leave(path, assembly->meeting.endpoint) != DJ_OK)
         dj_log(WARN, "clients must be given the address: %s", dj_error_text());
-    dprintf(STDOUT_FILENO, "DJINN_ADDRESS=%s\n", self->meeting.endpoint);
+    if (self->arguments.command)
+        return;
+    if (assembly->announces && dj_address_announce(assembly->meeting.endpoint) != DJ_OK)
+        dj_log(WARN, "clients must be given the address: %s", dj_error_text());
+    dprintf(STDOUT_FILENO, "DJINN_ADDRESS=%s\n", assembly->meeting.endpoint);
+}
+
+/* Which rank would be where; the other tasks print theirs. */
+static int dry_run(launch_t *self)
+{
+    const dj_assembly_t *assembly = &self->assembly;
+    char node[64] = "?";
+    gethostname(node, sizeof node - 1);
+    for (uint32_t i = 0; i < assembly->n_wards; i++) {
+        const dj_ward_t *ward = &assembly->wards[i];
+        bool coordinates = ward->rank == 0 && assembly->size > 1;
+        printf("rank %u of %u on %s: %s, threads %u, cores %s\n", ward->rank, assembly->size, node,
+               coordinates ? "coordinates" : self->arguments.config.device, ward->share.threads,
+               ward->share.bound ? ward->share.cores : "any");
+    }
+    if (assembly->head)
+        dj_head_dismiss(assembly->head, dj_clock_ns() + 10 * DJ_NS_PER_S);
+    return 0;
 }
 
 static int run(launch_t *self)
@@ -204,29 +119,36 @@ static int run(launch_t *self)
     char address[DJ_ENDPOINT_TEXT_MAX + 16], token[96];
     char *variables[] = {address, token, NULL};
     const dj_arguments_t *arguments = &self->arguments;
-    snprintf(address, sizeof address, "DJINN_ADDRESS=%s", self->meeting.endpoint);
-    snprintf(token, sizeof token, "DJINN_TOKEN=%s", self->meeting.token);
-    bool follows = arguments->config.follow || self->place.launcher != DJ_LAUNCHER_NONE;
+    dj_assembly_t *assembly = &self->assembly;
+    snprintf(address, sizeof address, "DJINN_ADDRESS=%s", assembly->meeting.endpoint);
+    snprintf(token, sizeof token, "DJINN_TOKEN=%s", assembly->meeting.token);
+    bool follows = arguments->config.follow || assembly->place.launcher != DJ_LAUNCHER_NONE;
+    bool commands = arguments->config.per_node || !assembly->member;
     dj_supervisor_setup_t setup = {
         .ranks = {.config = &arguments->config,
                   .program = self->program,
                   .words = arguments->words,
                   .n_words = arguments->n_words,
-                  .coordinator = self->meeting.endpoint,
-                  .size = self->size},
-        .wards = self->wards,
-        .n_wards = self->n_wards,
-        .command = arguments->command,
+                  .coordinator = assembly->meeting.endpoint,
+                  .lifeline = assembly->head ? assembly->meeting.lifeline : "",
+                  .size = assembly->size},
+        .wards = assembly->wards,
+        .n_wards = assembly->n_wards,
+        .command = commands ? arguments->command : NULL,
         .variables = variables,
+        .per_node = arguments->config.per_node,
+        .head = assembly->head,
+        .member = assembly->member,
         .parent_fd = follows ? pidfd_open(getppid(), 0) : -1,
         .quiet = arguments->quiet,
-        .on_ready = print_address,
+        .seats_are_open = assembly->head && assembly->place.size == 1,
+        .on_ready = announce,
         .context = self,
     };
     /* By environment, not argv, which every user of the machine can read. */
-    if (setenv("DJINN_TOKEN", self->meeting.token, 1) != 0) {
+    if (setenv("DJINN_TOKEN", assembly->meeting.token, 1) != 0) {
         dprintf(STDERR_FILENO, "djinn: no memory for the environment\n");
-        return 1;
+        return DJ_EXIT_LOST;
     }
     int exit_status = dj_supervisor_run(&setup);
     if (setup.parent_fd >= 0)
@@ -234,25 +156,45 @@ static int run(launch_t *self)
     return exit_status;
 }
 
-static void close_all(launch_t *self)
+/* What the machine refused is no fault of the user's. */
+static int status_of_failure(dj_status_t status)
 {
-    if (self->announces)
-        dj_address_withdraw(self->meeting.endpoint);
-    dj_bootstrap_close(&self->place);
-    for (uint32_t i = 0; i < self->n_wards && self->wards; i++) {
-        if (self->wards[i].listen_fd >= 0)
-            close(self->wards[i].listen_fd);
+    bool machine = status == DJ_ERR_SYSTEM || status == DJ_ERR_MEMORY;
+    return machine ? DJ_EXIT_LOST : DJ_EXIT_WRONG_USE;
+}
+
+static int start(launch_t *self)
+{
+    const dj_config_t *config = &self->arguments.config;
+    dj_assembly_t *assembly = &self->assembly;
+    dj_log_init(config->log, "server");
+    dj_status_t status = find_program(self);
+    if (config->attach[0])
+        status = dj_attach_run(&self->arguments); /* comes back only when it fails */
+    else
+        status = dj_assembly_make(assembly, &self->arguments, status);
+    if (status == DJ_OK)
+        status = place_ranks(self);
+    if (status == DJ_ERR_CANCELLED) {
+        dj_log(INFO, "%s", dj_error_text());
+        return DJ_EXIT_WRONG_USE;
     }
-    free(self->wards);
-    dj_arguments_fini(&self->arguments);
+    if (status != DJ_OK) {
+        fprintf(stderr, "%s: %s\n", self->arguments.program, dj_error_text());
+        return status_of_failure(status);
+    }
+    int exit_status = config->dry_run ? dry_run(self) : run(self);
+    if (config->address_file[0] && !assembly->member)
+        dj_address_take(config->address_file, assembly->meeting.endpoint);
+    return exit_status;
 }
 
 int dj_launch_main(const dj_launch_t *launch, int argc, char **argv)
 {
-    launch_t self = {.place = {.size = 1, .local_size = 1, .first_here = true}};
+    launch_t self = {0};
     if (dj_arguments_parse(&self.arguments, argc, argv, launch->takes_command) != DJ_OK) {
         fprintf(stderr, "%s: %s\n", self.arguments.program, dj_error_text());
-        return 2;
+        return DJ_EXIT_WRONG_USE;
     }
     int exit_status = 0;
     if (self.arguments.help) {
@@ -261,18 +203,9 @@ int dj_launch_main(const dj_launch_t *launch, int argc, char **argv)
     } else if (self.arguments.version) {
         printf("%s %s\n", self.arguments.program, DJINN_VERSION);
     } else {
-        dj_log_init(self.arguments.config.log, "server");
-        dj_status_t status = find_program(&self);
-        if (status == DJ_OK)
-            status = find_place(&self);
-        if (status == DJ_OK)
-            status = open_sockets(&self);
-        if (status == DJ_OK)
-            status = place_ranks(&self);
-        if (status != DJ_OK)
-            fprintf(stderr, "%s: %s\n", self.arguments.program, dj_error_text());
-        exit_status = status == DJ_OK ? run(&self) : status == DJ_ERR_INVALID ? 2 : 1;
+        exit_status = start(&self);
     }
-    close_all(&self);
+    dj_assembly_fini(&self.assembly);
+    dj_arguments_fini(&self.arguments);
     return exit_status;
 }

@@ -131,8 +131,8 @@ static void set_info(pmix_info_t *info, const char *key, pmix_data_type_t type)
 
 static dj_status_t publish(const dj_meeting_t *meeting)
 {
-    char text[sizeof *meeting + 2];
-    snprintf(text, sizeof text, "%s %s", meeting->endpoint, meeting->token);
+    char text[sizeof *meeting + 4];
+    dj_meeting_format(meeting, text);
     pmix_value_t value = {.type = PMIX_STRING, .data.string = text};
     pmix_status_t code = pmix.Put(PMIX_GLOBAL, MEETING_KEY, &value);
     if (code == PMIX_SUCCESS)
@@ -145,11 +145,10 @@ static dj_status_t publish(const dj_meeting_t *meeting)
 static dj_status_t collect(dj_meeting_t *meeting, const pmix_info_t *limit)
 {
     pmix_value_t *value = get(MEETING_KEY, 0, limit, 1);
-    int fields = 0;
-    if (value && value->type == PMIX_STRING && value->data.string)
-        fields = sscanf(value->data.string, "%63s %64s", meeting->endpoint, meeting->token);
+    bool good = value && value->type == PMIX_STRING && value->data.string &&
+                dj_meeting_parse(value->data.string, meeting);
     free_value(value);
-    if (fields != 2)
+    if (!good)
         return dj_fail(DJ_ERR_CONNECT, "PMIx did not bring rank 0's address; did rank 0 start?");
     return DJ_OK;
 }

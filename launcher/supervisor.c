@@ -14,7 +14,9 @@
 #include "launcher/child.h"
 #include "runtime/base/clock.h"
 
-#define DRAIN_NS (5 * DJ_NS_PER_S)
+#define SETTLE_NS DJ_NS_PER_S /* beyond the time in which ranks drain */
+#define COMMAND_END_NS (5 * DJ_NS_PER_S)
+#define PATIENCE_NS (5 * DJ_NS_PER_S)
 #define KILL_WAIT_NS                                                                               \
     (2 * DJ_NS_PER_S) /* a process that SIGKILL does not end by then hangs in a driver */
 #define NEVER UINT64_MAX
@@ -23,9 +25,11 @@ typedef struct supervisor {
     const dj_supervisor_setup_t *setup;
     int signal_fd;
     bool stopping, killed, was_ready;
+    bool was_told; /* on_ready, with open seats */
     bool told_first; /* rank 0 knows that it ends */
     uint64_t began_ns, tell_first_at_ns, kill_at_ns, leave_at_ns;
-    uint32_t n_serving;
+    uint64_t crew_at_ns;  /* head or member want to be called again */
+    uint64_t patience_ns; /* at the start: when people are told what is waited for */
     pid_t command; /* 0: none runs */
     bool command_ended;
     uint64_t command_kill_at_ns; /* NEVER unless it was told to end */
@@ -55,6 +59,8 @@ static void tell_first(supervisor_t *self)
     bool others = false;
     for (uint32_t i = 0; i < self->setup->n_wards; i++)
         others = others || (wards[i].rank > 0 && wards[i].pid > 0);
+    if (self->setup->head)
+        others = others || dj_head_members(self->setup->head) > 0;
     if (self->told_first || (others && dj_clock_ns() < self->tell_first_at_ns))
         return;
     self->told_first = true;
@@ -68,8 +74,11 @@ static void stop(supervisor_t *self, int exit_status)
         return;
     self->stopping = true;
     self->exit_status = exit_status;
-    self->kill_at_ns = dj_clock_ns() + DRAIN_NS;
-    self->tell_first_at_ns = dj_clock_ns() + DRAIN_NS / 2;
+    uint64_t now = dj_clock_ns(), drain_ns = self->setup->ranks.config->drain_ms * DJ_NS_PER_MS;
+    self->tell_first_at_ns = now + drain_ns + SETTLE_NS;
+    self->kill_at_ns = now + drain_ns + 2 * SETTLE_NS;
+    if (self->setup->head)
+        dj_head_end(self->setup->head);
     for (uint32_t i = 0; i < self->setup->n_wards; i++) {
         const dj_ward_t *ward = &self->setup->wards[i];
         if (ward->rank > 0 && ward->pid > 0)
@@ -82,7 +91,7 @@ static void tell_command(supervisor_t *self, int number)
 {
     kill(self->command, number);
     if (number != SIGINT && self->command_kill_at_ns == NEVER)
-        self->command_kill_at_ns = dj_clock_ns() + DRAIN_NS;
+        self->command_kill_at_ns = dj_clock_ns() + COMMAND_END_NS;
 }
 
 static void take_signal(supervisor_t *self, const struct signalfd_siginfo *info)
@@ -131,27 +140,121 @@ static void say_ready(const supervisor_t *self, const dj_ward_t *ward)
 
 static void all_ready(supervisor_t *self)
 {
+    const dj_supervisor_setup_t *setup = self->setup;
     self->was_ready = true;
-    if (!self->setup->quiet && self->setup->n_wards > 1)
-        dprintf(STDERR_FILENO, "djinn: %u ranks ready in %.3f s\n", self->setup->n_wards,
+    if (setup->head)
+        dj_head_start(setup->head);
+    if (!setup->quiet && !setup->member && setup->ranks.size > 1)
+        dprintf(STDERR_FILENO, "djinn: %u ranks ready in %.3f s\n", setup->ranks.size,
                 (double)(dj_clock_ns() - self->began_ns) / 1e9);
-    if (self->setup->on_ready)
-        self->setup->on_ready(self->setup->context);
-    if (self->setup->command)
+    if (!setup->seats_are_open)
+        setup->on_ready(setup->context);
+    if (setup->command)
         start_command(self);
+}
+
+static bool ours_serve(const supervisor_t *self)
+{
+    for (uint32_t i = 0; i < self->setup->n_wards; i++) {
+        if (self->setup->wards[i].state != DJ_WARD_SERVING)
+            return false;
+    }
+    return true;
+}
+
+/* Every rank of the server, ours and others', serves. */
+static bool is_ready(const supervisor_t *self)
+{
+    const dj_supervisor_setup_t *setup = self->setup;
+    if (setup->head)
+        return dj_head_all_serve(setup->head);
+    return setup->member ? dj_member_started(setup->member) : ours_serve(self);
 }
 
 static void hear_wards(supervisor_t *self)
 {
-    uint32_t serving = 0;
-    for (uint32_t i = 0; i < self->setup->n_wards; i++) {
-        dj_ward_t *ward = &self->setup->wards[i];
-        if (dj_ward_hear(ward))
-            say_ready(self, ward);
-        serving += ward->state == DJ_WARD_SERVING;
+    const dj_supervisor_setup_t *setup = self->setup;
+    for (uint32_t i = 0; i < setup->n_wards; i++) {
+        dj_ward_t *ward = &setup->wards[i];
+        if (!dj_ward_hear(ward))
+            continue;
+        say_ready(self, ward);
+        if (setup->head)
+            dj_head_serves(setup->head, ward->rank, ward->incarnation);
+        if (setup->member)
+            dj_member_tell(setup->member, DJ_CREW_SERVES, ward->rank, ward->incarnation, 0);
     }
-    if (serving == self->setup->n_wards && !self->was_ready && !self->stopping)
+    if (setup->seats_are_open && !self->was_told && ours_serve(self)) {
+        self->was_told = true;
+        setup->on_ready(setup->context);
+    }
+    if (!self->was_ready && !self->stopping && is_ready(self))
         all_ready(self);
+}
+
+/* ---- the other supervisors ---- */
+
+static void hear_members(supervisor_t *self)
+{
+    dj_head_t *head = self->setup->head;
+    self->crew_at_ns = dj_head_turn(head);
+    if (self->stopping)
+        return;
+    dj_status_t state = self->was_ready ? DJ_OK : dj_head_state(head);
+    if (state != DJ_OK) {
+        dprintf(STDERR_FILENO, "djinn: %s\n", dj_error_text());
+        stop(self, state == DJ_ERR_VERSION ? DJ_EXIT_WRONG_USE : DJ_EXIT_LOST);
+    } else if (self->command_ended && dj_head_busy(head) == 0) {
+        stop(self, self->exit_status);
+    }
+}
+
+static void hear_head(supervisor_t *self)
+{
+    dj_member_news_t news = dj_member_turn(self->setup->member, &self->crew_at_ns);
+    if (self->stopping || news == DJ_MEMBER_NOTHING)
+        return;
+    if (self->command > 0)
+        tell_command(self, SIGTERM);
+    if (news == DJ_MEMBER_END) {
+        stop(self, self->exit_status);
+        return;
+    }
+    dprintf(STDERR_FILENO, "djinn: %s; the ranks here end\n", dj_error_text());
+    stop(self, DJ_EXIT_LOST);
+    if (news == DJ_MEMBER_REPLACED) /* nobody may meet both */
+        kill_ranks(self);
+}
+
+static void hear_crew(supervisor_t *self)
+{
+    if (self->setup->head)
+        hear_members(self);
+    else if (self->setup->member)
+        hear_head(self);
+}
+
+static void tell_lost(supervisor_t *self, const dj_ward_t *ward)
+{
+    bool gone = ward->state == DJ_WARD_LOST || ward->state == DJ_WARD_FINISHED;
+    if (gone && self->setup->member)
+        dj_member_tell(self->setup->member, DJ_CREW_LOST, ward->rank, ward->incarnation, 0);
+}
+
+/* A start that takes long says what it waits for. */
+static void say_patience(supervisor_t *self, uint64_t now)
+{
+    const dj_supervisor_setup_t *setup = self->setup;
+    uint32_t missing = setup->ranks.size;
+    if (self->was_ready || setup->quiet || setup->member || now < self->patience_ns)
+        return;
+    self->patience_ns = now + PATIENCE_NS;
+    for (uint32_t i = setup->n_wards; i-- > 0 && !setup->head;)
+        missing = setup->wards[i].state == DJ_WARD_SERVING ? missing : setup->wards[i].rank;
+    if (setup->head)
+        missing = dj_head_missing(setup->head);
+    dprintf(STDERR_FILENO, "djinn: rank %u of %u does not serve yet, %.0f s after the start\n",
+            missing, setup->ranks.size, (double)(now - self->began_ns) / 1e9);
 }
 
 /* Starts what is due and kills what hangs. A start that fails is tried again like a death. */
@@ -192,11 +295,14 @@ static void judge(supervisor_t *self)
 
 static void command_ended(supervisor_t *self, int wait_status)
 {
+    const dj_supervisor_setup_t *setup = self->setup;
     self->command = 0;
     self->command_ended = true;
-    if (self->stopping)
-        self->exit_status = dj_exit_status(wait_status);
-    stop(self, dj_exit_status(wait_status));
+    self->exit_status = dj_exit_status(wait_status);
+    if (setup->member)
+        dj_member_tell(setup->member, DJ_CREW_DONE, 0, 0, self->exit_status);
+    else if (!setup->per_node || !setup->head || dj_head_busy(setup->head) == 0)
+        stop(self, self->exit_status);
 }
 
 static void reap(supervisor_t *self)
@@ -216,6 +322,7 @@ static void reap(supervisor_t *self)
                 ward->pid = 0;
             else
                 dj_ward_ended(ward, wait_status, self->setup->ranks.config->restarts);
+            tell_lost(self, ward);
         }
     }
     if (!self->stopping)
@@ -233,6 +340,10 @@ static bool any_rank(const supervisor_t *self)
 static uint64_t next_event_ns(const supervisor_t *self)
 {
     uint64_t next = self->command_kill_at_ns;
+    if (self->crew_at_ns < next)
+        next = self->crew_at_ns;
+    if (!self->was_ready && self->patience_ns < next)
+        next = self->patience_ns;
     if (self->stopping) {
         uint64_t end = self->killed       ? self->leave_at_ns
                        : self->told_first ? self->kill_at_ns
@@ -281,6 +392,7 @@ static bool take_time(supervisor_t *self)
     }
     if (!self->stopping) {
         mind_wards(self);
+        say_patience(self, now);
         return true;
     }
     tell_first(self);
@@ -288,7 +400,7 @@ static bool take_time(supervisor_t *self)
         return self->command > 0; /* it may go on without a server (fallback=local) */
     if (!self->killed && now >= self->kill_at_ns) {
         dprintf(STDERR_FILENO, "djinn: ranks do not end after %d s: killed\n",
-                (int)(DRAIN_NS / DJ_NS_PER_S));
+                (int)((self->setup->ranks.config->drain_ms + 2000) / 1000));
         kill_ranks(self);
         self->exit_status = self->exit_status ? self->exit_status : 1;
     }
@@ -307,8 +419,13 @@ static int loop(supervisor_t *self, struct pollfd *polled)
             if (setup->wards[i].ready_fd >= 0)
                 polled[n++] = (struct pollfd){.fd = setup->wards[i].ready_fd, .events = POLLIN};
         }
+        if (setup->member)
+            polled[n++] = (struct pollfd){.fd = dj_member_fd(setup->member), .events = POLLIN};
+        if (setup->head)
+            n += dj_head_watch(setup->head, polled + n, dj_head_room(setup->head));
         if (poll(polled, n, wait_ms(self)) < 0 && errno != EINTR)
             stop(self, 1);
+        hear_crew(self);
         hear_wards(self);
         take_signals(self);
         if (polled[1].revents && self->command > 0)
@@ -329,7 +446,11 @@ static void watch_unless_ignored(sigset_t *watched, int number)
 
 int dj_supervisor_run(const dj_supervisor_setup_t *setup)
 {
-    supervisor_t self = {.setup = setup, .began_ns = dj_clock_ns(), .command_kill_at_ns = NEVER};
+    uint64_t now = dj_clock_ns();
+    supervisor_t self = {.setup = setup, .began_ns = now, .command_kill_at_ns = NEVER,
+                         .crew_at_ns = setup->head || setup->member ? now : NEVER,
+                         .patience_ns = now + PATIENCE_NS};
+    nfds_t room = setup->n_wards + 3 + (setup->head ? dj_head_room(setup->head) : 0);
     sigset_t watched, before;
     int exit_status = 1;
     sigemptyset(&watched);
@@ -340,7 +461,7 @@ int dj_supervisor_run(const dj_supervisor_setup_t *setup)
     signal(SIGPIPE, SIG_IGN);
     sigprocmask(SIG_BLOCK, &watched, &before);
     self.signal_fd = signalfd(-1, &watched, SFD_NONBLOCK | SFD_CLOEXEC);
-    struct pollfd *polled = calloc(setup->n_wards + 2, sizeof *polled);
+    struct pollfd *polled = calloc(room, sizeof *polled);
     if (self.signal_fd < 0 || !polled)
         dprintf(STDERR_FILENO, "djinn: cannot watch the ranks: %s\n", strerror(errno));
     else

@@ -12,7 +12,7 @@
 #include "launcher/child.h"
 #include "runtime/base/clock.h"
 
-#define OWN_WORDS 8
+#define OWN_WORDS 9
 #define WORD_BYTES (DJ_CORES_TEXT_MAX + 16)
 #define EARLY_NS DJ_NS_PER_S
 #define FIRST_PAUSE_NS (10 * DJ_NS_PER_MS)
@@ -41,6 +41,8 @@ static words_t *make_words(const dj_ward_t *ward, const dj_ward_setup_t *setup, 
     snprintf(words->text[own++], WORD_BYTES, "--listen-fd=%d", ward->listen_fd);
     snprintf(words->text[own++], WORD_BYTES, "--ready-fd=%d", ready_fd);
     snprintf(words->text[own++], WORD_BYTES, "--coordinator=%s", setup->coordinator);
+    if (ward->rank == 0)
+        snprintf(words->text[own++], WORD_BYTES, "--lifeline=%s", setup->lifeline);
     snprintf(words->text[own++], WORD_BYTES, "--cores=%s", ward->share.cores);
     snprintf(words->text[own++], WORD_BYTES, "--threads=%llu", (unsigned long long)threads);
     for (int i = 0; i < own; i++)
@@ -131,19 +133,24 @@ void dj_ward_ended(dj_ward_t *ward, int wait_status, uint64_t restarts)
     if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) {
         ward->state = DJ_WARD_FINISHED;
         dprintf(STDERR_FILENO, "djinn: rank %u ended by request\n", ward->rank);
+    } else if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == DJ_WARD_REPLACED) {
+        ward->state = DJ_WARD_LOST;
+        dprintf(STDERR_FILENO, "djinn: rank %u was replaced by one of another supervisor\n",
+                ward->rank);
     } else if (WIFEXITED(wait_status) && !ward->has_served) {
         ward->state = DJ_WARD_LOST;
         dprintf(STDERR_FILENO, "djinn: rank %u could not start: %s\n", ward->rank, how);
-    } else if (ward->incarnation >= restarts) {
+    } else if (ward->restarts >= restarts) {
         ward->state = DJ_WARD_LOST;
         dprintf(STDERR_FILENO,
                 "djinn: rank %u died by %s and was restarted %u times, the most that "
                 "DJINN_RESTARTS allows\n",
-                ward->rank, how, ward->incarnation);
+                ward->rank, how, ward->restarts);
     } else {
         ward->start_at_ns = now + pause_before_next(ward, now);
         ward->state = DJ_WARD_WAITING;
         ward->incarnation++;
+        ward->restarts++;
         dprintf(STDERR_FILENO, "djinn: rank %u died by %s; restart %u\n", ward->rank, how,
                 ward->incarnation);
     }

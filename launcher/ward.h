@@ -6,7 +6,8 @@
  *
  * A rank that dies is started anew: at once if it had served for a second, else after a pause that
  * doubles from 10 ms to 5 s, and not more than `restarts` times. Not started anew: one that ended
- * with status 0 (somebody asked it to), and one that ended by itself before it served in any
+ * with status 0 (somebody asked it to), one that ended with status 3 (the coordinator has a newer
+ * incarnation from another supervisor), and one that ended by itself before it served in any
  * incarnation (its settings are wrong, and will be wrong again).
  *
  * Ownership: whoever opened listen_fd closes it; the rest is dj_ward_*'s. */
@@ -23,6 +24,7 @@
 
 enum {
     DJ_WARD_READY_LIMIT_S = 60, /* a rank that does not serve by then is killed */
+    DJ_WARD_REPLACED = 3,       /* a rank's exit status: another process is this rank now */
 };
 
 typedef enum dj_ward_state {
@@ -44,6 +46,7 @@ typedef struct dj_ward {
     int ready_fd; /* -1: not waited for */
     bool has_served;
     uint32_t incarnation, early_deaths;
+    uint32_t restarts; /* by this supervisor */
     uint64_t started_ns, start_at_ns;
 } dj_ward_t;
 
@@ -54,6 +57,7 @@ typedef struct dj_ward_setup {
     char *const *words; /* options as the user gave them */
     int n_words;
     const char *coordinator;
+    const char *lifeline; /* "": no other supervisor is there, or may come */
     uint32_t size;
 } dj_ward_setup_t;
 

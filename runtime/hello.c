@@ -34,7 +34,8 @@ static dj_status_t check_hello(const dj_rank_t *rank, const dj_connection_t *c,
         return dj_fail(DJ_ERR_AUTH, "the token is not this server's: give the one in the server's "
                                     "token file or in DJINN_TOKEN");
     dj_hash_t table = dj_op_table_hash();
-    if (hello->role != DJ_ROLE_TOOL && !dj_hash_equal(hello->op_table, table))
+    if (hello->role != DJ_ROLE_TOOL && hello->role != DJ_ROLE_SUPERVISOR &&
+        !dj_hash_equal(hello->op_table, table))
         return dj_fail(DJ_ERR_VERSION, "the peer was built with another op table: install the same "
                                        "version of Djinn on both sides");
     return DJ_OK;
@@ -99,6 +100,20 @@ bool dj_door_redirect(dj_rank_t *rank, dj_connection_t *c)
     return false;
 }
 
+/* A supervisor that wants to join goes to ours. */
+static bool send_to_lifeline(dj_rank_t *rank, dj_connection_t *c)
+{
+    dj_redirect_t redirect = {0};
+    if (!rank->config->lifeline[0])
+        return dj_door_refuse(rank, c, dj_fail(DJ_ERR_UNSUPPORTED,
+                                               "rank %u has no supervisor that others may join",
+                                               rank->rank));
+    snprintf(redirect.endpoint, sizeof(redirect.endpoint), "%s", rank->config->lifeline);
+    if (dj_door_send(rank, c, DJ_MESSAGE_REDIRECT, &redirect, sizeof(redirect), NULL, 0))
+        dj_door_end(rank, c);
+    return false;
+}
+
 static bool welcome_plainly(dj_rank_t *rank, dj_connection_t *c)
 {
     dj_welcome_t welcome = {.rank = rank->rank, .incarnation = rank->incarnation,
@@ -123,7 +138,7 @@ bool dj_door_greet(dj_rank_t *rank, dj_connection_t *c, const dj_hello_t *hello,
     if (status == DJ_OK && hello->role == DJ_ROLE_PEER && !rank->comm)
         status = dj_fail(DJ_ERR_UNSUPPORTED, "rank %u coordinates alone: it has no links",
                          rank->rank);
-    if (status == DJ_OK && (hello->role < DJ_ROLE_CLIENT || hello->role > DJ_ROLE_PEER))
+    if (status == DJ_OK && (hello->role < DJ_ROLE_CLIENT || hello->role > DJ_ROLE_SUPERVISOR))
         status = dj_fail(DJ_ERR_PROTOCOL, "role %u in the hello", hello->role);
     if (status != DJ_OK)
         return dj_door_refuse(rank, c, status);
@@ -134,6 +149,8 @@ bool dj_door_greet(dj_rank_t *rank, dj_connection_t *c, const dj_hello_t *hello,
     c->greeted = true;
     dj_door_greeted(rank->door);
     dj_control_trust(c->control);
+    if (c->role == DJ_ROLE_SUPERVISOR)
+        return send_to_lifeline(rank, c);
     if (c->role == DJ_ROLE_PEER)
         return post_hello(rank, c, DJ_COMMAND_PEER, hello);
     if (c->role != DJ_ROLE_CLIENT)

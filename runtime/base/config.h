@@ -57,7 +57,7 @@
     X(plan_cache_ms, TIME, "30s", "10ms:24h", "how often plans that are new go to plan_cache")     \
     X(restarts, COUNT, "100", "", "how often a supervisor restarts one rank")                      \
     X(ranks_per_node, TEXT, "auto", "",                                                            \
-      "workers a supervisor minds: auto (one a device), task (one a task), or a number") \
+      "workers of a supervisor: auto (one a device), task (one a task) or a number") \
     X(join, TEXT, "", "", "host:port or address file of a server: mind ranks that it has lost")    \
     X(address_file, TEXT, "", "", "where the server leaves its address, mode 0600, while it serves") \
     X(follow, FLAG, "0", "", "end the server when the process that started it ends")
@@ -86,6 +86,8 @@
     X(suspect_ms, TIME, "1s", "20ms:1h", "silence after which a peer is taken for dead")             \
     X(lease_grace_ms, TIME, "60s", "0:24h",                                                        \
       "how long a lost client's memory is kept for its return")                                    \
+    X(drain_ms, TIME, "3s", "0:1h",                                                               \
+      "at the end, how long requests that were accepted may still run")                            \
     X(meet_ms, TIME, "60s", "100ms:1h", "how long the tasks of a launcher wait for each other")     \
     X(link_idle_ms, TIME, "30s", "1ms:24h",                                                        \
       "how long a link between two ranks stays open unused")                                       \

@@ -2,7 +2,7 @@
  *
  * It stands where djinn-rank stands (--rank-program), so that the launcher is tested with real
  * processes and without UCX. Each connection gets one line about this rank and then its own bytes
- * back. ECHO_FAULT makes it misbehave: "exit" (ends with 3 before it serves), "crash" (dies by
+ * back. ECHO_FAULT makes it misbehave: "exit" (ends with 7 before it serves), "crash" (dies by
  * SIGABRT before it serves, in incarnations 0 and 1), "stubborn" (does not end at SIGTERM). */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -78,7 +78,7 @@ int main(int argc, char **argv)
     const char *fault = dj_environment("ECHO_FAULT");
     fault = fault ? fault : "";
     if (strcmp(fault, "exit") == 0)
-        return 3;
+        return 7;
     if (strcmp(fault, "crash") == 0 && config.incarnation < 2)
         abort();
     struct sigaction action = {.sa_handler = strcmp(fault, "stubborn") == 0 ? SIG_IGN : end};

@@ -69,7 +69,7 @@ static void files_not_to_be_believed(void **state)
 
 static void there_and_gone(void **state)
 {
-    dj_meeting_t sent = {.endpoint = "127.0.0.1:4123"}, got;
+    dj_meeting_t sent = {.endpoint = "127.0.0.1:4123", .lifeline = "[::1]:9"}, got;
     char path[DJ_PATH_MAX];
     struct stat info;
     memset(sent.token, 'a', 64);
@@ -80,6 +80,7 @@ static void there_and_gone(void **state)
     assert_int_equal(dj_exchange_file_read("slurm/../7", &got, soon()), DJ_OK);
     assert_string_equal(got.endpoint, sent.endpoint);
     assert_string_equal(got.token, sent.token);
+    assert_string_equal(got.lifeline, sent.lifeline);
     dj_exchange_file_remove("slurm/../7");
     assert_int_equal(stat(path, &info), -1);
 }

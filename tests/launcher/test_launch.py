@@ -46,11 +46,11 @@ class WrongUse(harness.LaunchTest):
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
             code, _, err = self.run_command("--listen", f"127.0.0.1:{port}")
-        self.assertEqual(code, 1)
+        self.assertEqual(code, 2)
         self.assertIn(str(port), err)
 
     def test_a_rank_program_that_is_missing(self):
-        self.expect(1, ["/nowhere/rank"], (RUN, "--rank-program", "/nowhere/rank"))
+        self.expect(2, ["/nowhere/rank"], (RUN, "--rank-program", "/nowhere/rank"))
 
     def test_a_token_that_is_none(self):
         env = harness.scrubbed(self.home, DJINN_TOKEN="12ab")
@@ -61,7 +61,7 @@ class WrongUse(harness.LaunchTest):
         with open(f"{self.home}/.djinn/token", "w") as file:
             file.write("ab" * 32)
         os.chmod(f"{self.home}/.djinn/token", 0o644)
-        self.expect(1, [".djinn/token"], (RUN, "--rank-program", ECHO))
+        self.expect(2, [".djinn/token"], (RUN, "--rank-program", ECHO))
 
     def test_help_and_version(self):
         for argv in [(RUN, "--help"), (SERVER, "-h")]:
@@ -162,7 +162,7 @@ class Command(harness.LaunchTest):
         env = dict(self.env, ECHO_FAULT="exit")
         code, out, err = self.run_command("-n", "2", "--", "echo", "never", env=env)
         self.assertEqual((code, out), (1, ""))
-        self.assertIn("could not start: exit status 3", err)
+        self.assertIn("could not start: exit status 7", err)
 
 
 class Ranks(harness.LaunchTest):

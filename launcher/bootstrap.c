@@ -25,6 +25,34 @@ const char *dj_launcher_name(dj_launcher_t launcher)
     return launcher_names[launcher];
 }
 
+static const dj_sign_t signs[] = {
+    {DJ_LAUNCHER_PMIX, {"PMIX_NAMESPACE"}},
+    {DJ_LAUNCHER_OPENMPI, {"OMPI_COMM_WORLD_RANK"}},
+    {DJ_LAUNCHER_SLURM, {"SLURM_STEP_ID", "SLURM_PROCID"}},
+    {DJ_LAUNCHER_NONE, {NULL}},
+};
+
+const dj_sign_t *dj_bootstrap_signs(void)
+{
+    return signs;
+}
+
+bool dj_sign_is_set(const dj_sign_t *sign)
+{
+    for (int i = 0; i < 2 && sign->variables[i]; i++)
+        if (!dj_environment(sign->variables[i]))
+            return false;
+    return sign->variables[0] != NULL;
+}
+
+static bool is_present(dj_launcher_t launcher)
+{
+    const dj_sign_t *sign = signs;
+    while (sign->launcher != launcher && sign->launcher != DJ_LAUNCHER_NONE)
+        sign++;
+    return dj_sign_is_set(sign);
+}
+
 /* A decimal number below `limit`. */
 static dj_status_t read_count(const char *variable, uint32_t limit, uint32_t *count_p)
 {
@@ -115,9 +143,9 @@ dj_status_t dj_place_from_environment(dj_place_t *place)
 {
     dj_place_t found = {.size = 1, .local_size = 1, .first_here = true};
     dj_status_t status = DJ_OK;
-    if (dj_environment("OMPI_COMM_WORLD_RANK"))
+    if (is_present(DJ_LAUNCHER_OPENMPI))
         status = read_openmpi(&found);
-    else if (dj_environment("SLURM_STEP_ID") && dj_environment("SLURM_PROCID"))
+    else if (is_present(DJ_LAUNCHER_SLURM))
         status = read_slurm(&found);
     if (status != DJ_OK)
         return status;
@@ -143,7 +171,7 @@ bool dj_meeting_parse(const char *text, dj_meeting_t *meeting)
 
 dj_status_t dj_bootstrap_open(dj_place_t *place)
 {
-    if (dj_environment("PMIX_NAMESPACE")) {
+    if (is_present(DJ_LAUNCHER_PMIX)) {
         dj_place_t found = {0};
         dj_status_t status = dj_pmix_open(&found);
         if (status != DJ_ERR_UNSUPPORTED) {

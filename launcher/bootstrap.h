@@ -51,7 +51,16 @@ typedef struct dj_meeting {
 void dj_meeting_format(const dj_meeting_t *meeting, char text[sizeof(dj_meeting_t) + 4]);
 bool dj_meeting_parse(const char *text, dj_meeting_t *meeting);
 
+/* A launcher is taken for present when all of its variables are set. */
+typedef struct dj_sign {
+    dj_launcher_t launcher;
+    const char *variables[2]; /* the second may be NULL */
+} dj_sign_t;
+
 const char *dj_launcher_name(dj_launcher_t launcher); /* "pmix" */
+/* The detection order, ended by DJ_LAUNCHER_NONE: the first launcher that is present wins. */
+const dj_sign_t *dj_bootstrap_signs(void);
+bool dj_sign_is_set(const dj_sign_t *sign);
 
 /* Finds the place; with PMIx, a connection to the launcher stays open until the exchange.
  * DJ_ERR_INVALID: a launcher's variable makes no sense (named). */

@@ -3,9 +3,24 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <uct/api/uct.h>
 
 #include "comm/ucx.h"
+
+/* What a domain can do with CUDA memory; a build without CUDA has none that can. */
+static void add_memory(dj_fabric_t *fabric, uct_md_h domain, const char *name)
+{
+    const uint64_t cuda = UCS_BIT(UCS_MEMORY_TYPE_CUDA);
+    uct_md_attr_t attributes;
+    if (uct_md_query(domain, &attributes) != UCS_OK)
+        return;
+    if (strncmp(name, "cuda", 4) == 0)
+        fabric->cuda |= (attributes.cap.access_mem_types & cuda) != 0;
+    else
+        fabric->rdma_reads_cuda |= (attributes.cap.reg_mem_types & cuda) != 0;
+    fabric->cuda_ipc |= strncmp(name, "cuda_ipc", 8) == 0;
+}
 
 static void add_lanes(dj_fabric_t *fabric, uct_component_h component, const char *name)
 {
@@ -19,6 +34,7 @@ static void add_lanes(dj_fabric_t *fabric, uct_component_h component, const char
     uct_config_release(config);
     if (status != UCS_OK)
         return;
+    add_memory(fabric, domain, name);
     if (uct_md_query_tl_resources(domain, &found, &count) == UCS_OK) {
         for (unsigned i = 0; i < count && fabric->n_lanes < DJ_LANES_MAX; ++i) {
             dj_lane_t *lane = &fabric->lanes[fabric->n_lanes++];

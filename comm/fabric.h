@@ -7,6 +7,8 @@
 #ifndef DJ_COMM_FABRIC_H
 #define DJ_COMM_FABRIC_H
 
+#include <stdbool.h>
+
 #include "runtime/base/status.h"
 
 enum { DJ_LANES_MAX = 64 };
@@ -19,6 +21,8 @@ typedef struct dj_fabric {
     char version[32];
     unsigned n_lanes; /* what is beyond the table is left out */
     dj_lane_t lanes[DJ_LANES_MAX];
+    bool cuda, cuda_ipc;  /* UCX knows CUDA memory; maps it between processes of a host */
+    bool rdma_reads_cuda; /* a network card may register CUDA memory (dma-buf or peermem) */
 } dj_fabric_t;
 
 /* ERR_UNSUPPORTED: UCX does not answer. */

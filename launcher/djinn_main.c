@@ -86,23 +86,6 @@ static int info(int argc, char **argv)
     return status == DJ_OK ? 0 : 1;
 }
 
-static int doctor(int argc, char **argv)
-{
-    dj_config_t config;
-    char found[128];
-    bool as_json = false;
-    if (info_options(argc, argv, &config, &as_json) != DJ_OK)
-        return wrong_use(dj_error_text(), "");
-    djinn_options_t server = {.abi_version = DJINN_ABI_VERSION,
-                              .token = config.token[0] ? config.token : NULL};
-    if (config.address[0])
-        server.address = config.address;
-    else if (dj_address_find(found, sizeof found) == DJ_OK)
-        server.address = found;
-    setenv("DJINN_TRANSPORTS", config.transports, 1);
-    return hand_down(&config) && dj_doctor_run(&server, as_json, stdout) ? 0 : 1;
-}
-
 static int config(int argc, char **argv)
 {
     if (argc == 2)
@@ -122,13 +105,18 @@ const dj_command_t dj_commands[] = {
      "everything as JSON. Without an address the server is the last one that this user started on "
      "this machine.",
      info},
-    {"doctor", "[--json] [--address HOST:PORT] [--OPTION VALUE]...",
+    {"doctor",
+     "[--json] [--quick] [--only NAME]... [--list] [--root FOLDER] [--address HOST:PORT] "
+     "[--OPTION VALUE]...",
      "whether this machine is fit, what to do, and the path to the server",
-     "Tells whether this machine is fit: UCX and its transports, UCX_* variables that win over "
-     "Djinn's settings, shared memory, reading another process's memory, limits, the GPU, and the "
-     "path that a connection to the server takes, with the reason. Each check is ok, warn or fail, "
-     "with the next step. Exit status 1 when one failed.",
-     doctor},
+     "Tells whether this machine is fit: UCX, torch and Djinn's own programs, GPUs, their driver "
+     "and the way of their memory, shared memory, limits and cgroups, kernel and container, "
+     "network, launchers (which one is found, and in what order they are looked for), Slurm and "
+     "MUNGE, files, and the server that is known. Each check is ok, info, warn or fail, with the "
+     "next step. --list names the checks; --only takes a check or a group; --quick starts no other "
+     "program; --root reads /proc, /sys, /etc and /dev under a folder. Exit status 1 when one "
+     "failed, 2 for wrong use.",
+     dj_doctor_main},
     {"plan show", "FILE [--program N] [--json] [--svg OUT]",
      "a recorded graph: what it is, needs and costs; a picture of its slab",
      "Reads a recorded graph, as djinn.snapshot() or djinn_snapshot() wrote it: its phase and why, "

@@ -1,233 +1,167 @@
-/* doctor.c - the checks of djinn doctor, one function each. A check writes what it found and what
- * to do into its finding and returns the verdict; the table at the end is the order in which they
- * are told. */
+/* doctor.c - the table of checks, the questions they need, and how the findings are told. */
 #include "launcher/doctor.h"
 
-#include <ctype.h>
-#include <errno.h>
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/statvfs.h>
-#include <sys/uio.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "comm/fabric.h"
-#include "comm/path.h"
+#include "launcher/doctor_check.h"
+#include "launcher/doctor_questions.h"
+#include "runtime/base/clock.h"
 
-enum { TEXT_MAX = 768, FILES_FEW = 4096, FILES_TOO_FEW = 128, SHM_LOW_MIB = 64, MIB = 1 << 20 };
+static const char *const verdicts[DJ_VERDICT_COUNT] = {"info", "ok", "warn", "fail"};
 
-typedef enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL } verdict_t;
-static const char *const verdicts[] = {"ok", "warn", "fail"};
+#define ASK(name) (1u << DJ_ASK_##name)
 
-typedef struct finding {
-    char text[TEXT_MAX], next[TEXT_MAX];
-} finding_t;
-
-static verdict_t find(finding_t *finding, verdict_t verdict, const char *next, const char *format,
-                      ...) __attribute__((format(printf, 4, 5)));
-
-static verdict_t find(finding_t *finding, verdict_t verdict, const char *next, const char *format,
-                      ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(finding->text, sizeof(finding->text), format, arguments);
-    va_end(arguments);
-    for (char *at = finding->text; *at; ++at) /* variables and sentences of others pass through */
-        *at = isprint((unsigned char)*at) ? *at : '?';
-    snprintf(finding->next, sizeof(finding->next), "%s", next);
-    return verdict;
-}
-
-static verdict_t check_ucx(const djinn_options_t *server, finding_t *finding)
-{
-    dj_fabric_t fabric;
-    char list[TEXT_MAX - 64] = "";
-    bool tcp = false;
-    if (dj_fabric_read(&fabric) != DJ_OK)
-        return find(finding, VERDICT_FAIL, "compare ucx_info -d", "%s", dj_error_text());
-    for (unsigned i = 0; i < fabric.n_lanes; ++i) {
-        size_t at = strlen(list);
-        snprintf(list + at, sizeof(list) - at, "%s%s/%s", at ? ", " : "", fabric.lanes[i].transport,
-                 fabric.lanes[i].device);
-        tcp |= strcmp(fabric.lanes[i].transport, "tcp") == 0;
-    }
-    if (!tcp)
-        return find(finding, VERDICT_FAIL, "bring a network interface up, at least lo",
-                    "UCX %s finds no tcp, only: %s", fabric.version, list[0] ? list : "nothing");
-    return find(finding, VERDICT_OK, "", "UCX %s with %s", fabric.version, list);
-}
-
-static verdict_t check_settings(const djinn_options_t *server, finding_t *finding)
-{
-    char list[TEXT_MAX - 64] = "";
-    for (char **at = environ; *at; ++at) {
-        size_t end = strlen(list);
-        if (strncmp(*at, "UCX_", 4) == 0)
-            snprintf(list + end, sizeof(list) - end, "%s%s", end ? ", " : "", *at);
-    }
-    if (list[0])
-        return find(finding, VERDICT_WARN, "unset them unless you know that they are needed",
-                    "your variables win over Djinn's settings of UCX: %s", list);
-    return find(finding, VERDICT_OK, "", "no UCX_* variable is in the way of Djinn's settings");
-}
-
-static verdict_t check_shared_memory(const djinn_options_t *server, finding_t *finding)
-{
-    struct statvfs space;
-    if (statvfs("/dev/shm", &space) != 0 || access("/dev/shm", W_OK) != 0)
-        return find(finding, VERDICT_FAIL, "mount a tmpfs at /dev/shm that users may write to",
-                    "/dev/shm cannot be used: %s", strerror(errno));
-    unsigned long long free_mib = (unsigned long long)space.f_bavail * space.f_frsize / MIB;
-    if (free_mib < SHM_LOW_MIB)
-        return find(
-            finding, VERDICT_WARN, "free it, or give the container a larger one (--shm-size)",
-            "/dev/shm has %llu MiB left; below %d shared memory may fail", free_mib, SHM_LOW_MIB);
-    return find(finding, VERDICT_OK, "", "/dev/shm has %llu MiB left", free_mib);
-}
-
-/* Reads a word of a child, as one rank reads another's memory. 0, or errno. */
-static int read_child(void)
-{
-    static char word = 'x';
-    char there = 0;
-    int hold[2], error = 0;
-    if (pipe(hold) != 0)
-        return errno;
-    pid_t pid = fork();
-    if (pid == 0) {
-        close(hold[1]);
-        ssize_t got = read(hold[0], &there, 1); /* until the parent lets go */
-        _exit(got != 0);
-    }
-    close(hold[0]);
-    if (pid < 0) {
-        error = errno;
-    } else {
-        const struct iovec to = {&there, 1}, from = {&word, 1};
-        if (process_vm_readv(pid, &to, 1, &from, 1, 0) != 1 || there != 'x')
-            error = errno ? errno : EIO;
-    }
-    close(hold[1]);
-    if (pid > 0)
-        waitpid(pid, NULL, 0);
-    return error;
-}
-
-static verdict_t check_cma(const djinn_options_t *server, finding_t *finding)
-{
-    int error = read_child(), scope = 0;
-    FILE *yama = fopen("/proc/sys/kernel/yama/ptrace_scope", "re");
-    if (yama) {
-        if (fscanf(yama, "%d", &scope) != 1)
-            scope = 0;
-        fclose(yama);
-    }
-    if (error)
-        return find(finding, VERDICT_WARN,
-                    "allow process_vm_readv (in a container: --cap-add SYS_PTRACE)",
-                    "one process may not read another's memory: %s; large tensors on one host are "
-                    "copied twice",
-                    strerror(error));
-    if (scope > 0)
-        return find(finding, VERDICT_WARN, "sysctl kernel.yama.ptrace_scope=0",
-                    "kernel.yama.ptrace_scope is %d: processes that are not parent and child may "
-                    "not read each other's memory",
-                    scope);
-    return find(finding, VERDICT_OK, "", "one process may read another's memory");
-}
-
-static verdict_t check_files(const djinn_options_t *server, finding_t *finding)
-{
-    struct rlimit limit;
-    getrlimit(RLIMIT_NOFILE, &limit);
-    unsigned long long soft = limit.rlim_cur, hard = limit.rlim_max;
-    if (soft < FILES_FEW)
-        return find(finding, soft < FILES_TOO_FEW ? VERDICT_FAIL : VERDICT_WARN,
-                    "ulimit -n 65536, or LimitNOFILE= of the service",
-                    "%llu files may be open at once (hard limit %llu); a rank with 1,000 clients "
-                    "needs %d",
-                    soft, hard, FILES_FEW);
-    return find(finding, VERDICT_OK, "", "%llu files may be open at once", soft);
-}
-
-static verdict_t check_locked(const djinn_options_t *server, finding_t *finding)
-{
-    struct rlimit limit;
-    dj_path_facts_t facts = {0};
-    getrlimit(RLIMIT_MEMLOCK, &limit);
-    dj_path_facts_read("/sys", &facts);
-    if (limit.rlim_cur == RLIM_INFINITY)
-        return find(finding, VERDICT_OK, "", "memory may be locked without limit");
-    unsigned long long kib = limit.rlim_cur / 1024;
-    if (facts.rdma)
-        return find(finding, VERDICT_WARN, "ulimit -l unlimited",
-                    "%llu KiB of memory may be locked; RDMA registers whole tensors", kib);
-    return find(finding, VERDICT_OK, "",
-                "%llu KiB of memory may be locked; no RDMA needs more here", kib);
-}
-
-static verdict_t check_path(const djinn_options_t *server, finding_t *finding)
-{
-    djinn_t *djinn;
-    if (!server->address)
-        return find(finding, VERDICT_OK, "", "no server is known here, so no path was tried");
-    if (djinn_connect(server, &djinn) != DJINN_OK)
-        return find(finding, VERDICT_FAIL, "djinn info tells whether the server answers at all",
-                    "%s: %s", server->address, djinn_error());
-    verdict_t verdict = find(finding, VERDICT_OK, "", "to rank %d of %s: %s", djinn_rank(djinn),
-                             server->address, djinn_path(djinn));
-    djinn_close(djinn);
-    return verdict;
-}
-
-static verdict_t check_gpu(const djinn_options_t *server, finding_t *finding)
-{
-    if (access("/dev/nvidiactl", F_OK) != 0)
-        return find(finding, VERDICT_OK, "",
-                    "no GPU is here: tensors lie in host memory, which "
-                    "every path reads directly");
-    return find(finding, VERDICT_WARN, "nothing to do: use --device host",
-                "a GPU is here, but this build moves host memory alone");
-}
-
-static const struct {
-    const char *name;
-    verdict_t (*check)(const djinn_options_t *server, finding_t *finding);
-} checks[] = {
-    {"ucx", check_ucx},   {"ucx settings", check_settings}, {"shared memory", check_shared_memory},
-    {"cma", check_cma},   {"open files", check_files},      {"locked memory", check_locked},
-    {"path", check_path}, {"gpu memory", check_gpu},
+static const dj_check_t checks[] = {
+    {"ucx", "software", dj_check_ucx, 0, "version and transports of UCX"},
+    {"ucx-settings", "software", dj_check_ucx_settings, 0, "UCX_* variables that win over ours"},
+    {"programs", "software", dj_check_programs, ASK(SERVER) | ASK(RANK),
+     "djinn-server and djinn-rank beside djinn, of the same version"},
+    {"torch", "software", dj_check_torch, ASK(PYTHON) | ASK(CUDA),
+     "torch of python3, against the frontend's build and the driver"},
+    {"gpu-devices", "gpu", dj_check_gpu_devices, 0, "GPUs and their device files"},
+    {"gpu-driver", "gpu", dj_check_gpu_driver, ASK(CUDA), "driver, CUDA version, compute mode"},
+    {"gpu-memory", "gpu", dj_check_gpu_memory, ASK(CUDA), "how GPU memory reaches the network"},
+    {"gpu-health", "gpu", dj_check_gpu_health, ASK(CUDA), "ECC errors, rows that wait for a reset"},
+    {"shared-memory", "memory", dj_check_shared_memory, 0, "room in /dev/shm"},
+    {"cma", "memory", dj_check_cma, 0, "one process may read another's memory"},
+    {"huge-pages", "memory", dj_check_huge_pages, 0, "transparent huge pages"},
+    {"numa-balancing", "memory", dj_check_numa_balancing, 0, "pages moved between nodes"},
+    {"open-files", "limits", dj_check_open_files, 0, "open files"},
+    {"locked-memory", "limits", dj_check_locked_memory, 0, "locked memory, which RDMA needs"},
+    {"processes", "limits", dj_check_processes, 0, "processes and threads"},
+    {"cgroup-memory", "limits", dj_check_cgroup_memory, 0, "memory that the cgroup allows"},
+    {"cgroup-cpus", "limits", dj_check_cgroup_cpus, 0, "processor time that the cgroup allows"},
+    {"kernel", "machine", dj_check_kernel, 0, "version of the kernel"},
+    {"container", "machine", dj_check_container, 0, "whether this is a container"},
+    {"governor", "machine", dj_check_governor, 0, "clock of the cores"},
+    {"interfaces", "network", dj_check_interfaces, 0, "the address that other nodes reach"},
+    {"host-name", "network", dj_check_host_name, ASK(HOST), "what the host name stands for"},
+    {"listen", "network", dj_check_listen, 0, "listening there, --listen's port included"},
+    {"ports", "network", dj_check_ports, 0, "ports that the kernel gives"},
+    {"firewall", "network", dj_check_firewall, 0, "signs of a packet filter"},
+    {"rdma", "network", dj_check_rdma, 0, "RDMA devices and their ports"},
+    {"launch", "launch", dj_check_launch, ASK(PMIX), "which launcher started us, and why"},
+    {"pmix", "launch", dj_check_pmix, ASK(PMIX), "the PMIx library"},
+    {"open-mpi", "launch", dj_check_open_mpi, ASK(MPIRUN), "whose mpirun it is"},
+    {"slurm", "launch", dj_check_slurm, ASK(SCONTROL), "Slurm answers"},
+    {"slurm-mpi", "launch", dj_check_slurm_mpi, ASK(SRUN_MPI) | ASK(SCONTROL),
+     "the PMIx plugin of srun"},
+    {"slurm-limits", "launch", dj_check_slurm_limits, ASK(SCONTROL),
+     "limits of the submitting shell that follow into a job"},
+    {"munge", "launch", dj_check_munge, ASK(MUNGE) | ASK(SCONTROL), "munged answers"},
+    {"home", "files", dj_check_home, ASK(FILES), "~/.djinn and the token"},
+    {"weights", "files", dj_check_weights, ASK(FILES), "folders of weights: shared or local"},
+    {"path", "server", dj_check_path, 0, "what carries bytes to the server"},
+    {"server", "server", dj_check_server, 0, "the server's version and ranks"},
+    {"clock", "server", dj_check_clock, 0, "the clock, against the server's"},
 };
+enum { N_CHECKS = sizeof checks / sizeof checks[0] };
 
-static void print_line(const char *name, verdict_t verdict, const finding_t *finding, FILE *out)
+static bool is_wanted(const dj_doctor_t *doctor, const dj_check_t *check)
 {
-    fprintf(out, "%-4s  %-13s  %s\n", verdicts[verdict], name, finding->text);
-    if (finding->next[0])
-        fprintf(out, "%*s-> %s\n", 21, "", finding->next);
+    bool wanted = doctor->n_only == 0;
+    for (int i = 0; i < doctor->n_only; i++)
+        wanted |= strcmp(doctor->only[i], check->name) == 0 ||
+                  strcmp(doctor->only[i], check->group) == 0;
+    return wanted;
 }
 
-bool dj_doctor_run(const djinn_options_t *server, bool as_json, FILE *out)
+bool dj_doctor_knows(const char *name)
 {
-    verdict_t worst = VERDICT_OK;
-    json_t *list = json_array();
-    for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); ++i) {
-        finding_t finding;
-        verdict_t verdict = checks[i].check(server, &finding);
-        worst = verdict > worst ? verdict : worst;
-        if (!as_json)
-            print_line(checks[i].name, verdict, &finding, out);
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s}", "name", checks[i].name,
-                                              "verdict", verdicts[verdict], "text", finding.text,
-                                              "next", finding.next));
-    }
-    json_t *all = json_pack("{s:o, s:s}", "checks", list, "verdict", verdicts[worst]);
-    if (as_json && all) {
-        json_dumpf(all, out, JSON_INDENT(2));
-        fputc('\n', out);
-    }
+    const dj_doctor_t one = {.only = {name}, .n_only = 1};
+    bool known = false;
+    for (int i = 0; i < N_CHECKS; i++)
+        known |= is_wanted(&one, &checks[i]);
+    return known;
+}
+
+void dj_doctor_list(FILE *out)
+{
+    for (int i = 0; i < N_CHECKS; i++)
+        fprintf(out, "%-15s %-9s %s\n", checks[i].name, checks[i].group, checks[i].about);
+}
+
+static double ms_since(uint64_t start_ns)
+{
+    return (double)(dj_clock_ns() - start_ns) / (double)DJ_NS_PER_MS;
+}
+
+static void print_line(const char *name, dj_verdict_t verdict, const dj_finding_t *finding,
+                       FILE *out)
+{
+    fprintf(out, "%-4s  %-14s  %s\n", verdicts[verdict], name, finding->text);
+    if (finding->next[0])
+        fprintf(out, "%*s-> %s\n", 22, "", finding->next);
+}
+
+static json_t *describe(const dj_check_t *check, dj_verdict_t verdict, const dj_finding_t *finding,
+                        double ms)
+{
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f}", "name", check->name, "group", check->group,
+                     "verdict", verdicts[verdict], "text", finding->text, "next", finding->next,
+                     "ms", ms);
+}
+
+static void print_json(json_t *list, const int *counts, dj_verdict_t worst, double ms, FILE *out)
+{
+    char host[256] = "";
+    gethostname(host, sizeof host - 1);
+    json_t *all = json_pack("{s:i, s:s, s:s, s:s, s:f, s:{s:i, s:i, s:i, s:i}, s:O}", "schema", 1,
+                            "djinn", DJINN_VERSION, "host", host, "verdict", verdicts[worst], "ms",
+                            ms, "counts", "info", counts[DJ_VERDICT_INFO], "ok",
+                            counts[DJ_VERDICT_OK], "warn", counts[DJ_VERDICT_WARN], "fail",
+                            counts[DJ_VERDICT_FAIL], "checks", list);
+    if (all)
+        json_dumpf(all, out, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    fputc('\n', out);
     json_decref(all);
-    return worst != VERDICT_FAIL;
+}
+
+static unsigned questions_of(const dj_doctor_t *doctor)
+{
+    unsigned asks = 0;
+    for (int i = 0; i < N_CHECKS && !doctor->quick; i++)
+        asks |= is_wanted(doctor, &checks[i]) ? checks[i].asks : 0;
+    return asks;
+}
+
+bool dj_doctor_run(const dj_doctor_t *doctor, FILE *out)
+{
+    uint64_t start_ns = dj_clock_ns();
+    dj_verdict_t worst = DJ_VERDICT_OK;
+    int counts[DJ_VERDICT_COUNT] = {0};
+    json_t *list = json_array();
+    dj_exam_t *exam = calloc(1, sizeof *exam);
+    if (!exam || !list) {
+        free(exam);
+        json_decref(list);
+        return false;
+    }
+    exam->doctor = doctor;
+    dj_questions_start(exam, questions_of(doctor));
+    for (int i = 0; i < N_CHECKS; i++) {
+        dj_finding_t finding = {0};
+        uint64_t check_ns = dj_clock_ns();
+        if (!is_wanted(doctor, &checks[i]))
+            continue;
+        dj_verdict_t verdict = checks[i].check(exam, &finding);
+        worst = verdict > worst ? verdict : worst;
+        counts[verdict]++;
+        if (!doctor->as_json)
+            print_line(checks[i].name, verdict, &finding, out);
+        json_array_append_new(list, describe(&checks[i], verdict, &finding, ms_since(check_ns)));
+    }
+    dj_questions_end(exam);
+    if (doctor->as_json)
+        print_json(list, counts, worst, ms_since(start_ns), out);
+    else
+        fprintf(out, "\n%d ok, %d to know, %d warnings, %d failures\n", counts[DJ_VERDICT_OK],
+                counts[DJ_VERDICT_INFO], counts[DJ_VERDICT_WARN], counts[DJ_VERDICT_FAIL]);
+    json_decref(list);
+    free(exam->info);
+    free(exam);
+    return worst != DJ_VERDICT_FAIL;
 }

@@ -2,6 +2,7 @@
 #define DJ_LOG_MODULE "launcher"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "planner/plugin.h"
 #include "runtime/base/config.h"
@@ -16,6 +17,10 @@ int main(int argc, char **argv)
     if (dj_config_load(&config, argc, argv, &used) != DJ_OK) {
         fprintf(stderr, "djinn-rank: %s\n", dj_error_text());
         return 2;
+    }
+    if (used < argc && strcmp(argv[used], "--version") == 0) {
+        printf("djinn-rank %s\n", DJINN_VERSION);
+        return 0;
     }
     if (used < argc || config.listen_fd == 0) {
         fprintf(stderr, "djinn-rank is started by djinn-server; start that instead\n");

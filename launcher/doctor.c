@@ -43,7 +43,7 @@ static const dj_check_t checks[] = {
     {"ports", "network", dj_check_ports, 0, "ports that the kernel gives"},
     {"firewall", "network", dj_check_firewall, 0, "signs of a packet filter"},
     {"rdma", "network", dj_check_rdma, 0, "RDMA devices and their ports"},
-    {"launch", "launch", dj_check_launch, ASK(PMIX), "which launcher started us, and why"},
+    {"launcher", "launch", dj_check_launch, ASK(PMIX), "which launcher started us, and why"},
     {"pmix", "launch", dj_check_pmix, ASK(PMIX), "the PMIx library"},
     {"open-mpi", "launch", dj_check_open_mpi, ASK(MPIRUN), "whose mpirun it is"},
     {"slurm", "launch", dj_check_slurm, ASK(SCONTROL), "Slurm answers"},
@@ -55,7 +55,7 @@ static const dj_check_t checks[] = {
     {"home", "files", dj_check_home, ASK(FILES), "~/.djinn and the token"},
     {"weights", "files", dj_check_weights, ASK(FILES), "folders of weights: shared or local"},
     {"path", "server", dj_check_path, 0, "what carries bytes to the server"},
-    {"server", "server", dj_check_server, 0, "the server's version and ranks"},
+    {"ranks", "server", dj_check_server, 0, "the server's version and ranks"},
     {"clock", "server", dj_check_clock, 0, "the clock, against the server's"},
 };
 enum { N_CHECKS = sizeof checks / sizeof checks[0] };

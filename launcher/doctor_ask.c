@@ -151,7 +151,7 @@ bool dj_ask_value(const dj_ask_t *ask, const char *key, char *value, size_t room
     value[0] = '\0';
     for (const char *at = ask->text; *at; at = next_line(at)) {
         const char *rest = at + length;
-        if (strncmp(at, key, length) != 0 || !strchr(" \t=:", *rest))
+        if (strncmp(at, key, length) != 0 || !strchr(" \t=:\r\n", *rest))
             continue;
         rest += strspn(rest, " \t=:");
         snprintf(value, room, "%.*s", (int)line_length(rest), rest);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "launcher/credential.h"
 #include "launcher/doctor.h"
@@ -97,6 +98,15 @@ static bool hand_down(const dj_config_t *config)
     return good;
 }
 
+/* The server of this user's last start. Looks first, because asking for it would make ~/.djinn. */
+static bool find_address(char *address, size_t room)
+{
+    char path[4096];
+    const char *home = dj_environment("HOME");
+    return home && snprintf(path, sizeof path, "%s/.djinn", home) < (int)sizeof path &&
+           access(path, F_OK) == 0 && dj_address_find(address, room) == DJ_OK;
+}
+
 int dj_doctor_main(int argc, char **argv)
 {
     dj_config_t config;
@@ -120,7 +130,7 @@ int dj_doctor_main(int argc, char **argv)
                                        .token = config.token[0] ? config.token : NULL};
     if (config.address[0])
         doctor->server.address = config.address;
-    else if (dj_address_find(found, sizeof found) == DJ_OK)
+    else if (find_address(found, sizeof found))
         doctor->server.address = found;
     if (!hand_down(&config)) {
         fputs("djinn: the environment is full\n", stderr);

@@ -1,12 +1,9 @@
 """The djinn command, and the real ranks under djinn-run and mpirun."""
-import ctypes
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -64,80 +61,6 @@ class Words(harness.LaunchTest):
                 peer.close()
             self.assertEqual((asked.returncode, out), (1, ""))
             self.assertIn("djinn: ", err)
-
-
-def forbid_process_vm_readv():
-    """A seccomp filter for this process and its children: the call answers EPERM."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    number = {"x86_64": 310, "aarch64": 270}[os.uname().machine]
-    steps = struct.pack("HBBI" * 4, 0x20, 0, 0, 0, 0x15, 0, 1, number, 0x06, 0, 0, 0x00050001,
-                        0x06, 0, 0, 0x7fff0000)
-    held = ctypes.create_string_buffer(steps)
-    program = struct.pack("HxxxxxxP", 4, ctypes.addressof(held))
-    if libc.prctl(38, 1, 0, 0, 0) != 0 or libc.prctl(22, 2, ctypes.c_char_p(program)) != 0:
-        os._exit(77)
-
-
-class Doctor(harness.LaunchTest):
-    foreign = True
-
-    def examine(self, *words, setup=None, **more):
-        done = subprocess.run([DJINN, "doctor", "--json", *words], env=dict(self.env, **more),
-                              preexec_fn=setup, capture_output=True, text=True,
-                              timeout=harness.LIMIT_S)
-        self.assertEqual(done.stderr, "")
-        found = json.loads(done.stdout)
-        verdicts = [check["verdict"] for check in found["checks"]]
-        self.assertEqual(found["verdict"], max(verdicts, key=["ok", "warn", "fail"].index))
-        self.assertEqual(done.returncode, found["verdict"] == "fail")
-        for check in found["checks"]:
-            self.assertNotEqual(check["text"], "")
-            self.assertEqual(check["verdict"] == "ok", check["next"] == "", check)
-        return {check["name"]: check for check in found["checks"]}
-
-    def test_a_fit_machine(self):
-        found = self.examine()
-        self.assertEqual(list(found), ["ucx", "ucx settings", "shared memory", "cma", "open files",
-                                       "locked memory", "path", "gpu memory"])
-        self.assertRegex(found["ucx"]["text"], r"^UCX \d+\.\d+\.\d+ with .*tcp/lo")
-        self.assertIn("no server is known", found["path"]["text"])
-        code, out, err = self.finish(DJINN, "doctor")
-        self.assertEqual((code, err), (0, ""))
-        self.assertEqual(len([line for line in out.splitlines() if line[:2] == "ok"]),
-                         len([name for name in found if found[name]["verdict"] == "ok"]))
-
-    def test_what_is_forbidden_is_told(self):
-        found = self.examine(setup=forbid_process_vm_readv)
-        self.assertEqual(found["cma"]["verdict"], "warn")
-        self.assertIn("not permitted", found["cma"]["text"])
-
-    def test_small_limits_are_told(self):
-        for files, verdict in ((64, "fail"), (1000, "warn")):
-            found = self.examine(setup=lambda files=files: resource.setrlimit(
-                resource.RLIMIT_NOFILE, (files, files)))
-            self.assertEqual(found["open files"]["verdict"], verdict)
-            self.assertIn(f"{files} files", found["open files"]["text"])
-
-    def test_variables_are_told(self):
-        found = self.examine(UCX_RNDV_THRESH="8K", UCX_TLS="tcp,self\n\x1b[1m")
-        self.assertEqual(found["ucx settings"]["verdict"], "warn")
-        self.assertIn("UCX_RNDV_THRESH=8K", found["ucx settings"]["text"])
-        self.assertNotIn("\x1b", found["ucx settings"]["text"])
-
-    def test_the_path_to_the_server(self):
-        with socket.create_server(("127.0.0.1", 0)) as closed:
-            address = "127.0.0.1:%d" % closed.getsockname()[1]
-        found = self.examine("--address", address, DJINN_TOKEN="0a" * 32)
-        self.assertEqual(found["path"]["verdict"], "fail")
-        self.assertIn(address, found["path"]["text"])
-        server = self.start(RUN, "-n", "1")
-        server.wait_ready(1)
-        found = until(lambda: (lambda path: path if "no server" not in path["text"] else None)(
-            self.examine()["path"]), "the address in its file", 5)
-        self.assertRegex(found["text"], "^to rank 0 of .*: shm, because same host and user$")
-        found = self.examine("--transports", "tcp")["path"]
-        self.assertRegex(found["text"], "tcp, because tcp was asked for$")
-        self.assertEqual(server.end(), 0)
 
 
 class RealRanks(harness.LaunchTest):

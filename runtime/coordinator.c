@@ -209,6 +209,14 @@ static void describe_workers(const dj_coordinator_t *coordinator, json_t *ranks)
     }
 }
 
+/* For clients that wonder whether their clock is ours. */
+static int64_t real_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 char *dj_coordinator_describe(const dj_coordinator_t *coordinator, dj_rank_t *rank)
 {
     dj_report_t report = {0};
@@ -220,6 +228,7 @@ char *dj_coordinator_describe(const dj_coordinator_t *coordinator, dj_rank_t *ra
     json_object_set_new(root, "version", json_string(DJINN_VERSION));
     json_object_set_new(root, "protocol", json_integer(DJ_PROTOCOL_VERSION));
     json_object_set_new(root, "ranks_expected", json_integer(rank->n_ranks));
+    json_object_set_new(root, "time_ms", json_integer((json_int_t)real_ms()));
     json_object_set_new(root, "plans_kept", json_integer((json_int_t)coordinator->n_plans));
     json_array_append_new(
         ranks, describe_rank(rank->rank, rank->incarnation,

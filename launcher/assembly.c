@@ -180,7 +180,7 @@ static dj_status_t share_out(dj_assembly_t *self, uint64_t deadline_ns, uint32_t
     for (uint32_t i = 0; i < n && status == DJ_OK; i++)
         counts[i] = 1;
     if (status == DJ_OK && self->whole_node)
-        status = dj_places_split(asked, n, capacity, counts);
+        status = dj_seats_split(asked, n, capacity, counts);
     free(capacity);
     return status;
 }
@@ -306,7 +306,8 @@ static dj_status_t follow(dj_assembly_t *self, uint64_t deadline_ns)
         status = count_workers(config, &capacity);
     if (status == DJ_OK)
         status = muster(self, self->place.rank, capacity, deadline_ns);
-    if (status == DJ_ERR_PEER_DIED || status == DJ_ERR_VERSION)
+    if (status == DJ_ERR_PEER_DIED || status == DJ_ERR_VERSION ||
+        (status == DJ_ERR_CONNECT && errno == ECONNREFUSED))
         return DJ_ERR_CANCELLED; /* rank 0's task says why, for all */
     self->whole_node = status == DJ_OK && self->place.local_size == 1;
     return status;
@@ -334,9 +335,10 @@ static dj_status_t join(dj_assembly_t *self)
         status = dj_member_find(self->meeting.endpoint, token, deadline_ns, self->meeting.lifeline);
     if (status != DJ_OK)
         return dj_fail_prefix(status, "--join");
-    while ((status = muster(self, DJ_TASK_NONE, workers, deadline_ns)) == DJ_ERR_BUSY &&
-           dj_clock_ns() < busy_until_ns)
-        nanosleep(&pause, NULL);
+    do
+        status = muster(self, DJ_TASK_NONE, workers,
+                        dj_clock_ns() + config->connect_ms * DJ_NS_PER_MS);
+    while (status == DJ_ERR_BUSY && dj_clock_ns() < busy_until_ns && nanosleep(&pause, NULL) == 0);
     self->whole_node = true;
     return status == DJ_OK ? DJ_OK : dj_fail_prefix(status, "--join");
 }
@@ -348,6 +350,23 @@ static void exchange_hangs(int number)
     static const char text[] = "djinn: the launcher did not let the tasks meet in time; is one of "
                                "them missing?\n";
     _exit(write(STDERR_FILENO, text, sizeof text - 1) < 0 ? 1 : 2);
+}
+
+/* We cannot start. Where the first task cannot, either, its sentence is enough for all. */
+static dj_status_t give_up(dj_assembly_t *self, dj_status_t ready, uint64_t deadline_ns)
+{
+    char why[DJ_ERROR_TEXT_MAX];
+    snprintf(why, sizeof why, "%s", dj_error_text());
+    if (self->place.size == 1)
+        return ready;
+    if (self->place.rank == 0) {
+        call_off(self, deadline_ns);
+        return ready;
+    }
+    dj_status_t status = dj_bootstrap_exchange(&self->place, &self->meeting, deadline_ns);
+    if (status == DJ_OK && strcmp(self->meeting.endpoint, NO_MEETING) == 0)
+        return DJ_ERR_CANCELLED;
+    return dj_fail(ready, "%s", why);
 }
 
 static dj_status_t make(dj_assembly_t *self, dj_status_t ready)
@@ -362,10 +381,8 @@ static dj_status_t make(dj_assembly_t *self, dj_status_t ready)
     dj_status_t status = dj_bootstrap_open(&self->place);
     if (status != DJ_OK)
         return status;
-    if (ready != DJ_OK && self->place.size > 1 && self->place.rank == 0)
-        call_off(self, deadline_ns);
     if (ready != DJ_OK)
-        return ready;
+        return give_up(self, ready, deadline_ns);
     dj_log(INFO, "%s: task %u of %u, %u of %u on this node", dj_launcher_name(self->place.launcher),
            self->place.rank, self->place.size, self->place.local_rank, self->place.local_size);
     status = self->place.rank == 0 ? lead(self, deadline_ns) : follow(self, deadline_ns);

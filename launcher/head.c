@@ -37,7 +37,7 @@ struct dj_head {
     int listen_fd;
     line_t *lines;
     uint32_t n_lines, room;
-    dj_places_t places;
+    dj_seats_t seats;
     uint32_t *first, *count; /* of each task, once seated */
     bool started, ended;
     uint32_t n_left; /* seated members that went */
@@ -75,7 +75,7 @@ void dj_head_close(dj_head_t *head)
         dj_control_close(head->lines[i].control);
     if (head->listen_fd >= 0)
         close(head->listen_fd);
-    dj_places_fini(&head->places);
+    dj_seats_fini(&head->seats);
     free(head->lines);
     free(head->first);
     free(head->count);
@@ -157,9 +157,9 @@ static bool give_seats(dj_head_t *head, line_t *line, uint32_t first, uint32_t c
     for (uint32_t i = 0; i < count; i++) {
         dj_crew_t crew = {.kind = DJ_CREW_SEAT,
                           .rank = first + i,
-                          .incarnation = head->places.seats[first + i].incarnation,
+                          .incarnation = head->seats.of_rank[first + i].incarnation,
                           .value = (int32_t)(count - 1 - i),
-                          .ranks = head->places.n};
+                          .ranks = head->seats.n};
         if (!say(line, DJ_MESSAGE_CREW, &crew, sizeof crew))
             return false;
     }
@@ -180,12 +180,12 @@ static bool seat(dj_head_t *head, line_t *line)
         count = head->count[about->task];
     }
     if (!again && joins) {
-        if (dj_places_join(&head->places, about->member, about->capacity, &first, &count))
+        if (dj_seats_join(&head->seats, about->member, about->capacity, &first, &count))
             return give_seats(head, line, first, count);
         return refuse(line, dj_fail(DJ_ERR_BUSY, "all %u ranks have a supervisor: there is "
-                                                 "nothing to join", head->places.n));
+                                                 "nothing to join", head->seats.n));
     }
-    if (dj_places_take(&head->places, about->member, first, count))
+    if (dj_seats_take(&head->seats, about->member, first, count))
         return give_seats(head, line, first, count);
     return refuse(line, dj_fail(DJ_ERR_STALE, "ranks %u to %u were replaced: another supervisor "
                                               "minds them", first, first + count - 1));
@@ -207,14 +207,14 @@ static bool take_muster(dj_head_t *head, line_t *line, const dj_muster_t *about)
     }
     line->about = *about;
     line->stage = STAGE_MUSTERED;
-    return !head->places.n || seat(head, line);
+    return !head->seats.n || seat(head, line);
 }
 
 static dj_seat_t *seat_of(dj_head_t *head, const line_t *line, uint32_t rank)
 {
-    if (rank >= head->places.n || head->places.seats[rank].member != line->about.member)
+    if (rank >= head->seats.n || head->seats.of_rank[rank].member != line->about.member)
         return NULL;
-    return &head->places.seats[rank];
+    return &head->seats.of_rank[rank];
 }
 
 static bool take_crew(dj_head_t *head, line_t *line, const dj_crew_t *crew)
@@ -279,7 +279,7 @@ static void drop(dj_head_t *head, uint32_t index)
             other = other || (i != index && head->lines[i].stage == STAGE_SEATED &&
                               head->lines[i].about.member == line->about.member);
         if (!other)
-            count = dj_places_leave(&head->places, line->about.member, &first);
+            count = dj_seats_leave(&head->seats, line->about.member, &first);
         say_lost(head, line, first, count);
         if (count && !head->ended)
             fail(head, dj_fail(DJ_ERR_PEER_DIED, "the supervisor on node %s was lost before all "
@@ -426,7 +426,7 @@ dj_status_t dj_head_muster(dj_head_t *head, uint64_t deadline_ns, uint32_t *capa
 dj_status_t dj_head_seat(dj_head_t *head, const uint32_t *counts, uint32_t size)
 {
     uint32_t next = 0;
-    dj_status_t status = dj_places_init(&head->places, size);
+    dj_status_t status = dj_seats_init(&head->seats, size);
     if (status != DJ_OK)
         return status;
     for (uint32_t i = 0; i < head->options.n_tasks; i++) {
@@ -434,7 +434,7 @@ dj_status_t dj_head_seat(dj_head_t *head, const uint32_t *counts, uint32_t size)
         head->count[i] = counts[i];
         next += counts[i];
     }
-    dj_places_take(&head->places, OWN, 0, counts[0]);
+    dj_seats_take(&head->seats, OWN, 0, counts[0]);
     for (uint32_t i = head->n_lines; i-- > 0;) {
         if (head->lines[i].stage == STAGE_MUSTERED && !seat(head, &head->lines[i]))
             drop(head, i);
@@ -446,13 +446,13 @@ dj_status_t dj_head_seat(dj_head_t *head, const uint32_t *counts, uint32_t size)
 
 void dj_head_serves(dj_head_t *head, uint32_t rank, uint32_t incarnation)
 {
-    head->places.seats[rank].serves = true;
-    head->places.seats[rank].incarnation = incarnation;
+    head->seats.of_rank[rank].serves = true;
+    head->seats.of_rank[rank].incarnation = incarnation;
 }
 
 bool dj_head_all_serve(const dj_head_t *head)
 {
-    return dj_places_all_serve(&head->places);
+    return dj_seats_all_serve(&head->seats);
 }
 
 dj_status_t dj_head_state(const dj_head_t *head)
@@ -503,7 +503,7 @@ uint32_t dj_head_busy(const dj_head_t *head)
 uint32_t dj_head_missing(const dj_head_t *head)
 {
     uint32_t rank = 0;
-    while (rank < head->places.n && head->places.seats[rank].serves)
+    while (rank < head->seats.n && head->seats.of_rank[rank].serves)
         rank++;
     return rank;
 }

@@ -19,7 +19,7 @@
 #include <poll.h>
 
 #include "comm/messages.h"
-#include "launcher/places.h"
+#include "launcher/seats.h"
 
 typedef struct dj_head dj_head_t;
 

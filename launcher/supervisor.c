@@ -26,6 +26,7 @@ typedef struct supervisor {
     int signal_fd;
     bool stopping, killed, was_ready;
     bool was_told; /* on_ready, with open seats */
+    bool hurries;  /* others' commands are not waited for */
     bool told_first; /* rank 0 knows that it ends */
     uint64_t began_ns, tell_first_at_ns, kill_at_ns, leave_at_ns;
     uint64_t crew_at_ns;  /* head or member want to be called again */
@@ -100,6 +101,7 @@ static void take_signal(supervisor_t *self, const struct signalfd_siginfo *info)
     if (number == SIGCHLD)
         return;
     if (self->command > 0) {
+        self->hurries = self->hurries || number != SIGINT;
         if (number != SIGINT || info->ssi_code <= 0)
             tell_command(self, number);
     } else if (self->stopping) {
@@ -211,8 +213,12 @@ static void hear_members(supervisor_t *self)
 
 static void hear_head(supervisor_t *self)
 {
+    if (self->stopping) { /* whatever it says, we end */
+        self->crew_at_ns = NEVER;
+        return;
+    }
     dj_member_news_t news = dj_member_turn(self->setup->member, &self->crew_at_ns);
-    if (self->stopping || news == DJ_MEMBER_NOTHING)
+    if (news == DJ_MEMBER_NOTHING)
         return;
     if (self->command > 0)
         tell_command(self, SIGTERM);
@@ -299,9 +305,9 @@ static void command_ended(supervisor_t *self, int wait_status)
     self->command = 0;
     self->command_ended = true;
     self->exit_status = dj_exit_status(wait_status);
-    if (setup->member)
+    if (setup->member && !self->stopping)
         dj_member_tell(setup->member, DJ_CREW_DONE, 0, 0, self->exit_status);
-    else if (!setup->per_node || !setup->head || dj_head_busy(setup->head) == 0)
+    else if (!setup->per_node || self->hurries || !setup->head || dj_head_busy(setup->head) == 0)
         stop(self, self->exit_status);
 }
 
@@ -419,7 +425,7 @@ static int loop(supervisor_t *self, struct pollfd *polled)
             if (setup->wards[i].ready_fd >= 0)
                 polled[n++] = (struct pollfd){.fd = setup->wards[i].ready_fd, .events = POLLIN};
         }
-        if (setup->member)
+        if (setup->member && !self->stopping)
             polled[n++] = (struct pollfd){.fd = dj_member_fd(setup->member), .events = POLLIN};
         if (setup->head)
             n += dj_head_watch(setup->head, polled + n, dj_head_room(setup->head));

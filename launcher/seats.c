@@ -1,9 +1,9 @@
-/* places.c - see places.h. */
-#include "launcher/places.h"
+/* seats.c - see seats.h. */
+#include "launcher/seats.h"
 
 #include <stdlib.h>
 
-dj_status_t dj_places_split(uint32_t asked, uint32_t n_tasks, const uint32_t *capacity,
+dj_status_t dj_seats_split(uint32_t asked, uint32_t n_tasks, const uint32_t *capacity,
                             uint32_t *counts)
 {
     uint32_t workers = asked > 0 ? asked - 1 : 0;
@@ -24,44 +24,44 @@ dj_status_t dj_places_split(uint32_t asked, uint32_t n_tasks, const uint32_t *ca
     return DJ_OK;
 }
 
-dj_status_t dj_places_init(dj_places_t *places, uint32_t n)
+dj_status_t dj_seats_init(dj_seats_t *seats, uint32_t n)
 {
-    *places = (dj_places_t){.n = n, .seats = calloc(n, sizeof *places->seats)};
-    return places->seats ? DJ_OK : dj_fail(DJ_ERR_MEMORY, "no memory for %u ranks", n);
+    *seats = (dj_seats_t){.n = n, .of_rank = calloc(n, sizeof *seats->of_rank)};
+    return seats->of_rank ? DJ_OK : dj_fail(DJ_ERR_MEMORY, "no memory for %u ranks", n);
 }
 
-void dj_places_fini(dj_places_t *places)
+void dj_seats_fini(dj_seats_t *seats)
 {
-    free(places->seats);
-    *places = (dj_places_t){0};
+    free(seats->of_rank);
+    *seats = (dj_seats_t){0};
 }
 
-bool dj_places_take(dj_places_t *places, uint64_t member, uint32_t first, uint32_t count)
+bool dj_seats_take(dj_seats_t *seats, uint64_t member, uint32_t first, uint32_t count)
 {
-    if (count == 0 || first >= places->n || count > places->n - first)
+    if (count == 0 || first >= seats->n || count > seats->n - first)
         return false;
     for (uint32_t i = first; i < first + count; i++) {
-        const dj_seat_t *seat = &places->seats[i];
+        const dj_seat_t *seat = &seats->of_rank[i];
         uint64_t last = seat->member ? seat->member : seat->last_member;
         if (last && last != member)
             return false;
     }
     for (uint32_t i = first; i < first + count; i++)
-        places->seats[i].member = places->seats[i].last_member = member;
+        seats->of_rank[i].member = seats->of_rank[i].last_member = member;
     return true;
 }
 
-bool dj_places_join(dj_places_t *places, uint64_t member, uint32_t capacity, uint32_t *first_p,
+bool dj_seats_join(dj_seats_t *seats, uint64_t member, uint32_t capacity, uint32_t *first_p,
                     uint32_t *count_p)
 {
     uint32_t first = 0, end;
-    while (first < places->n && places->seats[first].member)
+    while (first < seats->n && seats->of_rank[first].member)
         first++;
-    if (first == places->n)
+    if (first == seats->n)
         return false;
-    uint64_t last = places->seats[first].last_member;
-    for (end = first; end < places->n && (!capacity || end - first < capacity); end++) {
-        dj_seat_t *seat = &places->seats[end];
+    uint64_t last = seats->of_rank[first].last_member;
+    for (end = first; end < seats->n && (!capacity || end - first < capacity); end++) {
+        dj_seat_t *seat = &seats->of_rank[end];
         if (seat->member || seat->last_member != last)
             break;
         seat->incarnation += last != 0;
@@ -72,11 +72,11 @@ bool dj_places_join(dj_places_t *places, uint64_t member, uint32_t capacity, uin
     return true;
 }
 
-uint32_t dj_places_leave(dj_places_t *places, uint64_t member, uint32_t *first_p)
+uint32_t dj_seats_leave(dj_seats_t *seats, uint64_t member, uint32_t *first_p)
 {
     uint32_t count = 0;
-    for (uint32_t i = places->n; i-- > 0;) {
-        dj_seat_t *seat = &places->seats[i];
+    for (uint32_t i = seats->n; i-- > 0;) {
+        dj_seat_t *seat = &seats->of_rank[i];
         if (seat->member != member)
             continue;
         seat->member = 0;
@@ -87,10 +87,10 @@ uint32_t dj_places_leave(dj_places_t *places, uint64_t member, uint32_t *first_p
     return count;
 }
 
-bool dj_places_all_serve(const dj_places_t *places)
+bool dj_seats_all_serve(const dj_seats_t *seats)
 {
-    for (uint32_t i = 0; i < places->n; i++) {
-        if (!places->seats[i].serves)
+    for (uint32_t i = 0; i < seats->n; i++) {
+        if (!seats->of_rank[i].serves)
             return false;
     }
     return true;

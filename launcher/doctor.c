@@ -158,7 +158,7 @@ bool dj_doctor_run(const dj_doctor_t *doctor, FILE *out)
     if (doctor->as_json)
         print_json(list, counts, worst, ms_since(start_ns), out);
     else
-        fprintf(out, "\n%d ok, %d to know, %d warnings, %d failures\n", counts[DJ_VERDICT_OK],
+        fprintf(out, "\n%d ok, %d info, %d warn, %d fail\n", counts[DJ_VERDICT_OK],
                 counts[DJ_VERDICT_INFO], counts[DJ_VERDICT_WARN], counts[DJ_VERDICT_FAIL]);
     json_decref(list);
     free(exam->info);

@@ -8,9 +8,9 @@
 #include "runtime/base/config.h"
 
 /* Imports neither torch, which takes seconds, nor djinn: it reads what lies beside them. argv[1] is
- * the folder of a Python package that was built beside us. */
+ * our folder, beside which a build or an installation has the package. */
 static const char python_question[] =
-    "import importlib.util as u, os, re, sys, sysconfig\n"
+    "import glob, importlib.util as u, os, re, sys, sysconfig\n"
     "def read(path):\n"
     "    try:\n"
     "        with open(path, errors='replace') as file: return file.read(65536)\n"
@@ -30,7 +30,9 @@ static const char python_question[] =
     "    print('torch=' + (field(text, '__version__') or '?'))\n"
     "    print('cuda=' + field(text, 'cuda'))\n"
     "djinn = folder('djinn')\n"
-    "if not djinn and os.path.isdir(sys.argv[1]): djinn = sys.argv[1]\n"
+    "near = [p for where in ('../python/djinn', '../lib/python3*/*/djinn')\n"
+    "        for p in glob.glob(os.path.join(glob.escape(sys.argv[1]), where))]\n"
+    "djinn = djinn or os.path.normpath(near[0]) if djinn or near else ''\n"
     "if djinn:\n"
     "    print('frontend=' + djinn)\n"
     "    print('built=' + field(read(os.path.join(djinn, '_built.py')), 'TORCH'))\n"
@@ -81,7 +83,7 @@ static void start_program(dj_exam_t *exam, dj_ask_id_t id)
         break;
     case DJ_ASK_PYTHON:
         words[n++] = python(path), words[n++] = "-c", words[n++] = python_question;
-        words[n++] = beside("../python/djinn", package);
+        words[n++] = beside("", package);
         break;
     case DJ_ASK_SERVER:
         words[n++] = beside("djinn-server", path), words[n++] = "--version";

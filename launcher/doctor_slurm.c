@@ -119,30 +119,62 @@ dj_verdict_t dj_check_slurm_limits(dj_exam_t *exam, dj_finding_t *finding)
                        : "Slurm carries no limit of this shell into a job that matters here");
 }
 
+/* Slurm may use another munged than the usual one: "AuthInfo = socket=/run/munge/slurm.socket". */
+static bool ask_slurms_socket(const dj_ask_t *slurm, dj_ask_t *again)
+{
+    char info[LINE_MAX_BYTES];
+    if (!dj_ask_value(slurm, "AuthInfo", info, sizeof info))
+        return false;
+    char *socket = strstr(info, "socket=");
+    if (!socket)
+        return false;
+    socket += strlen("socket=");
+    socket[strcspn(socket, ", ")] = '\0';
+    const char *const words[] = {"munge", "-n", "-S", socket, NULL};
+    dj_ask_start(again, words, NULL, NULL);
+    return dj_ask_wait(again) == DJ_ASKED_ANSWERED && again->status == 0 &&
+           strncmp(again->text, "MUNGE:", 6) == 0;
+}
+
+static dj_verdict_t judge_munge_silent(const dj_exam_t *exam, bool slurm_answers,
+                                       dj_finding_t *finding)
+{
+    const dj_ask_t *ask = &exam->asks[DJ_ASK_MUNGE];
+    char line[LINE_MAX_BYTES];
+    bool late = ask->state == DJ_ASKED_LATE;
+    bool needed = dj_environment("SLURM_JOB_ID") && !slurm_answers;
+    return dj_find(finding, needed ? DJ_VERDICT_FAIL : DJ_VERDICT_WARN,
+                   "systemctl start munge (an administrator); in a container bind /run/munge; "
+                   "where it runs, compare its key and the clock with other nodes'",
+                   "%s%s%s%s",
+                   late ? "munge -n does not end within 2 s" : "munge gives no credential: ",
+                   late ? "" : dj_ask_last_line(ask, line, sizeof line),
+                   dj_exam_exists(exam, "/run/munge/munge.socket.2")
+                       ? ""
+                       : " (/run/munge/munge.socket.2 is not there)",
+                   slurm_answers ? "; Slurm answers all the same" : "");
+}
+
 dj_verdict_t dj_check_munge(dj_exam_t *exam, dj_finding_t *finding)
 {
+    static dj_ask_t again;
     dj_ask_t *ask = &exam->asks[DJ_ASK_MUNGE], *slurm = &exam->asks[DJ_ASK_SCONTROL];
-    char line[LINE_MAX_BYTES], text[64];
+    bool in_job = dj_environment("SLURM_JOB_ID") != NULL;
     dj_ask_state_t state = dj_ask_wait(ask);
-    bool socket = dj_exam_exists(exam, "/run/munge/munge.socket.2");
-    bool needed = dj_environment("SLURM_JOB_ID") ||
-                  (dj_ask_wait(slurm) == DJ_ASKED_ANSWERED && slurm->status == 0 &&
-                   dj_ask_value(slurm, "AuthType", text, sizeof text) && strstr(text, "munge"));
-    const char *remedy = "systemctl start munge (an administrator); in a container bind "
-                         "/run/munge; where it runs, compare its key and the clock with other "
-                         "nodes'";
+    bool slurm_answers = dj_ask_wait(slurm) == DJ_ASKED_ANSWERED && slurm->status == 0;
     if (state == DJ_ASKED_NOT)
-        return dj_find(finding, socket ? DJ_VERDICT_OK : DJ_VERDICT_INFO, "",
-                       socket ? "munged's socket is there" : "munge was not asked (--quick)");
+        return dj_find(finding, DJ_VERDICT_INFO, "", "munge was not asked (--quick); its socket "
+                                                     "is %s",
+                       dj_exam_exists(exam, "/run/munge/munge.socket.2") ? "there" : "not there");
+    if (state == DJ_ASKED_MISSING && in_job)
+        return dj_find(finding, DJ_VERDICT_WARN, "put munge into PATH, to be able to look",
+                       "no munge in PATH, though this is a job of Slurm");
     if (state == DJ_ASKED_MISSING)
-        return dj_find(finding, needed ? DJ_VERDICT_WARN : DJ_VERDICT_INFO,
-                       needed ? "put munge into PATH, to be able to look" : "",
-                       "no munge in PATH%s", needed ? ", though Slurm here needs it" : "");
+        return dj_find(finding, DJ_VERDICT_INFO, "", "no munge in PATH; Djinn alone needs none");
     if (state == DJ_ASKED_ANSWERED && ask->status == 0 && strncmp(ask->text, "MUNGE:", 6) == 0)
         return dj_find(finding, DJ_VERDICT_OK, "", "munged gives credentials");
-    return dj_find(finding, needed ? DJ_VERDICT_FAIL : DJ_VERDICT_WARN, remedy, "%s%s%s",
-                   state == DJ_ASKED_LATE ? "munge -n does not end within 2 s"
-                                          : "munge gives no credential: ",
-                   state == DJ_ASKED_LATE ? "" : dj_ask_last_line(ask, line, sizeof line),
-                   socket ? "" : " (/run/munge/munge.socket.2 is not there)");
+    if (slurm_answers && ask_slurms_socket(slurm, &again))
+        return dj_find(finding, DJ_VERDICT_OK, "", "Slurm's own munged gives credentials; the "
+                                                   "usual socket has none");
+    return judge_munge_silent(exam, slurm_answers, finding);
 }

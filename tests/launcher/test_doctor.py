@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import struct
@@ -33,12 +34,13 @@ MpiDefault              = {default}
 PropagateResourceLimits = {carried}
 PropagateResourceLimitsExcept = {excepted}
 SLURM_VERSION           = 23.11.4
+{more}
 END
 """
 
 
-def scontrol(default="none", carried="ALL", excepted="(null)"):
-    return SCONTROL.format(default=default, carried=carried, excepted=excepted)
+def scontrol(default="none", carried="ALL", excepted="(null)", more=""):
+    return SCONTROL.format(default=default, carried=carried, excepted=excepted, more=more)
 
 
 def forbid_process_vm_readv():
@@ -397,9 +399,15 @@ CASES = [
      lambda p: p.program("munge", "#!/bin/sh\necho MUNGE:AwQDAAB:\n")),
     ("munge", "warn", "no credential: munge: Error: .*socket.2 is not there", "systemctl",
      lambda p: p.program("munge", "#!/bin/sh\necho 'munge: Error: no socket'; exit 6\n")),
-    ("munge", "fail", "no credential", "bind /run/munge",
+    ("munge", "warn", "no credential.*Slurm answers all the same", "bind /run/munge",
      lambda p: (slurm(p), p.program("munge", "#!/bin/sh\necho 'munge: Error'; exit 6\n"))),
-    ("munge", "warn", "though Slurm here needs it", "PATH",
+    ("munge", "ok", "Slurm's own munged", "",
+     lambda p: (slurm(p, more="AuthInfo = cred_expire=9,socket=/x/own.socket,ttl=3"),
+                p.program("munge", "#!/bin/sh\n[ \"$3\" = /x/own.socket ] && echo MUNGE:x: || exit 6\n"))),
+    ("munge", "fail", "no credential", "bind /run/munge",
+     lambda p: (p.program("scontrol", "#!/bin/sh\nexit 1\n"), p.say(SLURM_JOB_ID="7"),
+                p.program("munge", "#!/bin/sh\necho 'munge: Error'; exit 6\n"))),
+    ("munge", "warn", "though this is a job of Slurm", "PATH",
      lambda p: (p.alone(), p.say(SLURM_JOB_ID="7"))),
 
     ("home", "ok", "can be made", "", lambda p: None),
@@ -430,14 +438,14 @@ class DoctorTest(harness.LaunchTest):
     def patient(self):
         return Patient(self.home, self.env)
 
-    def examine(self, patient, *words, seconds=harness.LIMIT_S):
+    def examine(self, patient, *words, djinn=DJINN):
         def limit():
             for what, values in patient.limits.items():
                 resource.setrlimit(what, values)
-        done = subprocess.run([*patient.before, DJINN, "doctor", "--json", "--root", patient.root,
+        done = subprocess.run([*patient.before, djinn, "doctor", "--json", "--root", patient.root,
                                *words, *patient.words], env=patient.env, preexec_fn=limit,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=seconds)
+                              timeout=harness.LIMIT_S)
         self.assertEqual(done.stderr, "")
         return self.read(done)
 
@@ -521,7 +529,7 @@ class Words(DoctorTest):
         self.assertEqual((code, err), (0, ""))
         lines = out.splitlines()
         self.assertRegex(lines[0], "^(ok  |info|warn)  open-files      ")
-        self.assertRegex(lines[-1], r"^\d+ ok, \d+ to know, \d+ warnings, 0 failures$")
+        self.assertRegex(lines[-1], r"^\d+ ok, \d+ info, \d+ warn, 0 fail$")
 
     def test_quick_starts_nothing(self):
         patient = self.patient()
@@ -613,6 +621,22 @@ class Asking(DoctorTest):
         found = self.examine(patient, "--only", "torch")["torch"]
         self.assertEqual(found["verdict"], "ok")
         self.assertRegex(found["text"], "torch 2.13.0.cpu .CUDA 12.4.*built for torch 2.13.0$")
+
+    def test_a_package_beside_the_programs_is_found(self):
+        patient = self.patient()
+        installed = os.path.join(self.home, "it's [here]")
+        os.makedirs(installed + "/bin")
+        os.makedirs(installed + "/lib/python3/dist-packages/djinn")
+        shutil.copy(DJINN, installed + "/bin/djinn")
+        packages = os.path.join(self.home, "packages/torch")
+        os.makedirs(packages)
+        open(packages + "/__init__.py", "w").close()
+        with open(packages + "/version.py", "w") as file:
+            file.write("__version__ = '2.13.0'\n")
+        patient.program("python3", f"#!/bin/sh\nexec {sys.executable} -S \"$@\"\n")
+        patient.say(PYTHONPATH=self.home + "/packages")
+        found = self.examine(patient, "--only", "torch", djinn=installed + "/bin/djinn")["torch"]
+        self.assertIn("/lib/python3/dist-packages/djinn has no shim", found["text"])
 
     def test_an_active_environment_wins(self):
         patient = self.patient()

@@ -1,0 +1,75 @@
+"""djinn doctor inside a real Slurm cluster of two nodes: it names the launcher and what Slurm can do."""
+import json
+import os
+import shutil
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "launcher"))
+sys.dont_write_bytecode = True
+import harness
+import cluster  # harness knows where
+from harness import BIN, ROOT
+
+DJINN = os.path.join(BIN, "djinn")
+
+
+class Doctor(harness.LaunchTest):
+    foreign = True
+
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = cluster.Cluster(os.path.join(BIN, "slurm-doctor"), 2, share=[ROOT, BIN])
+        cls.addClassCleanup(cls.cluster.remove)
+        cls.cluster.up()
+
+    def setUp(self):
+        super().setUp()
+        self.home = tempfile.mkdtemp(prefix="home-", dir=self.cluster.folder)
+        self.env = dict(self.cluster.environment(), HOME=self.home)
+
+    def look(self, *launcher, only="launch"):
+        code, out, err = self.finish(*self.cluster.argv(*launcher, DJINN, "doctor", "--json",
+                                                        "--only", only))
+        self.assertEqual(code, 0, out + err)
+        decoder, found = json.JSONDecoder(), []
+        while out := out.lstrip():
+            one, end = decoder.raw_decode(out)
+            found.append({check["name"]: check for check in one["checks"]})
+            out = out[end:]
+        return found
+
+    def test_on_the_login_node(self):
+        found = self.look()[0]
+        self.assertRegex(found["launcher"]["text"], "^no launcher")
+        self.assertRegex(found["slurm"]["text"], "^Slurm [0-9]+[.]")
+        self.assertRegex(found["slurm-mpi"]["text"], "^srun has pmix")
+        self.assertEqual(found["munge"]["verdict"], "ok", found["munge"])
+
+    def test_in_a_step_with_pmix(self):
+        found = self.look("srun", "-N2", "-n2", "--mpi=pmix")
+        self.assertEqual(len(found), 2)
+        for one in found:
+            self.assertRegex(one["launcher"]["text"], "^pmix started this")
+            self.assertRegex(one["slurm"]["text"], ", in job [0-9]+$")
+
+    def test_in_a_step_without_pmix(self):
+        found = self.look("srun", "-N1", "-n1", "--mpi=none")[0]
+        self.assertRegex(found["launcher"]["text"], "^slurm started this, because SLURM_STEP_ID")
+
+    def test_in_an_allocation(self):
+        found = self.look("salloc", "-N2", "-Q", only="launcher")[0]
+        self.assertRegex(found["launcher"]["text"], "^this is a job of 2 nodes, but no step")
+        if shutil.which("mpirun"):
+            found = self.look("salloc", "-N2", "-Q", "mpirun", "--allow-run-as-root", "-np", "2",
+                              "--map-by", "node", only="launcher")
+            self.assertEqual(len(found), 2)
+            for one in found:
+                self.assertRegex(one["launcher"]["text"], "^pmix started this")
+
+
+if __name__ == "__main__":
+    if not cluster.possible():
+        sys.exit(77)
+    harness.main()

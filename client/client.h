@@ -182,6 +182,8 @@ struct djinn {
     atomic_bool stop;
     _Atomic int dead; /* a status once the rank is lost */
     char dead_text[DJ_ERROR_TEXT_MAX];
+    _Atomic int ending; /* a status once the rank has said that it ends: it takes nothing new */
+    char ending_text[DJ_ERROR_TEXT_MAX];
 
     uint64_t session;
     uint32_t generation, sequence;
@@ -229,6 +231,8 @@ static inline void dj_djinn_unlock(djinn_t *djinn)
 dj_status_t dj_djinn_create(djinn_t **djinn_p);
 void dj_djinn_put_unlocked(djinn_t *djinn); /* drops one reference; the last frees */
 dj_status_t dj_djinn_check(djinn_t *djinn); /* DJ_OK, or why the connection is of no use */
+/* DJ_OK, or the failure of a request that nobody waited for. */
+dj_status_t dj_djinn_check_deferred(djinn_t *djinn);
 /* path.c. DJ_OK: djinn->path is set. DJ_IN_PROGRESS: connect again with tcp alone; control and comm are
  * closed. DJ_ERR_CONNECT: what was asked for cannot be had. */
 dj_status_t dj_path_take(djinn_t *djinn, const dj_welcome_t *welcome, bool tcp_only);

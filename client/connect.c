@@ -127,8 +127,15 @@ dj_status_t dj_djinn_check(djinn_t *djinn)
 {
     if (djinn->closed)
         return dj_fail(DJ_ERR_CONNECT, "this connection was closed");
+    if (atomic_load(&djinn->ending))
+        return dj_fail((dj_status_t)atomic_load(&djinn->ending), "%s", djinn->ending_text);
     if (atomic_load(&djinn->dead))
         return dj_fail((dj_status_t)atomic_load(&djinn->dead), "%s", djinn->dead_text);
+    return dj_djinn_check_deferred(djinn);
+}
+
+dj_status_t dj_djinn_check_deferred(djinn_t *djinn)
+{
     if (djinn->deferred != DJ_OK) {
         dj_status_t status = djinn->deferred;
         djinn->deferred = DJ_OK;
@@ -232,13 +239,13 @@ static dj_status_t try_connect(const char *address_text, const uint8_t token[32]
     return dj_fail(DJ_ERR_CONNECT, "%s sends clients on in circles", endpoint);
 }
 
-/* The next try may end better: the worker is gone or was started anew. */
+/* The next try may end better: the worker is gone, ends or was started anew. */
 static bool worth_another_try(dj_status_t status, bool asked, const dj_hello_t *hello)
 {
     if (hello->flags & DJ_HELLO_RELAY)
         return status == DJ_ERR_PEER_DIED;
     return asked && (status == DJ_ERR_CONNECT || status == DJ_ERR_PEER_DIED ||
-                     status == DJ_ERR_STALE);
+                     status == DJ_ERR_STALE || status == DJ_ERR_CANCELLED);
 }
 
 static void pause_for(uint64_t ms)

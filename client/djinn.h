@@ -114,7 +114,9 @@ typedef struct djinn_options {
 djinn_status_t djinn_connect(const djinn_options_t *options, djinn_t **djinn_p);
 /* Ends the session; storages and requests still held become inert and must still be released. */
 void djinn_close(djinn_t *djinn);
-/* DJINN_OK while the rank answers, else why not. Sends nothing. */
+/* DJINN_OK while the rank answers, else why not: DJINN_ERR_PEER_DIED; DJINN_ERR_CANCELLED when the server has said
+ * that it ends, from then on: requests under way are still answered, new ones fail with the same. Sends
+ * nothing. */
 djinn_status_t djinn_alive(djinn_t *djinn);
 
 /* ---- tensors ---- */

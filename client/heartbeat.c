@@ -24,9 +24,14 @@ enum { DJ_PARTS_PER_TURN = 16 };
 
 static void mark_dead(djinn_t *djinn, dj_status_t status, const char *cause)
 {
-    snprintf(djinn->dead_text, sizeof(djinn->dead_text),
-             "rank %u at %s is lost (%.300s): its tensors are gone; connect again and rebuild them",
-             djinn->rank, djinn->peer, cause);
+    if (atomic_load(&djinn->ending)) {
+        status = (dj_status_t)atomic_load(&djinn->ending);
+        memcpy(djinn->dead_text, djinn->ending_text, sizeof(djinn->dead_text));
+    } else {
+        snprintf(djinn->dead_text, sizeof(djinn->dead_text),
+                 "rank %u at %s is lost (%.300s): its tensors are gone; connect again and rebuild them",
+                 djinn->rank, djinn->peer, cause);
+    }
     atomic_store(&djinn->dead, status);
     dj_comm_wake(djinn->comm);
 }
@@ -43,10 +48,26 @@ static void answer_heartbeat(djinn_t *djinn)
         dj_control_post(djinn->control, DJ_MESSAGE_HEARTBEAT, &beat, sizeof(beat), NULL, 0);
 }
 
+/* What is under way may still be answered; whatever else is tried fails from now on. */
+static void take_ending(djinn_t *djinn, const dj_ending_t *ending)
+{
+    bool known = ending->status < 0 && dj_status_name(ending->status)[0] != '?';
+    if (atomic_load(&djinn->ending))
+        return;
+    snprintf(djinn->ending_text, sizeof(djinn->ending_text), "rank %u at %s: %.400s", djinn->rank, djinn->peer,
+             ending->text);
+    for (char *at = djinn->ending_text; *at; at++)
+        if ((unsigned char)*at < ' ' || *at == 0x7f)
+            *at = '?'; /* nothing in it may steer a terminal */
+    atomic_store(&djinn->ending, known ? ending->status : DJ_ERR_CANCELLED);
+}
+
 static dj_status_t take_frame(djinn_t *djinn, const dj_frame_t *frame, const void *body)
 {
     if (frame->type == DJ_MESSAGE_REFUSE)
         mark_dead(djinn, DJ_ERR_PEER_DIED, ((const dj_refuse_t *)body)->text);
+    if (frame->type == DJ_MESSAGE_ENDING)
+        take_ending(djinn, body);
     if (frame->type == DJ_MESSAGE_TUNNEL && djinn->channel)
         return dj_channel_join(djinn->channel, body, frame->length, DJ_TUNNEL_MESSAGE_BYTES_MAX);
     return DJ_OK;

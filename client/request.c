@@ -129,6 +129,10 @@ void dj_request_finish(djinn_request_t *request, dj_status_t status, const char 
     djinn_t *djinn = request->djinn;
     if (request->status != DJ_IN_PROGRESS || request->verdict != DJ_OK)
         return;
+    if (status == DJ_ERR_PEER_DIED && atomic_load(&djinn->ending)) { /* it did not die, it said that it would end */
+        status = (dj_status_t)atomic_load(&djinn->ending);
+        text = djinn->ending_text;
+    }
     snprintf(request->text, sizeof(request->text), "%s", text);
     djinn_request_t **slot = &djinn->requests[request->id % DJ_REQUESTS_MAX];
     if (*slot == request)
@@ -729,7 +733,7 @@ static dj_status_t submit_and_await(djinn_t *djinn, const djinn_fetch_t *fetches
         status = dj_request_await(request);
         release_request(request);
         if (status == DJ_OK) /* of what was not waited for before */
-            status = dj_djinn_check(djinn);
+            status = dj_djinn_check_deferred(djinn);
     }
     dj_djinn_unlock(djinn);
     if (submitted)

@@ -231,7 +231,7 @@ static djinn_status_t record(djinn_t *djinn, int op, const djinn_arg_t *args, in
     dj_status_t status = DJ_OK;
     if (!recorder)
         status = dj_fail(DJ_ERR_MEMORY, "no memory for a recorder");
-    else if (djinn->closed || atomic_load(&djinn->dead))
+    else if (djinn->closed || atomic_load(&djinn->dead) || atomic_load(&djinn->ending))
         status = dj_djinn_check(djinn);
     if (status == DJ_OK)
         status = dj_recorder_record(recorder, op, args, n_args, target, outs);

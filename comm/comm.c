@@ -223,6 +223,22 @@ bool dj_comm_draining(const dj_comm_t *comm)
     return false;
 }
 
+static bool flushing(const dj_comm_t *comm)
+{
+    for (const dj_endpoint_t *at = comm->endpoints; at; at = at->next)
+        if (dj_endpoint_flushing(at))
+            return true;
+    return false;
+}
+
+void dj_comm_flush(dj_comm_t *comm, uint64_t deadline_ns)
+{
+    for (dj_endpoint_t *at = comm->endpoints; at; at = at->next)
+        dj_endpoint_flush(at);
+    while (flushing(comm) && dj_clock_ns() < deadline_ns)
+        dj_comm_progress(comm);
+}
+
 int dj_comm_fd(dj_comm_t *comm)
 {
     return comm->fd;

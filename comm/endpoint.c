@@ -298,6 +298,22 @@ static dj_status_t begin_flush(dj_endpoint_t *endpoint)
     return dj_ucx_status(UCS_PTR_STATUS(result));
 }
 
+void dj_endpoint_flush(dj_endpoint_t *endpoint)
+{
+    if (endpoint->channel || endpoint->closed || endpoint->state != DJ_ENDPOINT_READY)
+        return;
+    dj_batch_flush(endpoint);
+    endpoint->flushed = false;
+    if (begin_flush(endpoint) != DJ_OK)
+        endpoint->flushed = true; /* nothing to wait for */
+}
+
+bool dj_endpoint_flushing(const dj_endpoint_t *endpoint)
+{
+    return !endpoint->channel && !endpoint->closed && endpoint->state == DJ_ENDPOINT_READY &&
+           !endpoint->flushed;
+}
+
 static dj_status_t connect_ucp(dj_endpoint_t *endpoint, const void *address, uint32_t address_bytes)
 {
     void *ucp_address;

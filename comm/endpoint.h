@@ -93,6 +93,8 @@ int dj_comm_fd(dj_comm_t *comm);
 bool dj_comm_arm(dj_comm_t *comm);
 /* True while closed endpoints still have something outstanding to report. */
 bool dj_comm_draining(const dj_comm_t *comm);
+/* Waits until what was sent is the network's: the process may end then. Tunnels are their carrier's. */
+void dj_comm_flush(dj_comm_t *comm, uint64_t deadline_ns);
 /* Ends a wait of the owner, from any thread. */
 void dj_comm_wake(dj_comm_t *comm);
 /* Progress with spin_ns of polling, then sleep up to timeout_ms. Returns at the first event. */

@@ -40,7 +40,7 @@
 enum {
     DJ_FRAME_MAGIC = 0x434e4a44,  /* "DJNC" */
     DJ_HEADER_MAGIC = 0x444e4a44, /* "DJND" */
-    DJ_PROTOCOL_VERSION = 3,
+    DJ_PROTOCOL_VERSION = 4,
 };
 
 /* Every limit of the protocol. X(name, value, what it bounds) */
@@ -95,6 +95,7 @@ enum {
     X(INFO_REPLY, 12, dj_info_reply_t, CONTROL, "server to tool: JSON")                            \
     X(ROSTER, 13, dj_roster_t, CONTROL, "coordinator to worker: where a rank is, or that it is gone") \
     X(TUNNEL, 14, dj_tunnel_t, CONTROL, "both ways: a part of a data message, for clients with one port") \
+    X(ENDING, 15, dj_ending_t, CONTROL, "rank to all it serves, worker to coordinator: it ends")      \
     X(MUSTER, 16, dj_muster_t, CONTROL, "supervisor to rank 0's: who is here and what it can mind") \
     X(CREW, 17, dj_crew_t, CONTROL, "supervisor to supervisor: seats, ranks that serve, the end")  \
     X(EXEC, 32, dj_exec_t, DATA, "client to worker: segments to run, refs to drop, bytes to fetch") \
@@ -270,6 +271,14 @@ typedef struct dj_roster {
     uint32_t rank, incarnation;
     char endpoint[DJ_ENDPOINT_TEXT_MAX]; /* of its control socket, terminated */
 } dj_roster_t;
+
+/* The sender ends: it takes nothing new, and answers what it has accepted as far as drain_ms allow. From rank 0 to
+ * a worker: end too. */
+typedef struct dj_ending {
+    uint32_t drain_ms;
+    int32_t status; /* of whatever it does not answer any more */
+    char text[DJ_ERROR_TEXT_MAX]; /* terminated */
+} dj_ending_t;
 
 /* The first frame behind the hello of a lifeline (launcher/head.h). Texts are terminated. */
 typedef struct dj_muster {

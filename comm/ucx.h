@@ -145,6 +145,9 @@ static inline void dj_operation_unlink(dj_operation_t *operation)
 
 /* One step of wiring, failing or draining; true when `endpoint` is dead and closed: free it. */
 bool dj_endpoint_tend(dj_endpoint_t *endpoint, uint64_t now_ns);
+/* Begins a flush, where there can be one; has it yet to end? */
+void dj_endpoint_flush(dj_endpoint_t *endpoint);
+bool dj_endpoint_flushing(const dj_endpoint_t *endpoint);
 bool dj_endpoint_restless(const dj_endpoint_t *endpoint); /* needs tending without an event */
 /* Reports everything outstanding as lost; UCX is done with it or will find orphans. */
 void dj_endpoint_abandon(dj_endpoint_t *endpoint);

@@ -172,8 +172,9 @@ static void attach(dj_rank_t *rank, const dj_command_t *command)
     const dj_hello_t *hello = &command->hello;
     dj_session_t *session;
     bool fresh = !(hello->flags & DJ_HELLO_REATTACH);
-    dj_status_t status = fresh ? new_session(rank, hello, &session)
-                               : find_detached(rank, hello, &session);
+    dj_status_t status = dj_rank_ends(rank) ? dj_ending_refuse()
+                         : fresh            ? new_session(rank, hello, &session)
+                                            : find_detached(rank, hello, &session);
     if (status == DJ_OK) {
         session->uid = hello->uid;
         session->pid = hello->pid;

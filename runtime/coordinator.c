@@ -15,8 +15,14 @@ static dj_worker_t *find(dj_coordinator_t *coordinator, uint64_t connection)
     return NULL;
 }
 
+/* Its connection may have been lost and made anew before we knew. */
+static bool is_same_process(const dj_register_t *one, const dj_register_t *other)
+{
+    return one->pid == other->pid && strcmp(one->endpoint, other->endpoint) == 0;
+}
+
 dj_status_t dj_coordinator_register(dj_coordinator_t *coordinator, uint64_t connection,
-                                    const dj_register_t *about)
+                                    const dj_register_t *about, uint64_t *replaced_p)
 {
     if (about->rank == 0 || about->rank >= DJ_WORKERS_MAX ||
         memchr(about->endpoint, 0, sizeof(about->endpoint)) == NULL ||
@@ -28,9 +34,13 @@ dj_status_t dj_coordinator_register(dj_coordinator_t *coordinator, uint64_t conn
         return dj_fail(DJ_ERR_PROTOCOL, "rank %u registers as rank %u on the same connection",
                        said->about.rank, about->rank);
     dj_worker_t *worker = &coordinator->workers[about->rank];
-    if (worker->connection && worker->about.incarnation > about->incarnation)
-        return dj_fail(DJ_ERR_STALE, "rank %u incarnation %u: incarnation %u is here already",
-                       about->rank, about->incarnation, worker->about.incarnation);
+    const dj_register_t *before = &worker->about;
+    if (before->rank && (before->incarnation > about->incarnation ||
+                         (before->incarnation == about->incarnation && !is_same_process(before, about))))
+        return dj_fail(DJ_ERR_STALE, "rank %u incarnation %u (process %u at %s) was replaced: incarnation %u is "
+                                     "process %u at %s", about->rank, about->incarnation, about->pid,
+                       about->endpoint, before->incarnation, before->pid, before->endpoint);
+    *replaced_p = worker->connection != connection ? worker->connection : 0;
     *worker = (dj_worker_t){.connection = connection, .about = *about, .heard_ns = dj_clock_ns(),
                             .news = true};
     coordinator->news = true;
@@ -63,6 +73,13 @@ void dj_coordinator_lost(dj_coordinator_t *coordinator, uint64_t connection)
     worker->news = coordinator->news = true;
 }
 
+void dj_coordinator_ending(dj_coordinator_t *coordinator, uint64_t connection)
+{
+    dj_worker_t *worker = find(coordinator, connection);
+    if (worker)
+        worker->ending = true;
+}
+
 bool dj_coordinator_row(const dj_coordinator_t *coordinator, uint32_t rank, dj_roster_t *row)
 {
     const dj_worker_t *worker = &coordinator->workers[rank];
@@ -87,7 +104,7 @@ dj_worker_t *dj_coordinator_choose(dj_coordinator_t *coordinator, uint32_t wante
     for (uint32_t i = 1; i < DJ_WORKERS_MAX; i++) {
         dj_worker_t *worker = &coordinator->workers[i];
         uint64_t load = worker->report.sessions + worker->granted;
-        if (!worker->connection || load >= best_load || (wanted != DJ_RANK_ANY && wanted != i))
+        if (!worker->connection || worker->ending || load >= best_load || (wanted != DJ_RANK_ANY && wanted != i))
             continue;
         best = worker;
         best_load = load;
@@ -194,6 +211,13 @@ static json_t *describe_rank(uint32_t number, uint32_t incarnation, const char *
     return rank;
 }
 
+static const char *state_of(const dj_worker_t *worker)
+{
+    if (!worker->connection)
+        return "lost";
+    return worker->ending ? "ending" : "serving";
+}
+
 static void describe_workers(const dj_coordinator_t *coordinator, json_t *ranks)
 {
     for (uint32_t i = 1; i < DJ_WORKERS_MAX; i++) {
@@ -202,7 +226,7 @@ static void describe_workers(const dj_coordinator_t *coordinator, json_t *ranks)
             continue;
         json_array_append_new(
             ranks, describe_rank(i, worker->about.incarnation, "worker",
-                                 worker->connection ? "serving" : "lost", worker->about.pid,
+                                 state_of(worker), worker->about.pid,
                                  worker->about.endpoint, worker->about.device,
                                  worker->about.threads, worker->about.memory_bytes,
                                  &worker->report));
@@ -233,7 +257,7 @@ char *dj_coordinator_describe(const dj_coordinator_t *coordinator, dj_rank_t *ra
     json_array_append_new(
         ranks, describe_rank(rank->rank, rank->incarnation,
                              rank->coordinates ? rank->serves ? "both" : "coordinator" : "worker",
-                             "serving", (uint32_t)getpid(), rank->endpoint,
+                             dj_rank_ends(rank) ? "ending" : "serving", (uint32_t)getpid(), rank->endpoint,
                              info ? info->name : "", info ? info->threads : 0,
                              info ? info->memory_bytes : 0, &report));
     if (rank->coordinates)

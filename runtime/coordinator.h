@@ -22,6 +22,7 @@ typedef struct dj_worker {
     dj_report_t report;
     uint64_t granted; /* sessions granted and in no report yet */
     uint64_t granted_ns, heard_ns;
+    bool ending; /* it said so: no client is sent there */
     bool news; /* the other workers have not been told of it yet */
 } dj_worker_t;
 
@@ -41,10 +42,13 @@ typedef struct dj_coordinator {
 } dj_coordinator_t;
 
 /* A worker said who it is. DJ_ERR_LIMIT for a rank that cannot be, DJ_ERR_PROTOCOL for a connection that
- * is another rank already, DJ_ERR_STALE beside a later incarnation. The caller then sends it the kept plans
- * of its class. */
+ * is another rank already. Of two processes that are one rank the later incarnation is believed, of equal ones
+ * the first, also when its connection is lost by now: the other gets DJ_ERR_STALE. *replaced_p: the connection
+ * of an earlier process, which is this rank no more; or 0. The caller then sends it the kept plans of its
+ * class. */
 dj_status_t dj_coordinator_register(dj_coordinator_t *coordinator, uint64_t connection,
-                                    const dj_register_t *about);
+                                    const dj_register_t *about, uint64_t *replaced_p);
+void dj_coordinator_ending(dj_coordinator_t *coordinator, uint64_t connection);
 void dj_coordinator_report(dj_coordinator_t *coordinator, uint64_t connection,
                            const dj_report_t *report);
 void dj_coordinator_lost(dj_coordinator_t *coordinator, uint64_t connection);

@@ -307,15 +307,28 @@ static bool take_plan(dj_rank_t *rank, dj_connection_t *c, const dj_frame_t *fra
     return true;
 }
 
+/* The process that was this rank before, if it is still connected, is told that it is no more. */
+static void fence(dj_rank_t *rank, uint64_t connection, const dj_register_t *by)
+{
+    dj_connection_t *old = connection ? dj_door_find(rank->door, connection) : NULL;
+    if (old)
+        dj_door_refuse(rank, old, dj_fail(DJ_ERR_STALE, "rank %u was replaced: incarnation %u is at %s",
+                                          by->rank, by->incarnation, by->endpoint));
+}
+
 static bool take_register(dj_rank_t *rank, dj_connection_t *c, const dj_register_t *about)
 {
     dj_door_t *door = rank->door;
-    dj_status_t status = dj_coordinator_register(&door->coordinator, c->id, about);
+    uint64_t replaced;
+    dj_status_t status = dj_coordinator_register(&door->coordinator, c->id, about, &replaced);
     if (status != DJ_OK)
         return dj_door_refuse(rank, c, status);
     c->device_class = about->device_class;
     dj_log(INFO, "rank %u incarnation %u serves at %s", about->rank, about->incarnation,
            about->endpoint);
+    fence(rank, replaced, about);
+    if (!dj_roster_tell_all(rank, c))
+        return false;
     for (uint32_t i = 0; i < DJ_KEPT_PLANS_MAX; i++) {
         const dj_kept_plan_t *kept = &door->coordinator.plans[i];
         if (kept->data && dj_hash_equal(kept->device_class, about->device_class) &&
@@ -324,8 +337,6 @@ static bool take_register(dj_rank_t *rank, dj_connection_t *c, const dj_register
                         kept->bytes - (uint32_t)sizeof(dj_plan_message_t)))
             return false;
     }
-    if (!dj_roster_tell_all(rank, c))
-        return false;
     for (uint32_t i = door->n_connections; i-- > 0;)
         if (i < door->n_connections && door->connections[i]->waits_for_worker)
             dj_door_redirect(rank, door->connections[i]);
@@ -376,6 +387,10 @@ static bool take_frame(dj_rank_t *rank, dj_connection_t *c, const dj_frame_t *fr
         return take_register(rank, c, body);
     if (c->role == DJ_ROLE_WORKER && frame->type == DJ_MESSAGE_REPORT) {
         dj_coordinator_report(&rank->door->coordinator, c->id, body);
+        return true;
+    }
+    if (c->role == DJ_ROLE_WORKER && frame->type == DJ_MESSAGE_ENDING) {
+        dj_coordinator_ending(&rank->door->coordinator, c->id);
         return true;
     }
     if (c->role == DJ_ROLE_WORKER && frame->type == DJ_MESSAGE_PLAN)
@@ -589,8 +604,11 @@ void *dj_door_main(void *argument)
         end_silent(rank, now_ns);
         go_round(rank, now_ns);
         dj_roster_tell(rank);
+        dj_ending_tell(rank);
+        dj_ending_watch(rank);
         door_turn(rank);
     }
+    dj_ending_last_words(rank);
     return NULL;
 }
 

@@ -7,6 +7,7 @@
  *   roster.c  who is where, for links between ranks
  *   relay.c   clients that rank 0 passes on to a worker
  *   carry.c   the data of a client that has no other connection
+ *   ending.c  what all of them are told when this rank ends
  *
  * Threads: the control thread alone, except dj_outbox_*(). */
 #ifndef DJ_RUNTIME_DOOR_H
@@ -55,6 +56,7 @@ struct dj_door {
     uint32_t round_left, round_count; /* connections it has yet to greet; had at its start */
     bool unread; /* some connection has unread frames */
     bool announced;
+    bool told; /* everybody, that this rank ends */
     dj_coordinator_t coordinator;
 };
 
@@ -124,6 +126,16 @@ void dj_link_keep(dj_rank_t *rank, uint64_t now_ns);
 void dj_link_report(dj_rank_t *rank, uint64_t now_ns);
 void dj_link_read(dj_rank_t *rank);
 void dj_link_write(dj_rank_t *rank, const dj_outgoing_t *out);
+
+/* ---- ending.c ---- */
+
+/* Once the rank is to end: tells everybody, once. Rank 0 of several notices when all workers have left. */
+void dj_ending_tell(dj_rank_t *rank);
+void dj_ending_watch(dj_rank_t *rank);
+/* One that was welcomed after the others were told. False: the connection is gone. */
+bool dj_ending_tell_one(dj_rank_t *rank, dj_connection_t *c);
+/* Before the connections end: what waits for their sockets, within bounds. */
+void dj_ending_last_words(dj_rank_t *rank);
 
 /* ---- roster.c ---- */
 

@@ -140,6 +140,9 @@ bool dj_door_greet(dj_rank_t *rank, dj_connection_t *c, const dj_hello_t *hello,
                          rank->rank);
     if (status == DJ_OK && (hello->role < DJ_ROLE_CLIENT || hello->role > DJ_ROLE_SUPERVISOR))
         status = dj_fail(DJ_ERR_PROTOCOL, "role %u in the hello", hello->role);
+    if (status == DJ_OK && dj_rank_ends(rank) &&
+        (hello->role == DJ_ROLE_CLIENT || hello->role == DJ_ROLE_WORKER))
+        status = dj_ending_refuse();
     if (status != DJ_OK)
         return dj_door_refuse(rank, c, status);
     c->role = hello->role;

@@ -43,30 +43,50 @@ static dj_status_t open_link(dj_rank_t *rank)
     return status;
 }
 
-static void lose(dj_door_t *door, const char *cause)
+static void lose(dj_rank_t *rank, const char *cause)
 {
-    dj_log(WARN, "the coordinator is lost: %s; sessions here go on", cause);
+    dj_door_t *door = rank->door;
+    if (!dj_rank_ends(rank) && atomic_load(&rank->told_ms) < 0 && !atomic_load(&rank->replaced))
+        dj_log(WARN, "the coordinator is lost: %s; sessions here go on", cause);
     dj_control_close(door->link);
     door->link = NULL;
     door->link_retry_ns = dj_clock_ns() + DJ_LINK_RETRY_MS * DJ_NS_PER_MS;
 }
 
+/* Rank 0 ends: so does this rank. */
+static void end_with_it(dj_rank_t *rank, uint64_t drain_ms)
+{
+    atomic_store(&rank->told_ms, (int64_t)drain_ms);
+    dj_ending_wake(rank);
+}
+
+static void take_refuse(dj_rank_t *rank, const dj_refuse_t *refuse)
+{
+    dj_log(ERROR, "the coordinator refuses: %.*s", DJ_ERROR_TEXT_MAX, refuse->text);
+    if (refuse->status != DJ_ERR_STALE)
+        return;
+    dj_log(ERROR, "rank %u incarnation %u ends: it was replaced", rank->rank, rank->incarnation);
+    atomic_store(&rank->replaced, true);
+    dj_ending_wake(rank);
+}
+
 void dj_link_keep(dj_rank_t *rank, uint64_t now_ns)
 {
     dj_door_t *door = rank->door;
-    if (rank->coordinates || door->link || now_ns < door->link_retry_ns)
+    if (rank->coordinates || door->link || now_ns < door->link_retry_ns || door->told)
         return;
-    if (open_link(rank) != DJ_OK) {
+    dj_status_t status = open_link(rank);
+    if (status == DJ_ERR_CANCELLED)
+        end_with_it(rank, rank->config->drain_ms);
+    if (status != DJ_OK) {
         dj_log(DEBUG, "no coordinator yet: %s", dj_error_text());
         door->link_retry_ns = dj_clock_ns() + DJ_LINK_RETRY_MS * DJ_NS_PER_MS;
         return;
     }
     if (dj_door_watch(door, dj_control_fd(door->link), DJ_DOOR_LINK) != DJ_OK) {
-        lose(door, dj_error_text());
+        lose(rank, dj_error_text());
         return;
     }
-    if (!door->announced)
-        dj_door_announce(rank);
 }
 
 static void take_plan(dj_rank_t *rank, const dj_frame_t *frame, const dj_plan_message_t *plan)
@@ -94,12 +114,13 @@ void dj_link_read(dj_rank_t *rank)
             take_plan(rank, &frame, body);
         else if (frame.type == DJ_MESSAGE_ROSTER)
             dj_roster_take(rank, body);
+        else if (frame.type == DJ_MESSAGE_ENDING)
+            end_with_it(rank, ((const dj_ending_t *)body)->drain_ms);
         else if (frame.type == DJ_MESSAGE_REFUSE)
-            dj_log(ERROR, "the coordinator refuses: %.*s", DJ_ERROR_TEXT_MAX,
-                   ((const dj_refuse_t *)body)->text);
+            take_refuse(rank, body);
     }
     if (status != DJ_IN_PROGRESS)
-        lose(door, dj_error_text());
+        lose(rank, dj_error_text());
 }
 
 void dj_link_write(dj_rank_t *rank, const dj_outgoing_t *out)
@@ -129,8 +150,8 @@ void dj_link_report(dj_rank_t *rank, uint64_t now_ns)
     if (!door->link)
         return;
     if (is_silent(rank, now_ns))
-        lose(door, "it has been silent too long");
+        lose(rank, "it has been silent too long");
     else if (dj_control_send(door->link, DJ_MESSAGE_REPORT, &report, sizeof(report), NULL, 0,
                              now_ns + DJ_REPORT_SEND_MS * DJ_NS_PER_MS) != DJ_OK)
-        lose(door, dj_error_text());
+        lose(rank, dj_error_text());
 }

@@ -9,13 +9,18 @@
 
 #include "runtime/door.h"
 
-static dj_status_t push(dj_rank_t *rank, dj_outgoing_t *out)
+dj_status_t dj_outbox_wake(dj_rank_t *rank)
 {
     uint64_t one = 1;
-    dj_queue_push(&rank->outbox, &out->entry);
     return write(rank->outbox_fd, &one, sizeof(one)) == sizeof(one)
                ? DJ_OK
                : dj_fail(DJ_ERR_SYSTEM, "waking the control thread: %s", strerror(errno));
+}
+
+static dj_status_t push(dj_rank_t *rank, dj_outgoing_t *out)
+{
+    dj_queue_push(&rank->outbox, &out->entry);
+    return dj_outbox_wake(rank);
 }
 
 static dj_outgoing_t *outgoing(uint64_t connection, uint16_t type, const void *body,
@@ -89,12 +94,15 @@ static void send_out(dj_rank_t *rank, dj_outgoing_t *out)
     if (out->type && !dj_door_send(rank, c, out->type, out->bytes, out->body_bytes,
                                    out->bytes + out->body_bytes, out->tail_bytes))
         return;
-    if (out->end)
+    if (out->end) {
         dj_door_end(rank, c);
-    else if (!out->type && c->channel)
+    } else if (!out->type && c->channel) {
         resume(rank, c);
-    else if (out->type == DJ_MESSAGE_WELCOME)
+    } else if (out->type == DJ_MESSAGE_WELCOME) {
         c->welcomed = true;
+        if (rank->door->told)
+            dj_ending_tell_one(rank, c);
+    }
 }
 
 void dj_outbox_drain(dj_rank_t *rank)

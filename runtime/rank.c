@@ -1,6 +1,5 @@
 /* rank.c - a rank's life: open everything, run three threads, close everything. */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,20 +12,7 @@
 
 #define DJ_LOG_MODULE "rank"
 
-static volatile sig_atomic_t told_to_stop;
-
-static void on_stop_signal(int number)
-{
-    told_to_stop = number;
-}
-
-static void take_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_stop_signal};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
-    signal(SIGPIPE, SIG_IGN);
-}
+enum { DJ_FLUSH_MS = 100 };
 
 static void free_executable(void *executable)
 {
@@ -136,11 +122,26 @@ static dj_status_t open_rank(dj_rank_t *rank)
     return status;
 }
 
+/* The time is over and the device is in the middle of a request, which cannot be interrupted: its thread would be
+ * waited for. Everybody has been told; the kernel closes everything. */
+static void leave_computing(dj_rank_t *rank)
+{
+    if (!dj_rank_ends(rank) || !rank->comm || !dj_worker_computes(rank))
+        return;
+    dj_log(WARN, "rank %u ends in the middle of a request, which had its --drain-ms", rank->rank);
+    _exit(DJ_RANK_EXIT_TOLD);
+}
+
 static void close_rank(dj_rank_t *rank)
 {
+    if (dj_rank_ends(rank) && rank->comm) /* answers are here no more when their connections end */
+        dj_comm_flush(rank->comm, dj_clock_ns() + DJ_FLUSH_MS * DJ_NS_PER_MS);
     atomic_store(&rank->stop, true);
-    if (rank->control_runs)
+    if (rank->control_runs) {
+        dj_outbox_wake(rank);
         pthread_join(rank->control_thread, NULL);
+    }
+    leave_computing(rank);
     if (rank->device_runs) {
         dj_queue_close(&rank->jobs);
         pthread_join(rank->device_thread, NULL);
@@ -181,7 +182,7 @@ static bool count_traffic(dj_rank_t *rank)
 static dj_status_t serve(dj_rank_t *rank)
 {
     uint64_t spin_ns = rank->config->spin_us * 1000;
-    while (!told_to_stop) {
+    while (!dj_ending_is_over(rank)) {
         dj_comm_wait(rank->comm, spin_ns, 50);
         dj_worker_turn(rank);
         atomic_fetch_add_explicit(&rank->turns, 1, memory_order_relaxed);
@@ -209,18 +210,23 @@ int dj_rank_run(const dj_config_t *config)
     rank->incarnation = (uint32_t)config->incarnation;
     rank->coordinates = rank->rank == 0;
     rank->serves = rank->rank != 0 || rank->n_ranks == 1;
-    take_signals();
-    dj_status_t status = open_rank(rank);
+    atomic_store(&rank->told_ms, -1);
+    dj_status_t status = dj_ending_catch();
+    if (status == DJ_OK)
+        status = open_rank(rank);
     if (status == DJ_OK) {
         dj_log(INFO, "rank %u of %u at %s", rank->rank, rank->n_ranks, rank->endpoint);
         if (rank->serves)
             status = serve(rank);
-        while (status == DJ_OK && !told_to_stop)
-            pause();
+        while (status == DJ_OK && !dj_ending_is_over(rank))
+            dj_ending_sleep(dj_rank_ends(rank) ? 5 : -1);
     } else {
         dj_log(ERROR, "rank %u cannot start: %s", rank->rank, dj_error_text());
     }
     close_rank(rank);
+    int exit_status = status != DJ_OK   ? DJ_RANK_EXIT_FAILED
+                      : rank->replaced ? DJ_RANK_EXIT_REPLACED
+                                       : DJ_RANK_EXIT_TOLD;
     free(rank);
-    return status == DJ_OK ? 0 : 1;
+    return exit_status;
 }

@@ -17,8 +17,16 @@
 #include "runtime/base/queue.h"
 #include "runtime/session.h"
 
-/* Runs a rank until SIGTERM; returns the exit status of the process: 0 ended as told, 1 could not start
- * or failed, with the reason logged. Writes "ready\n" to config->ready_fd once it serves. */
+/* The exit status of a rank's process. */
+enum {
+    DJ_RANK_EXIT_TOLD = 0,     /* ended as told: by a signal, or by rank 0 */
+    DJ_RANK_EXIT_FAILED = 1,   /* could not start, or cannot go on; the reason is logged */
+    DJ_RANK_EXIT_WORDS = 2,    /* its options are wrong; one sentence on stderr */
+    DJ_RANK_EXIT_REPLACED = 3, /* rank 0 knows another process as this rank: starting it anew is no use */
+};
+
+/* Runs a rank until it is told to end (ending.c); returns the exit status of the process. Writes "ready\n" to
+ * config->ready_fd once it serves: rank 0 when it listens, a worker when rank 0 has registered it. */
 int dj_rank_run(const dj_config_t *config);
 
 /* X(name): counters that become dj_report_t (messages.h) */
@@ -189,6 +197,10 @@ typedef struct dj_rank {
     atomic_uint turns; /* of the progress thread, for the probe to see that it lives */
     dj_door_t *door;
     atomic_bool stop;
+    _Atomic int64_t told_ms;  /* rank 0 ends, and leaves this rank so long; -1: it does not */
+    _Atomic uint64_t ends_ns; /* when this rank ends at the latest; 0: it serves */
+    atomic_bool deserted;     /* rank 0 ends, and no worker is connected any more */
+    atomic_bool replaced;     /* rank 0 has registered another process as this rank */
     dj_rank_counters_t counters;
 } dj_rank_t;
 
@@ -197,6 +209,20 @@ dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void
                               void **token_p);
 void dj_worker_turn(dj_rank_t *rank); /* commands, finished jobs, leases; progress thread */
 void dj_worker_end(dj_rank_t *rank);  /* destroys every session */
+bool dj_worker_is_busy(dj_rank_t *rank);  /* some request has no answer yet, or its answer has not left */
+bool dj_worker_computes(dj_rank_t *rank); /* the device thread has one */
+
+/* ending.c: SIGTERM, or rank 0's word. */
+dj_status_t dj_ending_catch(void); /* takes the signals; DJ_ERR_SYSTEM */
+/* The main thread asks, again and again: is it time to close? From the first word on nothing new is taken. */
+bool dj_ending_is_over(dj_rank_t *rank);
+void dj_ending_sleep(int limit_ms); /* until a signal, or dj_ending_wake() */
+void dj_ending_wake(dj_rank_t *rank); /* any thread: something it waits for may have happened */
+static inline bool dj_rank_ends(const dj_rank_t *rank)
+{
+    return atomic_load_explicit(&rank->ends_ns, memory_order_relaxed) != 0;
+}
+dj_status_t dj_ending_refuse(void); /* the status, with its sentence, of whatever comes too late */
 
 /* attach.c */
 void dj_attach_command(dj_rank_t *rank, dj_command_t *command);
@@ -308,6 +334,7 @@ void *dj_door_main(void *rank);
 uint32_t dj_door_round_ms(const dj_config_t *config);
 dj_status_t dj_outbox_put(dj_rank_t *rank, uint64_t connection, uint16_t type, const void *body,
                           uint32_t body_bytes, const void *tail, uint32_t tail_bytes, bool end);
+dj_status_t dj_outbox_wake(dj_rank_t *rank); /* the control thread looks whether anything has changed */
 dj_status_t dj_outbox_welcome(dj_rank_t *rank, uint64_t connection, const dj_welcome_t *welcome,
                               const void *address);
 

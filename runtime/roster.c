@@ -37,6 +37,8 @@ bool dj_roster_tell_all(dj_rank_t *rank, dj_connection_t *c)
 void dj_roster_take(dj_rank_t *rank, const dj_roster_t *row)
 {
     dj_command_t *command = dj_door_command(DJ_COMMAND_ROSTER, 0);
+    if (row->rank == rank->rank && row->incarnation == rank->incarnation && !rank->door->announced)
+        dj_door_announce(rank); /* rank 0 has registered it */
     if (!command)
         return;
     command->hello.rank = row->rank;

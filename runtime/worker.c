@@ -413,6 +413,18 @@ static bool is_request(uint16_t type)
            type == DJ_MESSAGE_PUT || type == DJ_MESSAGE_MOVE;
 }
 
+/* It keeps its place in the queue, so that answers come in order. A rendezvous ends with the status alone, eager
+ * bytes are left where they are. */
+static dj_status_t come_too_late(dj_rank_t *rank, dj_job_t *job)
+{
+    dj_status_t status = dj_ending_refuse();
+    dj_job_fail(job, status);
+    job->payload = NULL;
+    job->payload_bytes = 0;
+    accept_ready(rank, job);
+    return status;
+}
+
 dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void **memory_p,
                               void **token_p)
 {
@@ -429,11 +441,13 @@ dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void
     dj_session_t *session = find_session(rank, incoming->header);
     if (!session)
         return DJ_ERR_STALE;
-    if (incoming->header->type == DJ_MESSAGE_PUT && dj_landing_at_once(rank, session, incoming))
+    if (incoming->header->type == DJ_MESSAGE_PUT && !dj_rank_ends(rank) && dj_landing_at_once(rank, session, incoming))
         return DJ_OK;
     dj_job_t *job = make_job(rank, session, incoming);
     if (!job)
         return DJ_ERR_BUSY;
+    if (dj_rank_ends(rank))
+        return come_too_late(rank, job);
     if (incoming->rendezvous)
         return begin_rendezvous(rank, job, incoming->hold, memory_p, token_p);
     if (incoming->corrupt) {
@@ -470,6 +484,37 @@ void dj_worker_turn(dj_rank_t *rank)
     if (rank->moves)
         dj_moves_turn(rank);
     dj_exchange_turn(rank);
+}
+
+static bool any_session(dj_rank_t *rank, bool (*is)(const dj_session_t *session))
+{
+    dj_session_t *session;
+    dj_hash_t key;
+    size_t at = 0;
+    while ((session = dj_table_next(&rank->sessions, &at, &key)))
+        if (is(session))
+            return true;
+    return false;
+}
+
+static bool has_jobs(const dj_session_t *session)
+{
+    return session->pending > 0;
+}
+
+static bool has_job_running(const dj_session_t *session)
+{
+    return session->pending > 0 && session->first_job->state == DJ_JOB_RUNNING;
+}
+
+bool dj_worker_is_busy(dj_rank_t *rank)
+{
+    return any_session(rank, has_jobs);
+}
+
+bool dj_worker_computes(dj_rank_t *rank)
+{
+    return any_session(rank, has_job_running);
 }
 
 /* What UCX still writes or reads belongs to jobs, so it must let go of them first. */

@@ -84,7 +84,7 @@ class BusyError(Error):
 
 
 class CancelledError(Error):
-    """The request was cancelled."""
+    """The request was cancelled, or the server has said that it ends."""
 
 
 _BY_STATUS = {

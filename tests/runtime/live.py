@@ -156,14 +156,18 @@ class LiveTest(harness.LaunchTest):
         if not self.gave_up() and not getattr(self, "aborts", 0):
             self.assertEqual((described["pid"], described["incarnation"]), (pid, 0))
 
-    def ranks(self, state=None):
-        """Rank → its description, those in the state alone."""
-        env = harness.scrubbed(self.home, DJINN_ADDRESS=self.address, DJINN_TOKEN=self.token)
-        done = subprocess.run([os.path.join(BIN, "djinn"), "info", "--json"], env=env,
+    def describe(self, address=None, prefix=()):
+        """What rank 0, or the rank at the address, says of itself."""
+        env = harness.scrubbed(self.home, DJINN_ADDRESS=address or self.address, DJINN_TOKEN=self.token)
+        done = subprocess.run([*prefix, os.path.join(BIN, "djinn"), "info", "--json"], env=env,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               timeout=LIMIT_S)
         self.assertEqual(done.returncode, 0, done.stderr)
-        return {rank["rank"]: rank for rank in json.loads(done.stdout)["ranks"]
+        return json.loads(done.stdout)
+
+    def ranks(self, state=None):
+        """Rank → its description, those in the state alone."""
+        return {rank["rank"]: rank for rank in self.describe()["ranks"]
                 if state in (None, rank["state"])}
 
     def becomes(self, rank, limit_s=LIMIT_S, **numbers):

@@ -1,17 +1,24 @@
-/* peer.c - a client in a process of its own, told what to do line by line; for tests that kill,
- * stop or cut.
+/* peer.c - a client in a process of its own, told what to do line by line; for tests that kill, stop or cut.
  *
- * Each line on standard input gets one line back: "ok ..." or "error STATUS sentence".
- * DJINN_ADDRESS and DJINN_TOKEN name the server. Commands: connect             ok RANK INCARNATION
- * SESSION GENERATION add COUNT           COUNT checked requests of one small sum: ok MISSES RESIZES
- * HITS add COUNT SIZE      the same with SIZE elements work MS             small checked requests
- * for MS milliseconds: ok COUNT pump MS             4 MiB up and down again for MS milliseconds,
- * then closed: ok COUNT hold BYTES          a tensor of zeros that stays load PATH NAME      a
- * weight that stays: ok BYTES busy PRODUCTS       a long request is sent and not waited for await
- * MS            until the connection is known to be dead: ok ELAPSED_MS, and then the error alive
- * what djinn_alive() says cut                 shuts the control connection down, stays close closes
- * the connection Linked with the library's inside for rank, incarnation and session; all else is
- * public. */
+ * Each line on standard input gets one line back: "ok ..." or "error STATUS sentence". DJINN_ADDRESS and
+ * DJINN_TOKEN name the server. Linked with the library's inside for rank, incarnation and session; all else is
+ * public.
+ *
+ *   connect         ok RANK INCARNATION SESSION GENERATION
+ *   add COUNT       COUNT checked requests of one small sum: ok MISSES RESIZES HITS
+ *   add COUNT SIZE  the same with SIZE elements
+ *   work MS         small checked requests for MS milliseconds: ok COUNT
+ *   pump MS         4 MiB up and down again for MS milliseconds, then closed: ok COUNT
+ *   hold BYTES      a tensor of zeros that stays
+ *   load PATH NAME  a weight that stays: ok BYTES
+ *   busy PRODUCTS   a long request is sent and not waited for
+ *   ask             its last product is asked for, and not waited for
+ *   poll            a moment's progress with that
+ *   reap            waits for that and checks it
+ *   await MS        until the connection is known to be of no use: ok ELAPSED_MS, and then the error
+ *   alive           what djinn_alive() says
+ *   cut             shuts the control connection down, stays
+ *   close           closes the connection */
 #include <arpa/inet.h>
 #include <poll.h>
 #include <stdio.h>
@@ -163,6 +170,9 @@ static void load(const char *path, const char *name)
     }
 }
 
+static djinn_tensor_t last_product;
+
+/* Products of a matrix of 1/SIDE with itself: each element stays 1/SIDE. */
 static void busy(int products)
 {
     enum { SIDE = 1024 };
@@ -181,8 +191,51 @@ static void busy(int products)
     }
     keep(m.storage);
     keep(out.storage);
+    last_product = out;
     if (!failed(status) && !failed(djinn_flush(djinn)))
         printf("ok\n");
+}
+
+static djinn_request_t *asked;
+static float *answer; /* its bytes */
+static size_t n_answer;
+
+/* Asks for what busy() computes. */
+static void ask(void)
+{
+    if (n_held < 2 || asked)
+        return (void)printf("error INVALID ask follows busy\n");
+    n_answer = 1024 * 1024;
+    answer = calloc(n_answer, sizeof(float));
+    djinn_fetch_t fetch = {last_product, answer, n_answer * sizeof(float)};
+    if (!failed(djinn_submit(djinn, &fetch, 1, &asked)))
+        printf("ok\n");
+}
+
+/* Its message may still have to leave. */
+static void poll_request(void)
+{
+    if (asked)
+        djinn_test(asked);
+    printf("ok\n");
+}
+
+/* What became of it. */
+static void reap(void)
+{
+    int status = asked ? (int)djinn_wait(asked) : DJINN_ERR_INVALID;
+    for (size_t i = 0; i < n_answer && status == DJINN_OK; i++)
+        if (answer[i] < 0.999f / 1024 || answer[i] > 1.001f / 1024) {
+            printf("error WRONG element %zu is %g\n", i, answer[i]);
+            exit(3);
+        }
+    if (!failed(status))
+        printf("ok\n");
+    djinn_request_free(asked);
+    asked = NULL;
+    free(answer);
+    answer = NULL;
+    n_answer = 0;
 }
 
 static void await_death(int ms)
@@ -238,6 +291,12 @@ static void obey(char *line)
         load(text, more);
     else if (strcmp(word, "busy") == 0)
         busy(atoi(text));
+    else if (strcmp(word, "ask") == 0)
+        ask();
+    else if (strcmp(word, "poll") == 0)
+        poll_request();
+    else if (strcmp(word, "reap") == 0)
+        reap();
     else if (strcmp(word, "await") == 0)
         await_death(atoi(text));
     else if (strcmp(word, "alive") == 0 && !failed(djinn_alive(djinn)))

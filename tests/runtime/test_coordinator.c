@@ -27,16 +27,18 @@ static dj_status_t enter(dj_coordinator_t *coordinator, uint64_t connection, uin
                          uint32_t incarnation)
 {
     const dj_register_t about = {.rank = rank, .incarnation = incarnation, .endpoint = "127.0.0.1:1"};
-    return dj_coordinator_register(coordinator, connection, &about);
+    uint64_t replaced;
+    return dj_coordinator_register(coordinator, connection, &about, &replaced);
 }
 
 static void a_worker_that_cannot_be(void **state)
 {
     dj_register_t about = {.rank = 1};
+    uint64_t replaced;
     assert_int_equal(enter(*state, 16, 0, 0), DJ_ERR_LIMIT);
     assert_int_equal(enter(*state, 16, DJ_WORKERS_MAX, 0), DJ_ERR_LIMIT);
     memset(about.endpoint, 'x', sizeof(about.endpoint));
-    assert_int_equal(dj_coordinator_register(*state, 16, &about), DJ_ERR_LIMIT);
+    assert_int_equal(dj_coordinator_register(*state, 16, &about, &replaced), DJ_ERR_LIMIT);
     assert_null(dj_coordinator_choose(*state, DJ_RANK_ANY));
 }
 
@@ -47,6 +49,51 @@ static void an_older_incarnation_beside_a_later_one(void **state)
     assert_int_equal(enter(*state, 18, 1, 3), DJ_OK);
     dj_coordinator_lost(*state, 16); /* the connection of before */
     assert_non_null(dj_coordinator_choose(*state, 1));
+}
+
+static dj_status_t enter_as(dj_coordinator_t *coordinator, uint64_t connection, uint32_t incarnation,
+                            uint32_t pid, const char *endpoint, uint64_t *replaced_p)
+{
+    dj_register_t about = {.rank = 1, .incarnation = incarnation, .pid = pid};
+    strcpy(about.endpoint, endpoint);
+    return dj_coordinator_register(coordinator, connection, &about, replaced_p);
+}
+
+static void two_processes_that_are_one_rank(void **state)
+{
+    dj_coordinator_t *coordinator = *state;
+    uint64_t replaced = 99;
+    dj_roster_t row;
+    assert_int_equal(enter_as(coordinator, 16, 1, 7, "a:1", &replaced), DJ_OK);
+    assert_int_equal(replaced, 0);
+    assert_int_equal(enter_as(coordinator, 17, 1, 7, "b:1", &replaced), DJ_ERR_STALE);
+    assert_int_equal(enter_as(coordinator, 17, 1, 8, "a:1", &replaced), DJ_ERR_STALE);
+    assert_non_null(strstr(dj_error_text(), "process 8 at a:1"));
+    assert_int_equal(enter_as(coordinator, 18, 1, 7, "a:1", &replaced), DJ_OK); /* a new connection of the first */
+    assert_int_equal(replaced, 16);
+    dj_coordinator_lost(coordinator, 16);
+    assert_non_null(dj_coordinator_choose(coordinator, 1));
+    dj_coordinator_lost(coordinator, 18);
+    assert_int_equal(enter_as(coordinator, 19, 1, 8, "b:1", &replaced), DJ_ERR_STALE);
+    assert_int_equal(enter_as(coordinator, 19, 0, 8, "b:1", &replaced), DJ_ERR_STALE);
+    assert_null(dj_coordinator_choose(coordinator, 1));
+    assert_int_equal(enter_as(coordinator, 20, 2, 8, "b:1", &replaced), DJ_OK);
+    assert_int_equal(replaced, 0);
+    assert_int_equal(enter_as(coordinator, 21, 3, 9, "c:1", &replaced), DJ_OK);
+    assert_int_equal(replaced, 20);
+    assert_true(dj_coordinator_row(coordinator, 1, &row));
+    assert_string_equal(row.endpoint, "c:1");
+}
+
+static void no_client_is_sent_to_one_that_ends(void **state)
+{
+    assert_int_equal(enter(*state, 16, 1, 0), DJ_OK);
+    assert_int_equal(enter(*state, 17, 2, 0), DJ_OK);
+    dj_coordinator_ending(*state, 16);
+    dj_coordinator_ending(*state, 99); /* of nobody */
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(dj_coordinator_choose(*state, DJ_RANK_ANY)->about.rank, 2);
+    assert_null(dj_coordinator_choose(*state, 1));
 }
 
 /* Whoever says it is two ranks must not leave one of them behind, to which clients would be sent. */
@@ -133,6 +180,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_worker_that_cannot_be, create, destroy),
         cmocka_unit_test_setup_teardown(an_older_incarnation_beside_a_later_one, create, destroy),
         cmocka_unit_test_setup_teardown(one_connection_that_is_two_ranks, create, destroy),
+        cmocka_unit_test_setup_teardown(two_processes_that_are_one_rank, create, destroy),
+        cmocka_unit_test_setup_teardown(no_client_is_sent_to_one_that_ends, create, destroy),
         cmocka_unit_test_setup_teardown(the_latest_plans_are_kept, create, destroy),
         cmocka_unit_test_setup_teardown(a_better_plan_takes_the_place_of_the_first, create,
                                         destroy),

@@ -4,7 +4,7 @@ import os
 import socket
 import struct
 
-VERSION = 3
+VERSION = 4
 CHALLENGE, HELLO, WELCOME, REDIRECT, REFUSE, HEARTBEAT, CLOSE = range(1, 8)
 REGISTER, REPORT, PLAN, INFO, INFO_REPLY = range(8, 13)
 EXEC = 32
@@ -30,6 +30,12 @@ def hello(token, nonce, role=TOOL, address=b"", address_bytes=None, op_table=byt
     proof = hashlib.blake2b(nonce + bare + tail + struct.pack("<Q", len(address)), digest_size=32,
                             key=token).digest()
     return HELLO_STRUCT.pack(proof, *fields) + address
+
+
+def redirect(body):
+    """Session, grant and expiry of a REDIRECT."""
+    session, _, _, _, expires, grant = struct.unpack_from("<QII64sQ32s", body)
+    return session, grant, expires
 
 
 class Control:

@@ -202,6 +202,7 @@ static dj_status_t listen_as_hub(dj_stage_t *stage, int *listener_p)
     if (status == DJ_OK)
         status = dj_control_listen(listen, listener_p, stage->hub.endpoint);
     random_token(stage->hub.token);
+    snprintf(stage->hub.lifeline, sizeof(stage->hub.lifeline), "-"); /* there is no supervisor to hear */
     return status;
 }
 

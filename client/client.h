@@ -234,8 +234,8 @@ dj_status_t dj_djinn_check(djinn_t *djinn); /* DJ_OK, or why the connection is o
 /* DJ_OK, or the failure of a request that nobody waited for. */
 dj_status_t dj_djinn_check_deferred(djinn_t *djinn);
 /* path.c. DJ_OK: djinn->path is set. DJ_IN_PROGRESS: connect again with tcp alone; control and comm are
- * closed. DJ_ERR_CONNECT: what was asked for cannot be had. */
-dj_status_t dj_path_take(djinn_t *djinn, const dj_welcome_t *welcome, bool tcp_only);
+ * closed. DJ_ERR_CONNECT: what was asked for cannot be had. `flags`: of the hello. */
+dj_status_t dj_path_take(djinn_t *djinn, const dj_welcome_t *welcome, uint32_t flags);
 
 dj_status_t dj_djinn_connect_control(const dj_config_t *config, uint32_t role,
                                      dj_hello_t *hello, const void *address, uint64_t deadline_ns,

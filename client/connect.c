@@ -337,7 +337,7 @@ static dj_status_t open_session(djinn_t *djinn, uint32_t flags, uint64_t deadlin
     status = dj_djinn_connect_control(&djinn->config, DJ_ROLE_CLIENT, &hello, address, deadline_ns,
                                       &djinn->control, &frame, &body);
     if (status == DJ_OK)
-        status = dj_path_take(djinn, body, flags != 0);
+        status = dj_path_take(djinn, body, flags);
     if (status == DJ_IN_PROGRESS)
         return open_session(djinn, DJ_HELLO_TCP_ONLY, deadline_ns);
     if (status != DJ_OK)

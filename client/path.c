@@ -23,9 +23,9 @@ static void leave(djinn_t *djinn, const dj_welcome_t *welcome)
     djinn->comm = NULL;
 }
 
-dj_status_t dj_path_take(djinn_t *djinn, const dj_welcome_t *welcome, bool tcp_only)
+dj_status_t dj_path_take(djinn_t *djinn, const dj_welcome_t *welcome, uint32_t flags)
 {
-    if (welcome->shared_memory == DJ_SHARED_OTHER_USER && !tcp_only) {
+    if (welcome->shared_memory == DJ_SHARED_OTHER_USER && !flags) {
         djinn->other_user = true;
         leave(djinn, welcome);
         return DJ_IN_PROGRESS;
@@ -33,7 +33,7 @@ dj_status_t dj_path_take(djinn_t *djinn, const dj_welcome_t *welcome, bool tcp_o
     bool offered = welcome->shared_memory == DJ_SHARED_YES || djinn->other_user;
     dj_path_facts_t facts = {.same_host = welcome->host == dj_host_identity(),
                              .same_user = !djinn->other_user,
-                             .relay = welcome->address_bytes == 0,
+                             .relay = flags & DJ_HELLO_RELAY,
                              .transports = djinn->config.transports};
     if (facts.same_host && !offered)
         facts.transports = "tcp"; /* by our mode or by the rank's options */

@@ -56,3 +56,13 @@ dj_launch_test(plan_solve unit test_plan_solve.py Solve)
 dj_launch_test(whole_nodes mpi test_nodes.py Spread)
 dj_launch_test(node_commands mpi test_nodes.py Commands)
 dj_launch_test(node_links mpi test_nodes.py CutLinks)
+
+# The library that lies is loaded before libdjinn; under a sanitizer nothing may be.
+dj_launch_test(selftest_words unit test_selftest.py Words)
+if(NOT "${CMAKE_C_FLAGS}" MATCHES "fsanitize")
+  add_library(wrong_answers SHARED ${CMAKE_CURRENT_SOURCE_DIR}/launcher/wrong_answers.c)
+  target_link_libraries(wrong_answers PRIVATE ${CMAKE_DL_LIBS})
+  dj_launch_test(selftest unit test_selftest.py Ranks)
+  set_property(TEST launcher_selftest APPEND PROPERTY ENVIRONMENT
+               "WRONG_ANSWERS=$<TARGET_FILE:wrong_answers>")
+endif()

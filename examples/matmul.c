@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "client/djinn.h"
+#include "djinn.h"
 
 enum { M = 8, K = 64, N = 32 };
 

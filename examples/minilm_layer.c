@@ -15,7 +15,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "client/djinn.h"
+#include "djinn.h"
 
 enum { BATCH = 2, LENGTH = 32, WIDTH = 384, HEADS = 12, DEPTH = 32, INNER = 1536, TURNS = 20 };
 enum { ROWS = BATCH * LENGTH };

@@ -8,7 +8,8 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ROOMS = ["runtime/base", "planner", "comm", "gpu", "gpu/host", "runtime", "launcher", "client",
-         "client/python", "tests", "benchmarks", "examples", "scripts", "docs"]
+         "client/python", "tests", "benchmarks", "examples", "scripts", "docs",
+         "packaging"]
 problems = []
 
 

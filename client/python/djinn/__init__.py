@@ -11,11 +11,19 @@ Results are refs; they move when touched: .cpu(), .item(), print().
 import atexit
 import json
 import os
+import sys
 import threading
 
 import torch  # noqa: F401  (its libraries must be loaded before the shim)
 
-from . import _C, _device, _ghost, _state
+try:
+    from . import _C
+except ImportError as error:
+    raise ImportError(
+        f"the shim of djinn does not fit Python {'.'.join(map(str, sys.version_info[:3]))} with torch "
+        f"{torch.__version__}: it was built for others; docs/install.md says how to build it for yours "
+        f"({error})") from error
+from . import _device, _ghost, _state
 from ._errors import (  # noqa: F401
     AuthError, BusyError, CancelledError, ConnectError, CorruptError, DeadlineError, DtypeError, Error,
     FileError, InvalidError, LimitError, OutOfMemoryError, PeerDiedError, ProtocolError, ResourceError,

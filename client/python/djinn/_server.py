@@ -20,7 +20,7 @@ _TELL = "import os, sys\nprint(os.environ['DJINN_ADDRESS'], os.environ.get('DJIN
 def find_program(name):
     """DJINN_HOME/bin, the build tree or installation that this package is part of, then PATH."""
     here = os.path.dirname(os.path.abspath(__file__))
-    homes = [os.environ.get("DJINN_HOME"), os.path.join(here, "..", "..")]
+    homes = [os.environ.get("DJINN_HOME"), os.path.join(here, *[".."] * 2), os.path.join(here, *[".."] * 4)]
     for home in homes:
         path = home and os.path.normpath(os.path.join(home, "bin", name))
         if path and os.access(path, os.X_OK):

@@ -87,7 +87,9 @@ static dj_status_t refused(const dj_refuse_t *refuse)
     snprintf(text, sizeof text, "%.*s", (int)sizeof refuse->text - 1, refuse->text);
     for (char *at = text; *at; at++)
         *at = *at < ' ' || *at > '~' ? '?' : *at;
-    return dj_fail(refuse->status < 0 ? (dj_status_t)refuse->status : DJ_ERR_PROTOCOL, "%s", text);
+    bool known = refuse->status < 0 && dj_status_name(refuse->status)[0] != '?';
+    return dj_fail(known ? (dj_status_t)refuse->status : DJ_ERR_PROTOCOL,
+                   "rank 0's supervisor refused: %s", text);
 }
 
 static dj_status_t take_seat(const dj_crew_t *crew, dj_member_seats_t *seats)

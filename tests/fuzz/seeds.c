@@ -126,6 +126,41 @@ static void seed_door(dj_bytes_t *input)
     }
 }
 
+static void seed_lifeline(dj_bytes_t *input)
+{
+    dj_hello_t hello = {.role = DJ_ROLE_SUPERVISOR, .pid = 1};
+    dj_muster_t musters[] = {
+        {.member = 77, .task = 1, .tasks_here = 1, .capacity = 1, .version = DJINN_VERSION, .node = "a"},
+        {.member = 77, .task = DJ_TASK_NONE, .version = DJINN_VERSION, .node = "b"},
+        {.member = 77, .task = DJ_TASK_NONE, .version = DJINN_VERSION, .first_rank = 4, .n_ranks = 2},
+        {.member = 77, .task = 2, .version = "0"}};
+    for (uint32_t i = 0; i < 8; i++)
+        for (uint32_t kind = DJ_CREW_SERVES; kind <= DJ_CREW_DONE; kind++) {
+            dj_crew_t crew = {.kind = kind, .rank = i % 4 ? 4 : 2, .incarnation = 3};
+            dj_bytes_put_u8(input, (uint8_t)(2 + 4 + 8 * (i / 4)));
+            put_frame(input, DJ_MESSAGE_HELLO, &hello, sizeof(hello), NULL, 0);
+            put_frame(input, DJ_MESSAGE_MUSTER, &musters[i % 4], sizeof(musters[0]), NULL, 0);
+            put_zero_frame(input, DJ_MESSAGE_HEARTBEAT);
+            put_frame(input, DJ_MESSAGE_CREW, &crew, sizeof(crew), NULL, 0);
+            keep("lifeline", input);
+        }
+    for (uint32_t count = 1; count <= 3; count++) {
+        dj_refuse_t refusal = {.status = DJ_ERR_BUSY, .text = "no"};
+        dj_bytes_put_u8(input, 1 + 2);
+        put_zero_frame(input, DJ_MESSAGE_CHALLENGE);
+        put_zero_frame(input, DJ_MESSAGE_WELCOME);
+        put_zero_frame(input, DJ_MESSAGE_HEARTBEAT);
+        for (uint32_t i = 0; i < count; i++) {
+            dj_crew_t crew = {.kind = DJ_CREW_SEAT, .rank = 2 + i, .value = (int32_t)(count - 1 - i),
+                              .ranks = 6};
+            put_frame(input, DJ_MESSAGE_CREW, &crew, sizeof(crew), NULL, 0);
+        }
+        if (count == 3)
+            put_frame(input, DJ_MESSAGE_REFUSE, &refusal, sizeof(refusal), NULL, 0);
+        keep("lifeline", input);
+    }
+}
+
 /* ---- data ---- */
 
 static void seed_data(dj_bytes_t *input)
@@ -396,6 +431,7 @@ int main(int argc, char **argv)
     seed_frames(&input);
     seed_greet(&input);
     seed_door(&input);
+    seed_lifeline(&input);
     seed_data(&input);
     seed_group(&input);
     seed_programs(&input);

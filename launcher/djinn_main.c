@@ -114,7 +114,7 @@ const dj_command_t dj_commands[] = {
      "network, launchers (which one is found, and in what order they are looked for), Slurm and "
      "MUNGE, files, and the server that is known. Each check is ok, info, warn or fail, with the "
      "next step. --list names the checks; --only takes a check or a group; --quick starts no other "
-     "program; --root reads /proc, /sys, /etc and /dev under a folder. Exit status 1 when one "
+     "program; --root reads /proc, /sys, /etc, /run and /dev under a folder. Exit status 1 when one "
      "failed, 2 for wrong use.",
      dj_doctor_main},
     {"plan show", "FILE [--program N] [--json] [--svg OUT]",

@@ -64,8 +64,8 @@ static bool is_wanted(const dj_doctor_t *doctor, const dj_check_t *check)
 {
     bool wanted = doctor->n_only == 0;
     for (int i = 0; i < doctor->n_only; i++)
-        wanted |= strcmp(doctor->only[i], check->name) == 0 ||
-                  strcmp(doctor->only[i], check->group) == 0;
+        wanted |=
+            strcmp(doctor->only[i], check->name) == 0 || strcmp(doctor->only[i], check->group) == 0;
     return wanted;
 }
 
@@ -109,11 +109,11 @@ static void print_json(json_t *list, const int *counts, dj_verdict_t worst, doub
 {
     char host[256] = "";
     gethostname(host, sizeof host - 1);
-    json_t *all = json_pack("{s:i, s:s, s:s, s:s, s:f, s:{s:i, s:i, s:i, s:i}, s:O}", "schema", 1,
-                            "djinn", DJINN_VERSION, "host", host, "verdict", verdicts[worst], "ms",
-                            ms, "counts", "info", counts[DJ_VERDICT_INFO], "ok",
-                            counts[DJ_VERDICT_OK], "warn", counts[DJ_VERDICT_WARN], "fail",
-                            counts[DJ_VERDICT_FAIL], "checks", list);
+    json_t *all =
+        json_pack("{s:i, s:s, s:s, s:s, s:f, s:{s:i, s:i, s:i, s:i}, s:O}", "schema", 1, "djinn",
+                  DJINN_VERSION, "host", host, "verdict", verdicts[worst], "ms", ms, "counts",
+                  "info", counts[DJ_VERDICT_INFO], "ok", counts[DJ_VERDICT_OK], "warn",
+                  counts[DJ_VERDICT_WARN], "fail", counts[DJ_VERDICT_FAIL], "checks", list);
     if (all)
         json_dumpf(all, out, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     fputc('\n', out);

@@ -21,17 +21,17 @@ enum {
 };
 
 typedef enum dj_ask_id {
-    DJ_ASK_SRUN_MPI,  /* srun --mpi=list */
-    DJ_ASK_SCONTROL,  /* scontrol show config */
-    DJ_ASK_MUNGE,     /* munge -n */
-    DJ_ASK_MPIRUN,    /* mpirun --version */
-    DJ_ASK_PYTHON,    /* which torch, which djinn package */
-    DJ_ASK_SERVER,    /* djinn-server --version */
-    DJ_ASK_RANK,      /* djinn-rank --version */
-    DJ_ASK_CUDA,      /* libcuda.so.1 and libnvidia-ml.so.1 */
-    DJ_ASK_PMIX,      /* libpmix.so.2 */
-    DJ_ASK_FILES,     /* folders that may hang */
-    DJ_ASK_HOST,      /* the host name's addresses */
+    DJ_ASK_SRUN_MPI, /* srun --mpi=list */
+    DJ_ASK_SCONTROL, /* scontrol show config */
+    DJ_ASK_MUNGE,    /* munge -n */
+    DJ_ASK_MPIRUN,   /* mpirun --version */
+    DJ_ASK_PYTHON,   /* which torch, which djinn package */
+    DJ_ASK_SERVER,   /* djinn-server --version */
+    DJ_ASK_RANK,     /* djinn-rank --version */
+    DJ_ASK_CUDA,     /* libcuda.so.1 and libnvidia-ml.so.1 */
+    DJ_ASK_PMIX,     /* libpmix.so.2 */
+    DJ_ASK_FILES,    /* folders that may hang */
+    DJ_ASK_HOST,     /* the host name's addresses */
     DJ_ASK_COUNT,
 } dj_ask_id_t;
 

@@ -10,6 +10,8 @@
 #ifndef DJ_LAUNCHER_DOCTOR_CHECK_H
 #define DJ_LAUNCHER_DOCTOR_CHECK_H
 
+#include "comm/fabric.h"
+#include "comm/path.h"
 #include "launcher/doctor.h"
 #include "launcher/doctor_ask.h"
 
@@ -79,12 +81,11 @@ bool dj_is_shared_file_system(const char *type);
  * makes a file's text a number, negative for no limit. -1: none. `folder` gets the cgroup that
  * sets it. */
 typedef struct dj_cgroup_file {
-    const char *controller;   /* "memory" */
-    const char *v1, *v2;      /* "memory.limit_in_bytes", "memory.max" */
+    const char *controller; /* "memory" */
+    const char *v1, *v2;    /* "memory.limit_in_bytes", "memory.max" */
 } dj_cgroup_file_t;
 double dj_cgroup_limit(const dj_exam_t *exam, const dj_cgroup_file_t *file,
-                       double (*parse)(const dj_exam_t *exam, const char *folder,
-                                       const char *text),
+                       double (*parse)(const dj_exam_t *exam, const char *folder, const char *text),
                        char folder[DJ_FILE_PATH_MAX], bool *is_v2_p);
 
 /* ---- judgements that are pure, for tests ---- */
@@ -94,6 +95,14 @@ dj_verdict_t dj_judge_clock(bool synchronised, bool has_server, long long skew_m
                             dj_finding_t *finding);
 /* What is known of a UCX version: NULL when nothing is. */
 const char *dj_judge_ucx(unsigned major, unsigned minor, const char **next_p);
+
+/* What decides how GPU memory travels. */
+typedef struct dj_gpu_way {
+    dj_path_facts_t facts;        /* of the system: rdma, peermem, shm, tcp, transports */
+    dj_fabric_t fabric;           /* of UCX */
+    bool dma_buf, rdma, vmm_rdma; /* the driver's attributes */
+} dj_gpu_way_t;
+dj_verdict_t dj_judge_gpu_memory(const dj_gpu_way_t *way, dj_finding_t *finding);
 
 /* ---- the checks, by file ---- */
 

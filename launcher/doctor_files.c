@@ -145,8 +145,9 @@ dj_verdict_t dj_check_home(dj_exam_t *exam, dj_finding_t *finding)
         return dj_find(finding, DJ_VERDICT_WARN, "chmod 700 ~/.djinn",
                        "~/.djinn has mode %o and owner %u: others may see what is in it",
                        folder.mode, folder.uid);
-    return dj_find(finding, DJ_VERDICT_OK, "", "~/.djinn %s, on %s (%s); srun --mpi=none needs it "
-                                               "to be the same on all nodes",
+    return dj_find(finding, DJ_VERDICT_OK, "",
+                   "~/.djinn %s, on %s (%s); srun --mpi=none needs it "
+                   "to be the same on all nodes",
                    folder.exists ? "is private" : "can be made", type,
                    dj_is_shared_file_system(type) ? "shared" : "local");
 }
@@ -166,10 +167,9 @@ dj_verdict_t dj_check_weights(dj_exam_t *exam, dj_finding_t *finding)
         seen_t seen;
         read_seen(exam, i, &seen);
         if (!seen.exists || !seen.is_folder)
-            return dj_find(finding, DJ_VERDICT_FAIL,
-                           "mount it, or name other folders with --model-roots",
-                           "the folder of weights %s: %s", path,
-                           seen.exists ? "is no folder" : seen.error);
+            return dj_find(
+                finding, DJ_VERDICT_FAIL, "mount it, or name other folders with --model-roots",
+                "the folder of weights %s: %s", path, seen.exists ? "is no folder" : seen.error);
         dj_exam_file_system(exam, seen.real, type, sizeof type);
         bool shared = dj_is_shared_file_system(type);
         local |= !shared;

@@ -7,8 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "comm/fabric.h"
-#include "comm/path.h"
 #include "launcher/doctor_check.h"
 
 enum { PCI_MAX = 512, NODES_MAX = 64, COMPUTE_PROHIBITED = 2, COMPUTE_EXCLUSIVE = 3 };
@@ -47,7 +45,8 @@ static int see_device_files(const dj_exam_t *exam, char closed[DJ_FILE_PATH_MAX]
         if (!gpu && strcmp(names[i], "nvidiactl") != 0 && strcmp(names[i], "nvidia-uvm") != 0)
             continue;
         gpus += gpu;
-        if (access(dj_exam_path(exam, path, "/dev/%.63s", names[i]), R_OK | W_OK) != 0 && !closed[0])
+        if (access(dj_exam_path(exam, path, "/dev/%.63s", names[i]), R_OK | W_OK) != 0 &&
+            !closed[0])
             snprintf(closed, DJ_FILE_PATH_MAX, "/dev/%.63s", names[i]);
     }
     return gpus;
@@ -175,20 +174,23 @@ dj_verdict_t dj_check_gpu_health(dj_exam_t *exam, dj_finding_t *finding)
     dj_ask_value(ask, "pending", pending, sizeof pending);
     dj_ask_value(ask, "failed", failed, sizeof failed);
     if (strtoul(failed, NULL, 10) > 0)
-        return dj_find(finding, DJ_VERDICT_FAIL, "have the GPU replaced; nvidia-smi -q -d ROW_REMAPPER",
+        return dj_find(finding, DJ_VERDICT_FAIL,
+                       "have the GPU replaced; nvidia-smi -q -d ROW_REMAPPER",
                        "%s GPU%s could not replace a broken row of memory", failed,
                        strcmp(failed, "1") == 0 ? "" : "s");
     if (strtoul(pending, NULL, 10) > 0)
-        return dj_find(finding, DJ_VERDICT_WARN, "reset the GPU or reboot; nvidia-smi -q -d "
-                                                 "ROW_REMAPPER",
+        return dj_find(finding, DJ_VERDICT_WARN,
+                       "reset the GPU or reboot; nvidia-smi -q -d "
+                       "ROW_REMAPPER",
                        "%s GPU%s wait%s for a reset to replace a broken row of memory", pending,
                        strcmp(pending, "1") == 0 ? "" : "s", strcmp(pending, "1") == 0 ? "s" : "");
     if (strtoull(ecc, NULL, 10) > 0)
         return dj_find(finding, DJ_VERDICT_WARN,
                        "nvidia-smi -q -d ECC tells which; dmesg | grep Xid tells what it cost",
                        "%s memory errors since the last boot that ECC could not correct", ecc);
-    return dj_find(finding, DJ_VERDICT_OK, "", "%s GPUs without memory errors that ECC could not "
-                                               "correct",
+    return dj_find(finding, DJ_VERDICT_OK, "",
+                   "%s GPUs without memory errors that ECC could not "
+                   "correct",
                    devices);
 }
 
@@ -200,65 +202,72 @@ static bool is_one(const dj_ask_t *ask, const char *key)
     return dj_ask_value(ask, key, text, sizeof text) && strcmp(text, "1") == 0;
 }
 
-static dj_reach_t choose(dj_path_facts_t *facts, bool same_host, char text[DJ_PATH_TEXT_MAX])
+static dj_reach_t choose(const dj_gpu_way_t *way, bool same_host, char text[DJ_PATH_TEXT_MAX])
 {
+    dj_path_facts_t facts = way->facts;
     dj_path_t path;
-    facts->same_host = facts->same_user = same_host;
-    facts->here = facts->there = DJ_MEMORY_CUDA;
-    if (dj_path_choose(facts, &path) != DJ_OK) {
+    facts.same_host = facts.same_user = same_host;
+    facts.here = facts.there = DJ_MEMORY_CUDA;
+    facts.device_known = way->fabric.cuda;
+    facts.cuda_ipc = way->fabric.cuda_ipc;
+    /* UCX only says that a card may register such memory; without peermem it must be by dma-buf. */
+    facts.peermem = way->fabric.rdma_reads_cuda && way->facts.peermem;
+    facts.dma_buf = way->fabric.rdma_reads_cuda && way->dma_buf;
+    if (dj_path_choose(&facts, &path) != DJ_OK) {
         snprintf(text, DJ_PATH_TEXT_MAX, "none: %.200s", dj_error_text());
         return DJ_REACH_STAGING;
     }
     const char *memory = strstr(path.text, "device memory by ");
-    snprintf(text, DJ_PATH_TEXT_MAX, "%s", memory ? memory + strlen("device memory by ")
-                                                  : path.text);
+    snprintf(text, DJ_PATH_TEXT_MAX, "%s",
+             memory ? memory + strlen("device memory by ") : path.text);
     return path.reach;
 }
 
 /* What would have to change for the network card to read GPU memory itself. */
-static const char *next_of(const dj_path_facts_t *facts, const dj_ask_t *cuda)
+static const char *way_on(const dj_gpu_way_t *way)
 {
-    if (!facts->device_known)
+    if (!way->fabric.cuda)
         return "a UCX built --with-cuda (conda-forge's ucx has it; Debian's has not)";
-    if (!facts->rdma)
+    if (!way->facts.rdma)
         return "nothing: without RDMA between hosts, staging is the only way";
-    if (!is_one(cuda, "rdma"))
+    if (!way->rdma)
         return "nothing: this GPU or driver does not support GPUDirect RDMA";
-    return is_one(cuda, "dma-buf") ? "a UCX with dma-buf (1.15 or newer), or modprobe "
-                                     "nvidia_peermem (an administrator)"
-                                   : "modprobe nvidia_peermem (an administrator), or NVIDIA's open "
-                                     "kernel modules, which export dma-buf";
+    if (way->dma_buf)
+        return "a UCX with dma-buf (1.15 or newer), or modprobe nvidia_peermem (an administrator)";
+    return "modprobe nvidia_peermem (an administrator), or NVIDIA's open kernel modules, which "
+           "export dma-buf";
+}
+
+dj_verdict_t dj_judge_gpu_memory(const dj_gpu_way_t *way, dj_finding_t *finding)
+{
+    char here[DJ_PATH_TEXT_MAX], away[DJ_PATH_TEXT_MAX];
+    dj_reach_t direct = choose(way, false, away);
+    choose(way, true, here);
+    return dj_find(finding, DJ_VERDICT_WARN,
+                   direct == DJ_REACH_STAGING ? way_on(way) : "nothing to do: use --device host",
+                   "between ranks of this machine %s; to other hosts %s (driver: dma-buf %s, "
+                   "GPUDirect RDMA %s, of VMM memory %s; nvidia_peermem %sloaded). This build has "
+                   "no --device cuda yet and moves host memory alone",
+                   here, away, way->dma_buf ? "yes" : "no", way->rdma ? "yes" : "no",
+                   way->vmm_rdma ? "yes" : "no", way->facts.peermem ? "" : "not ");
 }
 
 dj_verdict_t dj_check_gpu_memory(dj_exam_t *exam, dj_finding_t *finding)
 {
-    dj_path_facts_t facts = {.transports = exam->doctor->config->transports};
+    static dj_gpu_way_t way;
     dj_ask_t *ask = &exam->asks[DJ_ASK_CUDA];
-    dj_fabric_t fabric = {0};
-    char system[DJ_FILE_PATH_MAX], here[DJ_PATH_TEXT_MAX], away[DJ_PATH_TEXT_MAX];
+    char system[DJ_FILE_PATH_MAX];
     dj_ask_wait(ask);
     if (!has_gpu(exam))
         return dj_find(finding, DJ_VERDICT_INFO, "",
                        "no GPU is here: tensors lie in host memory, which every path reads "
                        "directly");
-    dj_path_facts_read(dj_exam_path(exam, system, "/sys"), &facts);
-    if (dj_fabric_read(&fabric) == DJ_OK) {
-        facts.device_known = fabric.cuda;
-        facts.cuda_ipc = fabric.cuda_ipc;
-        facts.dma_buf = fabric.rdma_reads_cuda && !facts.peermem && is_one(ask, "dma-buf");
-        facts.peermem = fabric.rdma_reads_cuda && facts.peermem;
-    }
-    dj_reach_t direct = choose(&facts, false, away);
-    choose(&facts, true, here);
-    const char *next = direct == DJ_REACH_STAGING ? next_of(&facts, ask) : "";
-    dj_find(finding, DJ_VERDICT_WARN, next,
-            "between ranks of this machine %s; to other hosts %s (driver: dma-buf %s, GPUDirect "
-            "RDMA %s, of VMM memory %s; nvidia_peermem %sloaded). This build has no --device cuda "
-            "yet and moves host memory alone",
-            here, away, is_one(ask, "dma-buf") ? "yes" : "no", is_one(ask, "rdma") ? "yes" : "no",
-            is_one(ask, "vmm-rdma") ? "yes" : "no",
-            dj_exam_exists(exam, "/sys/module/nvidia_peermem") ? "" : "not ");
-    if (!next[0])
-        dj_advise(finding, "nothing to do: use --device host");
-    return DJ_VERDICT_WARN;
+    way = (dj_gpu_way_t){.facts = {.transports = exam->doctor->config->transports},
+                         .dma_buf = is_one(ask, "dma-buf"),
+                         .rdma = is_one(ask, "rdma"),
+                         .vmm_rdma = is_one(ask, "vmm-rdma")};
+    dj_path_facts_read(dj_exam_path(exam, system, "/sys"), &way.facts);
+    if (dj_fabric_read(&way.fabric) != DJ_OK)
+        way.fabric = (dj_fabric_t){0};
+    return dj_judge_gpu_memory(&way, finding);
 }

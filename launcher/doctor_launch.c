@@ -41,8 +41,9 @@ static dj_verdict_t judge_alone(dj_finding_t *finding, const char *order)
                        "this is a job of %.16s nodes, but no step of it: what is started here "
                        "stands alone on this node; asked in this order: %s",
                        nodes, order);
-    return dj_find(finding, DJ_VERDICT_OK, "", "no launcher: what is started here stands alone; "
-                                               "asked in this order: %s",
+    return dj_find(finding, DJ_VERDICT_OK, "",
+                   "no launcher: what is started here stands alone; "
+                   "asked in this order: %s",
                    order);
 }
 
@@ -69,8 +70,9 @@ dj_verdict_t dj_check_launch(dj_exam_t *exam, dj_finding_t *finding)
         return dj_find(finding, DJ_VERDICT_FAIL,
                        "unset what an older job left in this shell, or start a new one",
                        "%s; asked in this order: %s", dj_error_text(), order);
-    return dj_find(finding, DJ_VERDICT_OK, "", "%s started this, because %s is set; asked in this "
-                                               "order: %s",
+    return dj_find(finding, DJ_VERDICT_OK, "",
+                   "%s started this, because %s is set; asked in this "
+                   "order: %s",
                    name, sign->variables[0], order);
 }
 
@@ -99,13 +101,15 @@ dj_verdict_t dj_check_open_mpi(dj_exam_t *exam, dj_finding_t *finding)
     case DJ_ASKED_NOT:
         return dj_find(finding, DJ_VERDICT_INFO, "", "mpirun was not asked (--quick)");
     case DJ_ASKED_MISSING:
-        return dj_find(finding, DJ_VERDICT_INFO, "", "no mpirun in PATH; djinn-run and srun need "
-                                                     "none");
+        return dj_find(finding, DJ_VERDICT_INFO, "",
+                       "no mpirun in PATH; djinn-run and srun need "
+                       "none");
     case DJ_ASKED_ANSWERED:
         break;
     default:
-        return dj_find(finding, DJ_VERDICT_WARN, remedy, "mpirun --version does not end within "
-                                                         "%d s",
+        return dj_find(finding, DJ_VERDICT_WARN, remedy,
+                       "mpirun --version does not end within "
+                       "%d s",
                        DJ_ASK_MS / 1000);
     }
     snprintf(line, sizeof line, "%.*s", (int)strcspn(ask->text, "\r\n"), ask->text);

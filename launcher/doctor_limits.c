@@ -111,7 +111,8 @@ static double usage_of(const dj_exam_t *exam, const char *folder, bool is_v2)
 {
     char name[DJ_FILE_PATH_MAX + 64];
     long long used = 0;
-    snprintf(name, sizeof name, "%s/%s", folder, is_v2 ? "memory.current" : "memory.usage_in_bytes");
+    snprintf(name, sizeof name, "%s/%s", folder,
+             is_v2 ? "memory.current" : "memory.usage_in_bytes");
     return dj_exam_number(exam, name, &used) ? (double)used : 0;
 }
 

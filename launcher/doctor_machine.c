@@ -15,13 +15,15 @@ dj_verdict_t dj_check_kernel(dj_exam_t *exam, dj_finding_t *finding)
         sscanf(text, "%u.%u", &major, &minor) != 2)
         return dj_find(finding, DJ_VERDICT_INFO, "", "the kernel does not tell its version");
     if (major < 5 || (major == 5 && minor < 3))
-        return dj_find(finding, DJ_VERDICT_FAIL, "a kernel from 5.11 on, as Debian 12 and "
-                                                 "RHEL 9 have",
+        return dj_find(finding, DJ_VERDICT_FAIL,
+                       "a kernel from 5.11 on, as Debian 12 and "
+                       "RHEL 9 have",
                        "Linux %s has no pidfd_open (5.3): supervisors cannot watch their ranks",
                        text);
     if (major == 5 && minor < 11)
-        return dj_find(finding, DJ_VERDICT_WARN, "a kernel from 5.11 on, as Debian 12 and "
-                                                 "RHEL 9 have",
+        return dj_find(finding, DJ_VERDICT_WARN,
+                       "a kernel from 5.11 on, as Debian 12 and "
+                       "RHEL 9 have",
                        "Linux %s has no close_range with CLOEXEC (5.11): ranks inherit what the "
                        "launcher left open",
                        text);

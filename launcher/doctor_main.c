@@ -14,7 +14,7 @@ static const char usage[] =
     "  --quick          nothing that starts another program or may take long\n"
     "  --only NAME      this check alone, or this group; may be repeated\n"
     "  --list           the checks and their groups\n"
-    "  --root FOLDER    reads /proc, /sys, /etc and /dev under this folder\n"
+    "  --root FOLDER    reads /proc, /sys, /etc, /run and /dev under this folder\n"
     "  --address HOST:PORT, --listen HOST:PORT, ...: see djinn config\n"
     "exit status: 0 no check failed, 1 one failed, 2 wrong use\n";
 

@@ -18,7 +18,8 @@ dj_verdict_t dj_check_shared_memory(dj_exam_t *exam, dj_finding_t *finding)
     char path[DJ_FILE_PATH_MAX];
     dj_exam_path(exam, path, "/dev/shm");
     if (statvfs(path, &space) != 0 || access(path, W_OK) != 0)
-        return dj_find(finding, DJ_VERDICT_FAIL, "mount a tmpfs at /dev/shm that users may write to",
+        return dj_find(finding, DJ_VERDICT_FAIL,
+                       "mount a tmpfs at /dev/shm that users may write to",
                        "/dev/shm cannot be used: %s", strerror(errno));
     unsigned long long free_mib = (unsigned long long)space.f_bavail * space.f_frsize / MIB;
     if (free_mib < SHM_LOW_MIB)

@@ -64,8 +64,9 @@ dj_verdict_t dj_check_interfaces(dj_exam_t *exam, dj_finding_t *finding)
     if (dj_network_first_listen(exam->doctor->config->listen, listen) != DJ_OK)
         return dj_find(finding, DJ_VERDICT_WARN, "set --listen ADDRESS:0", "%s; %s", list,
                        dj_error_text());
-    return dj_find(finding, DJ_VERDICT_OK, "", "%s; rank 0 of a job over several nodes listens at "
-                                               "%s (--listen chooses another)",
+    return dj_find(finding, DJ_VERDICT_OK, "",
+                   "%s; rank 0 of a job over several nodes listens at "
+                   "%s (--listen chooses another)",
                    list, listen);
 }
 
@@ -146,8 +147,7 @@ static dj_verdict_t judge_listen(dj_finding_t *finding, const char *address, int
         return dj_find(finding, DJ_VERDICT_FAIL, "a port from 1024 on, or port 0",
                        "%s may be listened at by root alone", address);
     if (error == EADDRNOTAVAIL)
-        return dj_find(finding, DJ_VERDICT_FAIL,
-                       "an address that ip address shows, or 127.0.0.1:0",
+        return dj_find(finding, DJ_VERDICT_FAIL, "an address that ip address shows, or 127.0.0.1:0",
                        "%s is no address of this machine", address);
     return dj_find(finding, DJ_VERDICT_FAIL, "look at ip address and ss -ltnp",
                    "nobody can listen at %s: %s", address, strerror(error));
@@ -224,9 +224,11 @@ static void see_device(const dj_exam_t *exam, const char *device, ports_t *ports
     snprintf(path, sizeof path, "/sys/class/infiniband/%.63s/ports", device);
     int n = dj_exam_entries(exam, path, names, PORTS_MAX);
     for (int i = 0; i < n; i++) {
-        snprintf(path, sizeof path, "/sys/class/infiniband/%.63s/ports/%.63s/state", device, names[i]);
+        snprintf(path, sizeof path, "/sys/class/infiniband/%.63s/ports/%.63s/state", device,
+                 names[i]);
         dj_exam_read(exam, path, state, sizeof state);
-        snprintf(path, sizeof path, "/sys/class/infiniband/%.63s/ports/%.63s/rate", device, names[i]);
+        snprintf(path, sizeof path, "/sys/class/infiniband/%.63s/ports/%.63s/rate", device,
+                 names[i]);
         dj_exam_read(exam, path, rate, sizeof rate);
         bool active = strstr(state, "ACTIVE") != NULL;
         ports->active += active;
@@ -256,8 +258,9 @@ dj_verdict_t dj_check_rdma(dj_exam_t *exam, dj_finding_t *finding)
     ports_t ports = {0};
     int n = dj_exam_entries(exam, "/sys/class/infiniband", names, DEVICES_MAX);
     if (n == 0)
-        return dj_find(finding, DJ_VERDICT_INFO, "", "no RDMA device; between hosts the path is "
-                                                     "tcp");
+        return dj_find(finding, DJ_VERDICT_INFO, "",
+                       "no RDMA device; between hosts the path is "
+                       "tcp");
     for (int i = 0; i < n; i++)
         see_device(exam, names[i], &ports);
     if (ports.active == 0)

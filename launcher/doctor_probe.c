@@ -29,10 +29,10 @@ static bool symbol(void *library, const char *name, void *slot)
 /* ---- the driver ---- */
 
 enum { /* CU_DEVICE_ATTRIBUTE_* */
-    COMPUTE_MODE = 20,
-    VMM_RDMA = 110,
-    RDMA = 116,
-    DMA_BUF = 124,
+       COMPUTE_MODE = 20,
+       VMM_RDMA = 110,
+       RDMA = 116,
+       DMA_BUF = 124,
 };
 
 static void probe_driver(void *cuda)

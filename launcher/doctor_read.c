@@ -272,8 +272,7 @@ static bool find_group(const dj_exam_t *exam, group_t *group)
         const char *list = strchr(at, ':'), *path = list ? strchr(list + 1, ':') : NULL;
         const char *end = at + strcspn(at, "\n");
         bool is_v2 = path && path == list + 1;
-        if (path && path < end &&
-            ((is_v2 && !found) || is_in_list(list + 1, group->controller))) {
+        if (path && path < end && ((is_v2 && !found) || is_in_list(list + 1, group->controller))) {
             snprintf(group->path, sizeof group->path, "%.*s", (int)(end - path - 1), path + 1);
             group->is_v2 = is_v2;
             found = true;
@@ -297,8 +296,7 @@ static void see_group(const mount_t *mount, void *context)
 }
 
 double dj_cgroup_limit(const dj_exam_t *exam, const dj_cgroup_file_t *file,
-                       double (*parse)(const dj_exam_t *exam, const char *folder,
-                                       const char *text),
+                       double (*parse)(const dj_exam_t *exam, const char *folder, const char *text),
                        char folder[DJ_FILE_PATH_MAX], bool *is_v2_p)
 {
     group_t group = {.controller = file->controller};

@@ -18,8 +18,9 @@ dj_verdict_t dj_check_path(dj_exam_t *exam, dj_finding_t *finding)
     const djinn_options_t *server = &exam->doctor->server;
     djinn_t *djinn;
     if (!server->address)
-        return dj_find(finding, DJ_VERDICT_INFO, "", "no server is known here, so no path was "
-                                                     "tried");
+        return dj_find(finding, DJ_VERDICT_INFO, "",
+                       "no server is known here, so no path was "
+                       "tried");
     if (djinn_connect(server, &djinn) != DJINN_OK)
         return dj_find(finding, DJ_VERDICT_FAIL,
                        "djinn info tells whether the server answers at all", "%s: %s",
@@ -55,8 +56,7 @@ static int count_serving(const json_t *root, int *lost_p)
     const json_t *ranks = json_object_get(root, "ranks");
     int serving = 0;
     for (size_t i = 0; i < json_array_size(ranks); i++) {
-        const char *state =
-            json_string_value(json_object_get(json_array_get(ranks, i), "state"));
+        const char *state = json_string_value(json_object_get(json_array_get(ranks, i), "state"));
         bool serves = state && strcmp(state, "serving") == 0;
         serving += serves;
         *lost_p += !serves;
@@ -83,8 +83,9 @@ dj_verdict_t dj_check_server(dj_exam_t *exam, dj_finding_t *finding)
                           "the server is version %.32s, this is %s", version ? version : "?",
                           DJINN_VERSION);
     else if (lost > 0 || serving < expected)
-        verdict = dj_find(finding, DJ_VERDICT_WARN, "djinn info names them; the server's log says "
-                                                    "why",
+        verdict = dj_find(finding, DJ_VERDICT_WARN,
+                          "djinn info names them; the server's log says "
+                          "why",
                           "%d of %lld ranks serve", serving, expected);
     else
         verdict = dj_find(finding, DJ_VERDICT_OK, "", "version %s, %d of %lld ranks serve", version,
@@ -104,8 +105,7 @@ dj_verdict_t dj_judge_clock(bool synchronised, bool has_server, long long skew_m
                        skew_ms > 0 ? "before" : "behind",
                        off > SKEW_MUNGE_MS ? ": MUNGE refuses credentials beyond 300 s" : "");
     if (has_server)
-        return dj_find(finding, DJ_VERDICT_OK, "", "the server's clock is %lld ms from ours",
-                       off);
+        return dj_find(finding, DJ_VERDICT_OK, "", "the server's clock is %lld ms from ours", off);
     if (!synchronised)
         return dj_find(finding, DJ_VERDICT_INFO, "",
                        "nobody keeps this machine's clock (the kernel says that it is not "

@@ -83,7 +83,7 @@ static bool is_carried(const dj_ask_t *ask, const char *limit)
     bool some = dj_ask_value(ask, "PropagateResourceLimits", all, sizeof all) && all[0] != '(';
     bool not = dj_ask_value(ask, "PropagateResourceLimitsExcept", except, sizeof except) &&
                except[0] != '(';
-    if (not)
+    if (not )
         return !strcasestr(except, limit);
     if (!some || strcasecmp(all, "NONE") == 0)
         return false;
@@ -163,8 +163,9 @@ dj_verdict_t dj_check_munge(dj_exam_t *exam, dj_finding_t *finding)
     dj_ask_state_t state = dj_ask_wait(ask);
     bool slurm_answers = dj_ask_wait(slurm) == DJ_ASKED_ANSWERED && slurm->status == 0;
     if (state == DJ_ASKED_NOT)
-        return dj_find(finding, DJ_VERDICT_INFO, "", "munge was not asked (--quick); its socket "
-                                                     "is %s",
+        return dj_find(finding, DJ_VERDICT_INFO, "",
+                       "munge was not asked (--quick); its socket "
+                       "is %s",
                        dj_exam_exists(exam, "/run/munge/munge.socket.2") ? "there" : "not there");
     if (state == DJ_ASKED_MISSING && in_job)
         return dj_find(finding, DJ_VERDICT_WARN, "put munge into PATH, to be able to look",
@@ -174,7 +175,8 @@ dj_verdict_t dj_check_munge(dj_exam_t *exam, dj_finding_t *finding)
     if (state == DJ_ASKED_ANSWERED && ask->status == 0 && strncmp(ask->text, "MUNGE:", 6) == 0)
         return dj_find(finding, DJ_VERDICT_OK, "", "munged gives credentials");
     if (slurm_answers && ask_slurms_socket(slurm, &again))
-        return dj_find(finding, DJ_VERDICT_OK, "", "Slurm's own munged gives credentials; the "
-                                                   "usual socket has none");
+        return dj_find(finding, DJ_VERDICT_OK, "",
+                       "Slurm's own munged gives credentials; the "
+                       "usual socket has none");
     return judge_munge_silent(exam, slurm_answers, finding);
 }

@@ -40,8 +40,7 @@ dj_verdict_t dj_check_ucx(dj_exam_t *exam, dj_finding_t *finding)
     }
     if (!tcp)
         return dj_find(finding, DJ_VERDICT_FAIL, "bring a network interface up, at least lo",
-                       "UCX %s finds no tcp, only: %s", fabric.version,
-                       list[0] ? list : "nothing");
+                       "UCX %s finds no tcp, only: %s", fabric.version, list[0] ? list : "nothing");
     const char *next = "", *fault = NULL;
     if (sscanf(fabric.version, "%u.%u", &major, &minor) == 2)
         fault = dj_judge_ucx(major, minor, &next);
@@ -84,8 +83,9 @@ dj_verdict_t dj_check_ucx_settings(dj_exam_t *exam, dj_finding_t *finding)
                        "UCX_TLS forbids tcp, which processes of other users and hosts need: %s",
                        list);
     if (devices && unknown_device(exam, devices, name)[0])
-        return dj_find(finding, DJ_VERDICT_FAIL, "unset UCX_NET_DEVICES, or name one that "
-                                                 "ucx_info -d shows",
+        return dj_find(finding, DJ_VERDICT_FAIL,
+                       "unset UCX_NET_DEVICES, or name one that "
+                       "ucx_info -d shows",
                        "UCX_NET_DEVICES names %s, which is not here: %s", name, list);
     return dj_find(finding, DJ_VERDICT_WARN, "unset them unless you know that they are needed",
                    "your variables win over Djinn's settings of UCX: %s", list);
@@ -110,8 +110,9 @@ dj_verdict_t dj_check_programs(dj_exam_t *exam, dj_finding_t *finding)
     dj_ask_t *server = &exam->asks[DJ_ASK_SERVER], *rank = &exam->asks[DJ_ASK_RANK];
     char ours[128], theirs[128];
     if (dj_ask_wait(server) == DJ_ASKED_NOT)
-        return dj_find(finding, DJ_VERDICT_INFO, "", "djinn %s; the programs beside it were not "
-                                                     "asked (--quick)",
+        return dj_find(finding, DJ_VERDICT_INFO, "",
+                       "djinn %s; the programs beside it were not "
+                       "asked (--quick)",
                        DJINN_VERSION);
     version_of(server, "djinn-server", ours, sizeof ours);
     version_of(rank, "djinn-rank", theirs, sizeof theirs);
@@ -192,11 +193,11 @@ dj_verdict_t dj_check_torch(dj_exam_t *exam, dj_finding_t *finding)
                        state == DJ_ASKED_NOT ? "python3 was not asked (--quick)"
                                              : "no python3 in PATH; programs in C need none");
     if (state == DJ_ASKED_LATE || ask->status != 0)
-        return dj_find(finding, DJ_VERDICT_WARN, "run python3 -c 0 by hand; a slow file system "
-                                                 "under its site-packages is the usual cause",
+        return dj_find(finding, DJ_VERDICT_WARN,
+                       "run python3 -c 0 by hand; a slow file system "
+                       "under its site-packages is the usual cause",
                        "python3 %s: %s",
-                       state == DJ_ASKED_LATE ? "does not answer within 2 s"
-                                              : "ends with an error",
+                       state == DJ_ASKED_LATE ? "does not answer within 2 s" : "ends with an error",
                        dj_ask_last_line(ask, line, sizeof line));
     dj_ask_wait(cuda);
     dj_ask_value(ask, "python", facts.python, sizeof facts.python);

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -25,6 +26,41 @@ static void clocks(void **state)
     expect_clock(false, true, -12, DJ_VERDICT_OK, "12 ms from ours");
     expect_clock(false, false, 0, DJ_VERDICT_INFO, "nobody keeps");
     expect_clock(true, false, 0, DJ_VERDICT_OK, "synchronised");
+}
+
+static void expect_way(const dj_gpu_way_t *way, const char *here, const char *away,
+                       const char *next)
+{
+    dj_finding_t finding = {0};
+    char wanted[512];
+    assert_int_equal(dj_judge_gpu_memory(way, &finding), DJ_VERDICT_WARN);
+    snprintf(wanted, sizeof wanted, "between ranks of this machine %s", here);
+    assert_int_equal(strncmp(finding.text, wanted, strlen(wanted)), 0);
+    snprintf(wanted, sizeof wanted, "; to other hosts %s", away);
+    assert_non_null(strstr(finding.text, wanted));
+    assert_non_null(strstr(finding.next, next));
+}
+
+/* From a UCX without CUDA to a cluster on which all is well. */
+static void ways_of_gpu_memory(void **state)
+{
+    dj_gpu_way_t way = {
+        .facts = {.transports = "auto", .shm = true, .tcp = true}, .dma_buf = false, .rdma = true};
+    expect_way(&way, "staging", "staging", "--with-cuda");
+    way.fabric.cuda = true;
+    expect_way(&way, "staging, because UCX has no cuda_ipc", "staging, because sockets",
+               "without RDMA");
+    way.fabric.cuda_ipc = way.facts.rdma = true;
+    expect_way(&way, "cuda_ipc", "staging, because neither", "nvidia_peermem");
+    way.rdma = false;
+    expect_way(&way, "cuda_ipc", "staging", "does not support GPUDirect");
+    way.rdma = way.dma_buf = true;
+    expect_way(&way, "cuda_ipc", "staging", "1.15");
+    way.fabric.rdma_reads_cuda = true;
+    expect_way(&way, "cuda_ipc", "dma-buf", "nothing to do");
+    way.dma_buf = false;
+    way.facts.peermem = true;
+    expect_way(&way, "cuda_ipc", "peermem", "nothing to do");
 }
 
 static void versions_of_ucx(void **state)
@@ -68,7 +104,8 @@ static void shared_file_systems(void **state)
 
 static void answers_by_key(void **state)
 {
-    static dj_ask_t ask = {.text = "PropagateResourceLimits = ALL\r\nMpi: x\n\nkey\n  \nlast one\n\n"};
+    static dj_ask_t ask = {.text =
+                               "PropagateResourceLimits = ALL\r\nMpi: x\n\nkey\n  \nlast one\n\n"};
     char value[8];
     assert_true(dj_ask_value(&ask, "PropagateResourceLimits", value, sizeof value));
     assert_string_equal(value, "ALL");
@@ -85,6 +122,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clocks),
+        cmocka_unit_test(ways_of_gpu_memory),
         cmocka_unit_test(versions_of_ucx),
         cmocka_unit_test(sentences_are_cut_and_printable),
         cmocka_unit_test(shared_file_systems),

@@ -131,13 +131,14 @@ dj_verdict_t dj_check_gpu_driver(dj_exam_t *exam, dj_finding_t *finding)
     if (state == DJ_ASKED_NOT)
         return dj_find(finding, DJ_VERDICT_INFO, "", "driver %s; CUDA was not asked (--quick)",
                        module);
+    if (state == DJ_ASKED_LATE)
+        return dj_find(finding, DJ_VERDICT_WARN,
+                       "time nvidia-smi: seconds mean no persistence mode (nvidia-smi -pm 1), for "
+                       "ever means a broken driver (dmesg)",
+                       "driver %s, but CUDA does not start within %d s", module, DJ_ASK_MS / 1000);
     if (state != DJ_ASKED_ANSWERED || ask->status != 0)
-        return dj_find(finding, DJ_VERDICT_FAIL,
-                       "nvidia-smi; where it takes seconds, too: persistence mode (nvidia-smi -pm "
-                       "1)",
-                       state == DJ_ASKED_LATE ? "driver %s, but CUDA does not start within 2 s"
-                                              : "driver %s, but CUDA crashes (status %d)",
-                       module, ask->status);
+        return dj_find(finding, DJ_VERDICT_FAIL, "compare nvidia-smi; dmesg may tell why",
+                       "driver %s, but CUDA crashes (status %d)", module, ask->status);
     if (dj_ask_value(ask, "cuda-missing", text, sizeof text))
         return dj_find(finding, DJ_VERDICT_FAIL,
                        "install the driver's libcuda.so.1; in a container --gpus all (Docker), "

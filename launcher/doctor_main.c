@@ -91,7 +91,10 @@ static dj_status_t read_words(int argc, char **argv, dj_config_t *config, words_
 /* The library reads these from the environment, which options win over. */
 static bool hand_down(const dj_config_t *config)
 {
+    char connect_ms[32];
+    snprintf(connect_ms, sizeof connect_ms, "%llu", (unsigned long long)config->connect_ms);
     bool good = setenv("DJINN_AUTH", config->auth, 1) == 0 &&
+                setenv("DJINN_CONNECT_MS", connect_ms, 1) == 0 &&
                 setenv("DJINN_TRANSPORTS", config->transports, 1) == 0;
     if (config->token_file[0])
         good = good && setenv("DJINN_TOKEN_FILE", config->token_file, 1) == 0;

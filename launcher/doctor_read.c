@@ -128,7 +128,7 @@ int dj_exam_entries(const dj_exam_t *exam, const char *folder, char (*names)[DJ_
         return 0;
     while (count < most && (entry = readdir(directory))) {
         if (entry->d_name[0] != '.' && strlen(entry->d_name) < DJ_ENTRY_MAX)
-            snprintf(names[count++], DJ_ENTRY_MAX, "%s", entry->d_name);
+            snprintf(names[count++], DJ_ENTRY_MAX, "%.63s", entry->d_name);
     }
     closedir(directory);
     qsort(names, (size_t)count, sizeof names[0], compare_names);

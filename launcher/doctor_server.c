@@ -21,10 +21,12 @@ dj_verdict_t dj_check_path(dj_exam_t *exam, dj_finding_t *finding)
         return dj_find(finding, DJ_VERDICT_INFO, "",
                        "no server is known here, so no path was "
                        "tried");
-    if (djinn_connect(server, &djinn) != DJINN_OK)
+    if (djinn_connect(server, &djinn) != DJINN_OK) {
+        exam->info_asked = true; /* once is enough to wait for a server that does not answer */
         return dj_find(finding, DJ_VERDICT_FAIL,
                        "djinn info tells whether the server answers at all", "%s: %s",
                        server->address, djinn_error());
+    }
     dj_verdict_t verdict = dj_find(finding, DJ_VERDICT_OK, "", "to rank %d of %s: %s",
                                    djinn_rank(djinn), server->address, djinn_path(djinn));
     djinn_close(djinn);

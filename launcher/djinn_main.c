@@ -13,6 +13,7 @@
 #include "launcher/doctor.h"
 #include "launcher/info.h"
 #include "launcher/plan.h"
+#include "launcher/topo.h"
 #include "runtime/base/log.h"
 
 static int wrong_use(const char *text, const char *word)
@@ -141,6 +142,16 @@ const dj_command_t dj_commands[] = {
      "below --capacity and prints them with a column offset; exit status 1 when nothing fits in "
      "the time (60 s).",
      dj_plan_main},
+    {"topo",
+     "[--xml FILE | --synthetic TEXT] [--ranks N|auto] [--device host|cuda] [--gpus LIST] [--json | "
+     "--svg OUT]",
+     "a machine, and which rank of a server gets what of it; a picture",
+     "Shows a machine (packages, NUMA nodes, cores, GPUs, NICs, NVLinks) and the layout of a server "
+     "on it: which rank gets which GPU, NIC, cores and memory, and why. Without --xml (what lstopo "
+     "2.x writes with --of xml) or --synthetic (hwloc's text, and gpu:N, nic:N, nvlink:GB/S behind "
+     "it) it is this machine. --ranks counts as djinn-server -n does; --gpus names those that may "
+     "be used, as CUDA_VISIBLE_DEVICES would; --json is for programs and --svg draws.",
+     dj_topo_main},
     {"config", "[markdown]", "every option and variable",
      "Lists every option and variable with its default; markdown: as a page.", config},
     {"completion", "bash|zsh|fish", "completion for the shell: source <(djinn completion bash)",

@@ -36,16 +36,6 @@ static uint64_t bus_key(hwloc_obj_t pci)
     return (uint64_t)at->domain << 24 | (uint32_t)at->bus << 16 | (uint32_t)at->dev << 8 | at->func;
 }
 
-/* Printable, without what a terminal or a picture would obey. */
-static void copy_name(char *to, size_t room, const char *from)
-{
-    snprintf(to, room, "%s", from ? from : "");
-    for (char *at = to; *at; at++) {
-        if (*at < ' ' || *at > '~' || *at == '<' || *at == '&' || *at == '"')
-            *at = '?';
-    }
-}
-
 static void locate(const dj_topology_t *topology, hwloc_topology_t loaded, hwloc_obj_t pci,
                    int32_t *node_p, int32_t *package_p)
 {
@@ -89,8 +79,9 @@ static void read_gpu(const dj_topology_t *topology, hwloc_topology_t loaded, hwl
     uint32_t best = 0;
     *gpu = (dj_gpu_t){.cuda = pci->attr->pcidev.vendor_id == VENDOR_NVIDIA};
     bus_id(pci, gpu->bus_id);
-    copy_name(gpu->name, sizeof gpu->name, gpu->bus_id);
-    copy_name(gpu->model, sizeof gpu->model, hwloc_obj_get_info_by_name(pci, "PCIDevice"));
+    dj_topology_copy_name(gpu->name, sizeof gpu->name, gpu->bus_id);
+    dj_topology_copy_name(gpu->model, sizeof gpu->model,
+                          hwloc_obj_get_info_by_name(pci, "PCIDevice"));
     locate(topology, loaded, pci, &gpu->node, &gpu->package);
     for (hwloc_obj_t os = pci->io_first_child; os; os = os->next_sibling) {
         if (os->type != HWLOC_OBJ_OS_DEVICE || !os->name)
@@ -99,13 +90,13 @@ static void read_gpu(const dj_topology_t *topology, hwloc_topology_t loaded, hwl
         const char *model = hwloc_obj_get_info_by_name(os, "GPUModel");
         uint32_t worth = name_worth(os->name);
         if (uuid)
-            copy_name(gpu->uuid, sizeof gpu->uuid, uuid);
+            dj_topology_copy_name(gpu->uuid, sizeof gpu->uuid, uuid);
         if (model)
-            copy_name(gpu->model, sizeof gpu->model, model);
+            dj_topology_copy_name(gpu->model, sizeof gpu->model, model);
         if (worth <= best)
             continue;
         best = worth;
-        copy_name(gpu->name, sizeof gpu->name, os->name);
+        dj_topology_copy_name(gpu->name, sizeof gpu->name, os->name);
     }
 }
 
@@ -120,11 +111,11 @@ static bool read_nic(const dj_topology_t *topology, hwloc_topology_t loaded, hwl
         if (os->type != HWLOC_OBJ_OS_DEVICE || !os->name)
             continue;
         if (os->attr->osdev.type == HWLOC_OBJ_OSDEV_NETWORK && !nic->network[0])
-            copy_name(nic->network, sizeof nic->network, os->name);
+            dj_topology_copy_name(nic->network, sizeof nic->network, os->name);
         if (os->attr->osdev.type != HWLOC_OBJ_OSDEV_OPENFABRICS || nic->rdma)
             continue;
         nic->rdma = true;
-        copy_name(nic->name, sizeof nic->name, os->name);
+        dj_topology_copy_name(nic->name, sizeof nic->name, os->name);
         for (uint32_t port = 1; port <= 8; port++) {
             char name[16];
             snprintf(name, sizeof name, "Port%uState", port);
@@ -308,10 +299,10 @@ static bool check_gpu(dj_gpu_t *gpu)
     text[size] = '\0';
     char uuid[48] = "";
     if (driver_value(text, "GPU UUID:", uuid, sizeof uuid) && strncmp(uuid, "GPU-", 4) == 0)
-        copy_name(gpu->uuid, sizeof gpu->uuid, uuid);
+        dj_topology_copy_name(gpu->uuid, sizeof gpu->uuid, uuid);
     char model[64] = "";
     if (driver_value(text, "Model:", model, sizeof model) && model[0])
-        copy_name(gpu->model, sizeof gpu->model, model);
+        dj_topology_copy_name(gpu->model, sizeof gpu->model, model);
     if (!driver_value(text, "Device Minor:", minor, sizeof minor))
         return true;
     snprintf(device, sizeof device, "/dev/nvidia%u", (unsigned)strtoul(minor, NULL, 10));

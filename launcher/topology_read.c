@@ -101,6 +101,15 @@ static uint16_t node_of_core(const dj_topology_t *topology, hwloc_obj_t core)
     return 0;
 }
 
+void dj_topology_copy_name(char *to, size_t room, const char *from)
+{
+    snprintf(to, room, "%s", from ? from : "");
+    for (char *at = to; *at; at++) {
+        if (*at < ' ' || *at > '~')
+            *at = '?';
+    }
+}
+
 void dj_topology_read_cores(dj_topology_t *topology, hwloc_topology_t loaded,
                             const cpu_set_t *binding, bool nodes)
 {
@@ -138,5 +147,5 @@ void dj_topology_read_cores(dj_topology_t *topology, hwloc_topology_t loaded,
     hwloc_obj_t package = hwloc_get_obj_by_type(loaded, HWLOC_OBJ_PACKAGE, 0);
     if (package && !model)
         model = hwloc_obj_get_info_by_name(package, "CPUModel");
-    snprintf(topology->processor, sizeof topology->processor, "%s", model ? model : "");
+    dj_topology_copy_name(topology->processor, sizeof topology->processor, model);
 }

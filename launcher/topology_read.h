@@ -15,6 +15,8 @@ void dj_topology_read_cores(dj_topology_t *topology, hwloc_topology_t loaded,
 void dj_topology_read_devices(dj_topology_t *topology, hwloc_topology_t loaded);
 /* The index of the node or package that an object lies in; -1: in several. */
 int32_t dj_topology_node_of(const dj_topology_t *topology, hwloc_obj_t object);
+/* Printable ASCII only: what comes from a file is shown, never obeyed. NULL: "". */
+void dj_topology_copy_name(char *to, size_t room, const char *from);
 /* Removes a GPU whose device file this process may not open, finds its UUID (this machine only). */
 void dj_topology_check_gpus(dj_topology_t *topology);
 

@@ -76,13 +76,19 @@ class Node:
                 f'pci_type="0200 [8086:1533] [8086:1533] 03" pci_link_speed="1.0">',
                 f'<object type="OSDev" gp_index="{gp + 1}" name="{interface}" osdev_type="2"/>', "</object>"]
 
-    def switch(self, root, inside_by_port):
-        """A host bridge, a root port and a PCI switch with a device behind each downstream port."""
+    def switch(self, root, ports):
+        """A host bridge, a root port and a PCI switch. Behind each of its ports: a device, or a second
+        switch with several."""
         first, last = root + 1, root + 15
-        ports = []
-        for port, inside in enumerate(inside_by_port):
-            ports += self.bridge(root + 2, "1-1", first, last, inside, port)
-        up = self.bridge(root + 1, "1-1", first, last, ports)
+        inside = []
+        for port, devices in enumerate(ports):
+            if len(devices) > 1:
+                below = []
+                for place, device in enumerate(devices):
+                    below += self.bridge(root + 4, "1-1", first, last, device, 4 * port + place)
+                devices = [self.bridge(root + 3, "1-1", first, last, below, port)]
+            inside += self.bridge(root + 2, "1-1", first, last, devices[0], port)
+        up = self.bridge(root + 1, "1-1", first, last, inside)
         return self.bridge(root, "0-1", root, last, self.bridge(root, "1-1", first, last, up))
 
     def host(self, root, inside):
@@ -171,8 +177,8 @@ def dgx_a100():
         # A NIC's number is not its GPU's: behind each switch the two are crossed.
         nics = first + (2 if first >= 4 else 0)
         machine.put(node, machine.switch(root, [
-            machine.gpu(root + 7, first, "A100-SXM4-80GB") + machine.nic(root + 8, nics + 1, f"ib{nics + 1}"),
-            machine.gpu(root + 10, first + 1, "A100-SXM4-80GB") + machine.nic(root + 11, nics, f"ib{nics}")]))
+            [machine.gpu(root + 7, first, "A100-SXM4-80GB"), machine.nic(root + 8, nics + 1, f"ib{nics + 1}")],
+            [machine.gpu(root + 10, first + 1, "A100-SXM4-80GB"), machine.nic(root + 11, nics, f"ib{nics}")]]))
     machine.put(2, machine.host(0x20, machine.nic(0x21, 4, "ens4") + machine.ethernet(0x22, "eno1")))
     machine.put(4, machine.host(0x60, machine.nic(0x61, 5, "ens5", state=1)))
     machine.nvswitches(6, 0, 0xd0, 50000)
@@ -185,8 +191,8 @@ def dgx_h100():
     roots = (0x00, 0x10, 0x20, 0x30, 0x80, 0x90, 0xa0, 0xb0)
     numbers = (0, 3, 4, 5, 6, 9, 10, 11)
     for gpu, (root, number) in enumerate(zip(roots, numbers)):
-        machine.put(gpu // 4, machine.switch(root, [machine.gpu(root + 5, gpu, "H100 80GB HBM3"),
-                                                     machine.nic(root + 6, number, f"ib{number}")]))
+        machine.put(gpu // 4, machine.switch(root, [[machine.gpu(root + 5, gpu, "H100 80GB HBM3")],
+                                                     [machine.nic(root + 6, number, f"ib{number}")]]))
     machine.put(0, machine.host(0x40, machine.ethernet(0x41, "eno1") + machine.nic(0x42, 1, "ens1")))
     machine.nvswitches(4, 1, 0xc0, 112500)
     machine.write()
@@ -199,8 +205,8 @@ def sixteen():
         root = at * 0x18
         gpu = 2 * at
         machine.put(at // 2, machine.switch(root, [
-            machine.gpu(root + 5, gpu, "GPU") + machine.nic(root + 6, 15 - gpu, f"ib{15 - gpu}"),
-            machine.gpu(root + 8, gpu + 1, "GPU") + machine.nic(root + 9, 14 - gpu, f"ib{14 - gpu}")]))
+            [machine.gpu(root + 5, gpu, "GPU"), machine.nic(root + 6, 15 - gpu, f"ib{15 - gpu}")],
+            [machine.gpu(root + 8, gpu + 1, "GPU"), machine.nic(root + 9, 14 - gpu, f"ib{14 - gpu}")]]))
     machine.nvswitches(6, 0, 0xc8, 150000)
     machine.write()
 
@@ -210,9 +216,9 @@ def cube_mesh():
     machine = Node("cube-mesh", "Intel Xeon E5-2698 v4", 2, 1, 20, 256)
     for at in range(4):
         root = at * 0x20
-        machine.put(at // 2, machine.switch(root, [machine.gpu(root + 5, 2 * at, "V100-SXM2-32GB"),
-                                                    machine.gpu(root + 6, 2 * at + 1, "V100-SXM2-32GB"),
-                                                    machine.nic(root + 7, at, f"ib{at}")]))
+        machine.put(at // 2, machine.switch(root, [[machine.gpu(root + 5, 2 * at, "V100-SXM2-32GB")],
+                                                    [machine.gpu(root + 6, 2 * at + 1, "V100-SXM2-32GB")],
+                                                    [machine.nic(root + 7, at, f"ib{at}")]]))
     one, two = 25000, 50000
     links = {(0, 1): one, (0, 2): one, (0, 3): two, (0, 4): two, (1, 2): two, (1, 3): one, (1, 5): two,
              (2, 3): two, (2, 6): one, (3, 7): one, (4, 5): one, (4, 6): one, (4, 7): two, (5, 6): two,

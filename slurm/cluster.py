@@ -49,7 +49,9 @@ MpiDefault=pmix
 MpiParams=ports=24000-24999
 ReturnToService=2
 SlurmdParameters=config_overrides
-SlurmdTimeout=10
+SlurmdTimeout=5
+MessageTimeout=5
+TCPTimeout=2
 KillWait=5
 SchedulerParameters=sched_interval=1,bf_interval=1
 {gres}
@@ -238,12 +240,13 @@ class Cluster:
         return CONTROLLER if node == self.count else f"dn{node}"
 
     def environment(self, base=None):
-        """A login's, on the controller's node."""
+        """A login's, on the controller's node. Everybody is root here, which mpirun wants to be told."""
         base = base if base is not None else {"PATH": os.environ["PATH"], "LC_ALL": "C"}
         kept = {name: value for name, value in base.items()
-                if not re.match(r"(SLURM|SLURMD|SBATCH|SALLOC|PMI|PMIX|OMPI|MUNGE)_", name)}
+                if not re.match(r"(SLURM|SLURMD|SBATCH|SALLOC|PMI|PMIX|OMPI_COMM|MUNGE)_", name)}
         return dict(kept, PATH=base.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin",
-                    SLURM_CONF=self.configuration, HOME=self.home)
+                    SLURM_CONF=self.configuration, HOME=self.home, OMPI_ALLOW_RUN_AS_ROOT="1",
+                    OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
 
     def argv(self, *words):
         """Words that run a Slurm command from the controller's node."""

@@ -35,5 +35,7 @@ void dj_synopsis_walk(const char *synopsis, dj_synopsis_visit_t visit, void *con
 
 /* djinn completion: for bash, zsh or fish. */
 int dj_completion_main(int argc, char **argv);
+/* djinn manual: a page with the tables filled in. */
+int dj_manual_main(int argc, char **argv);
 
 #endif

@@ -10,10 +10,15 @@
 #include "launcher/command.h"
 #include "runtime/base/config.h"
 
-#define PROGRAMS "djinn djinn-run djinn-server"
-
-/* Programs beside djinn: the table's options and these. */
-#define OWN_OPTIONS "--help --version"
+/* Programs beside djinn take the table's options and these. */
+static const struct {
+    const char *name, *options;
+} programs[] = {
+    {"djinn-run", "--help --version"},
+    {"djinn-server", "--help --version"},
+    {"djinn-selftest", "--json --only --list --limit-s --help --version"},
+};
+#define PROGRAMS (sizeof programs / sizeof programs[0])
 
 /* ---- reading a synopsis ---- */
 
@@ -139,6 +144,20 @@ static void print_choice_cases(const char *open, const char *close)
     }
 }
 
+static void print_programs(void)
+{
+    fputs("djinn", stdout);
+    for (size_t i = 0; i < PROGRAMS; i++)
+        printf(" %s", programs[i].name);
+}
+
+/* case branches of bash and zsh: what a program takes. */
+static void print_program_cases(const char *format)
+{
+    for (size_t i = 0; i < PROGRAMS; i++)
+        printf(format, programs[i].name, programs[i].options);
+}
+
 /* ---- bash ---- */
 
 static void print_bash_row(const dj_command_t *row)
@@ -183,15 +202,18 @@ static void print_bash(void)
     fputs("    'djinn ') words='", stdout);
     print_commands();
     fputs("--help --version' ;;\n"
-          "    'djinn '*) ;;\n"
-          "    *) words=\"$_djinn_options " OWN_OPTIONS "\" files=yes ;;\n"
-          "    esac ;;\n"
+          "    'djinn '*) ;;\n",
+          stdout);
+    print_program_cases("    '%s '*) words=\"$_djinn_options %s\" files=yes ;;\n");
+    fputs("    esac ;;\n"
           "    esac\n"
           "    [[ $files && $word != -* ]] && return\n"
           "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
           "}\n"
-          "complete -o default -F _djinn " PROGRAMS "\n",
+          "complete -o default -F _djinn ",
           stdout);
+    print_programs();
+    putchar('\n');
 }
 
 /* ---- zsh ---- */
@@ -223,7 +245,9 @@ static void print_zsh_groups(void)
 static void print_zsh(void)
 {
     dj_config_row_t option;
-    fputs("#compdef " PROGRAMS "\n"
+    fputs("#compdef ", stdout);
+    print_programs();
+    fputs("\n"
           "_djinn() {\n"
           "    local before=${words[CURRENT-1]} files= line\n"
           "    local -a options items\n"
@@ -249,9 +273,10 @@ static void print_zsh(void)
     fputs("    'djinn ') items=(", stdout);
     print_commands();
     fputs("--help --version) ;;\n"
-          "    'djinn '*) ;;\n"
-          "    *) items=($options " OWN_OPTIONS ") files=yes ;;\n"
-          "    esac ;;\n"
+          "    'djinn '*) ;;\n",
+          stdout);
+    print_program_cases("    '%s '*) items=($options %s) files=yes ;;\n");
+    fputs("    esac ;;\n"
           "    esac\n"
           "    if [[ $files && ${words[CURRENT]} != -* ]]; then\n"
           "        _files\n"
@@ -259,9 +284,10 @@ static void print_zsh(void)
           "        _describe djinn items\n"
           "    fi\n"
           "}\n"
-          "if [[ ${funcstack[1]} == _djinn ]]; then _djinn \"$@\"; else compdef _djinn " PROGRAMS
-          "; fi\n",
+          "if [[ ${funcstack[1]} == _djinn ]]; then _djinn \"$@\"; else compdef _djinn ",
           stdout);
+    print_programs();
+    puts("; fi");
 }
 
 /* ---- fish ---- */
@@ -346,8 +372,13 @@ static void print_fish(void)
           stdout);
     for (const dj_command_t *row = dj_commands; row->name; row++)
         print_fish_row(row);
-    print_fish_options("-c djinn-run");
-    print_fish_options("-c djinn-server");
+    for (size_t i = 0; i < PROGRAMS; i++) {
+        char where[64];
+        snprintf(where, sizeof where, "-c %s", programs[i].name);
+        print_fish_options(where);
+        for (const char *at = programs[i].options; *at; at += strcspn(at, " "), at += *at == ' ')
+            printf("complete %s -l %.*s\n", where, (int)strcspn(at, " ") - 2, at + 2);
+    }
 }
 
 int dj_completion_main(int argc, char **argv)

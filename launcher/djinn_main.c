@@ -158,6 +158,8 @@ const dj_command_t dj_commands[] = {
      "Prints completion for a shell: source <(djinn completion bash), source <(djinn completion "
      "zsh), djinn completion fish | source.",
      dj_completion_main},
+    {"manual", "FILE", "a page of docs/man with its options filled in, for the build",
+     "Prints a page of docs/man with the options and commands filled in.", dj_manual_main},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -63,7 +63,9 @@ class Shell:
     def test_every_option_of_the_table(self):
         wanted = options()
         self.assertGreater(len(wanted), 40)
-        for words in (("djinn-run",), ("djinn-server",), ("djinn", "info")):
+        self.assertEqual(self.offers("djinn-selftest", "--onl"), {"--only"})
+        self.assertEqual(self.offers("djinn-run", "--onl"), set())
+        for words in (("djinn-run",), ("djinn-server",), ("djinn-selftest",), ("djinn", "info")):
             with self.subTest(words=words):
                 self.assertLessEqual(wanted, self.offers(*words, "--"))
         self.assertNotIn("--listen", self.offers("djinn", "config", "--"))

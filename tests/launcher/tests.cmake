@@ -43,6 +43,7 @@ dj_launch_test(djinn unit test_djinn.py Words)
 dj_launch_test(completion_bash unit test_completion.py Bash)
 dj_launch_test(completion_zsh unit test_completion.py Zsh)
 dj_launch_test(completion_fish unit test_completion.py Fish)
+dj_launch_test(manual unit test_manual.py Manual)
 dj_test(launcher/test_doctor.c LABEL unit LIBS dj_doctor)
 # The driver of GPUs that are not there.
 foreach(library libcuda libnvidia-ml)

@@ -163,6 +163,9 @@ def stays_alone(patient):
     patient.alone()
 
 
+# A network of one's own: loopback and an interface.
+VETH = ("hostname alone.invalid; ip link set lo up; ip link add va type veth peer name vb; "
+        "ip addr add 10.9.9.1/24 dev va; ip link set va up; ip link set vb up;")
 GIB = 1 << 30
 MOST_LOCKED = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
 # check, verdict, what its text says, what its next step says, how the machine is made so
@@ -318,13 +321,10 @@ CASES = [
      lambda p: p.inside("-n", "ip link set lo up;")),
     ("interfaces", "warn", "va 10.9.9.1 .100 Mbit.*slow", "--listen",
      lambda p: (p.put("/sys/class/net/va/speed", "100\n"),
-                p.inside("-n", "ip link set lo up; ip link add va type veth peer name vb; "
-                         "ip addr add 10.9.9.1/24 dev va; ip link set va up; ip link set vb up;"))),
+                p.inside("-nu", VETH))),
     ("interfaces", "ok", "va 10.9.9.1 .25000 Mbit/s.; rank 0 .* at 10.9.9.1:0", "",
      lambda p: (p.put("/sys/class/net/va/speed", "25000\n"),
-                p.inside("-nu", "hostname alone.invalid; ip link set lo up; ip link add va type veth "
-                         "peer name vb; ip addr add 10.9.9.1/24 dev va; ip link set va up; "
-                         "ip link set vb up;"))),
+                p.inside("-nu", VETH))),
     ("host-name", "info", "localhost stands for 127.0.0.1", "--listen|^$",
      lambda p: p.inside("-nu", "hostname localhost; ip link set lo up;")),
     ("host-name", "warn", "our own name nowhere.invalid:", "/etc/hosts",
@@ -335,6 +335,9 @@ CASES = [
     ("listen", "fail", "no address; it takes host:port", "host:port",
      lambda p: p.say("--listen", "nonsense")),
     ("listen", "ok", "127.0.0.1:0", "", lambda p: None),
+    ("listen", "ok", "^127.0.0.1:0 and 10.9.9.1:0 can be", "", lambda p: p.inside("-nu", VETH)),
+    ("listen", "ok", "^127.0.0.1:7321 is free", "",
+     lambda p: (p.inside("-nu", VETH), p.say("--listen", "127.0.0.1:7321"))),
     ("ports", "ok", "32768 to 60999", "",
      lambda p: p.put("/proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n")),
     ("ports", "warn", "only the ports 60000 to 60999", "sysctl",
@@ -423,6 +426,9 @@ CASES = [
     ("weights", "warn", "/models is xfs .local.; in a job of several nodes", "shared file system",
      lambda p: weights(p, "xfs", SLURM_JOB_NUM_NODES="4")),
     ("weights", "ok", "gpfs", "", lambda p: weights(p, "gpfs", SLURM_JOB_NUM_NODES="4")),
+    ("weights", "ok", "/a b is beegfs .shared.", "",
+     lambda p: (p.folder("/a b"), p.put("/proc/self/mountinfo", mount("beegfs", "/a\\040b")),
+                p.say("--model-roots", "/a b"))),
     ("weights", "fail", "/scratch/models: No such file", "--model-roots",
      lambda p: p.say("--model-roots", "/scratch/models")),
     ("weights", "fail", "is no folder", "",
@@ -705,7 +711,9 @@ class Here(DoctorTest):
         os.chmod(patient.path("/dev/infiniband/uverbs0"), 0o600)
         os.chmod(self.home, 0o755)
         patient.before = ["setpriv", "--reuid", "65534", "--clear-groups"]
-        found = self.examine(patient, "--only", "gpu-devices", "--only", "rdma", "--only", "home")
+        found = self.examine(patient, "--only", "gpu-devices", "--only", "rdma", "--only", "home",
+                             "--only", "shared-memory")
+        self.assertRegex(found["shared-memory"]["text"], "cannot be used: Permission denied")
         self.assertRegex(found["gpu-devices"]["text"], "/dev/nvidia0 may not be opened")
         self.assertRegex(found["rdma"]["text"], "uverbs0 may not be opened")
         self.assertRegex(found["home"]["text"], "home folder may not be written to")

@@ -59,6 +59,7 @@ typedef struct dj_comm_options {
     bool shared_memory; /* offer shm lanes */
     uint32_t batch_bytes; /* small messages of one round to one peer leave together up to this; 0: never */
     bool loopback_only; /* tcp on the loopback interface alone: for servers that listen there */
+    const char *net_devices; /* as UCX_NET_DEVICES, which wins; NULL or "": UCX chooses */
     dj_message_fn_t on_message;
     void *context;
 } dj_comm_options_t;

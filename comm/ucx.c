@@ -100,6 +100,8 @@ dj_status_t dj_ucx_context_create(const dj_comm_options_t *options, ucp_context_
         set(config, "", "TLS", "^shm");
     if (options->loopback_only)
         set(config, "", "NET_DEVICES", "lo");
+    else if (options->net_devices && options->net_devices[0])
+        set(config, "", "NET_DEVICES", options->net_devices);
     const ucp_params_t parameters = {
         .field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME,
         .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP,

@@ -1,49 +1,39 @@
-/* devices.c - asks the driver's list in /proc, which costs nothing and needs no CUDA. */
+/* devices.c - counts what placement will hand out, so that no more ranks start than it can place.
+ */
 #include "launcher/devices.h"
 
-#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "runtime/base/config.h"
+#include "launcher/layout.h"
 
-#define DRIVER_LIST "/proc/driver/nvidia/gpus"
-
-static uint32_t installed(void)
+static dj_status_t count_gpus(uint32_t *count_p)
 {
-    uint32_t count = 0;
-    DIR *folder = opendir(DRIVER_LIST);
-    for (struct dirent *entry; folder && (entry = readdir(folder));)
-        count += entry->d_name[0] != '.';
-    if (folder)
-        closedir(folder);
-    return count;
-}
-
-/* Entries of "0,1,GPU-1234"; a number below zero ends the list, as CUDA reads it. */
-static uint32_t named(const char *list, uint32_t most)
-{
-    uint32_t count = 0;
-    for (const char *at = list; at && *at && *at != '-' && count < most; count++) {
-        at = strchr(at, ',');
-        at = at ? at + 1 : NULL;
-    }
-    return count;
+    dj_topology_t *topology;
+    dj_layout_request_t request = {0};
+    dj_status_t status = dj_topology_find(true, &topology);
+    if (status != DJ_OK)
+        return status;
+    dj_layout_visible(topology, &request);
+    *count_p = (uint32_t)__builtin_popcountll(dj_gpus_visible(topology, request.visible));
+    free(topology);
+    char why[128] = "none is on the PCI bus, or the control group keeps it from us";
+    if (request.visible)
+        snprintf(why, sizeof why, "%s is '%.64s'", request.visible_name, request.visible);
+    if (*count_p > 0)
+        return DJ_OK;
+    return dj_fail(DJ_ERR_UNSUPPORTED,
+                   "no GPU is here for --device cuda (%s); ask the launcher for GPUs, or take "
+                   "--device host",
+                   why);
 }
 
 dj_status_t dj_devices_count(const char *device, uint32_t *count_p)
 {
-    const char *visible = dj_environment("CUDA_VISIBLE_DEVICES");
     uint32_t count = 1;
-    if (strcmp(device, "cuda") == 0) {
-        count = installed();
-        if (visible)
-            count = named(visible, count);
-    }
-    if (count == 0)
-        return dj_fail(DJ_ERR_UNSUPPORTED, "no GPU is here for --device cuda (%s%s); ask the "
-                                           "launcher for GPUs, or take --device host",
-                       visible ? "CUDA_VISIBLE_DEVICES is " : DRIVER_LIST " is empty",
-                       visible ? visible : "");
-    *count_p = count;
-    return DJ_OK;
+    dj_status_t status = strcmp(device, "cuda") == 0 ? count_gpus(&count) : DJ_OK;
+    if (status == DJ_OK)
+        *count_p = count;
+    return status;
 }

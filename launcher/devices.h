@@ -6,7 +6,7 @@
 
 #include "runtime/base/status.h"
 
-/* "host": 1, the machine. "cuda": the GPUs that the driver lists and CUDA_VISIBLE_DEVICES names.
+/* "host": 1, the machine. "cuda": the GPUs that placement would hand out (layout.h).
  * DJ_ERR_UNSUPPORTED: none, with the next step. */
 dj_status_t dj_devices_count(const char *device, uint32_t *count_p);
 

@@ -12,7 +12,7 @@
 #include "launcher/attach.h"
 #include "launcher/credential.h"
 #include "launcher/home.h"
-#include "launcher/placement.h"
+#include "launcher/layout.h"
 #include "launcher/supervisor.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
@@ -22,37 +22,28 @@
 typedef struct launch {
     dj_arguments_t arguments;
     dj_assembly_t assembly;
+    dj_layout_t *layout; /* of this node; our first rank is number `first` there */
+    uint32_t first;
     char program[DJ_PATH_MAX];
 } launch_t;
 
-/* ---- cores ---- */
+/* ---- places ---- */
 
-/* The ranks on this node that run kernels: all but a rank 0 that only coordinates. */
 static dj_status_t place_ranks(launch_t *launch)
 {
     const dj_assembly_t *self = &launch->assembly;
-    dj_machine_t *machine;
-    dj_status_t status = dj_machine_find(&machine);
-    if (status != DJ_OK)
-        return status;
     bool tasks = !self->whole_node;
-    uint32_t here = tasks ? self->place.local_size : self->n_wards;
-    uint32_t coordinators = self->size > 1 && (tasks ? self->place.first_here : self->wards[0].rank == 0);
-    uint32_t workers = here - coordinators;
-    bool apart = tasks && dj_machine_is_apart(machine, here);
-    for (uint32_t i = 0; i < self->n_wards; i++) {
-        dj_ward_t *ward = &self->wards[i];
-        uint32_t local = tasks ? self->place.local_rank : i;
-        ward->share.threads = 1;
-        if (self->size > 1 && ward->rank == 0)
-            continue;
-        uint32_t index = local >= coordinators ? local - coordinators : 0;
-        dj_share_compute(machine, apart ? 0 : index, apart ? 1 : workers, &ward->share);
-        dj_log(DEBUG, "rank %u: threads %u, cores %s", ward->rank, ward->share.threads,
-               ward->share.bound ? ward->share.cores : "not bound");
-    }
-    free(machine);
-    return DJ_OK;
+    dj_layout_place_t place = {.tasks = tasks ? self->place.local_size : 1,
+                               .ranks = tasks ? self->place.local_size : self->n_wards,
+                               .first = tasks ? self->place.local_rank : 0,
+                               .count = self->n_wards};
+    place.coordinator =
+        self->size > 1 && (tasks ? self->place.first_here : self->wards[0].rank == 0);
+    dj_status_t status = dj_layout_find(&launch->arguments.config, &place, &launch->layout);
+    for (uint32_t i = 0; i < self->n_wards && status == DJ_OK; i++)
+        self->wards[i].share = launch->layout->rank[place.first + i].share;
+    launch->first = place.first;
+    return status;
 }
 
 /* ---- the run ---- */
@@ -105,9 +96,15 @@ static int dry_run(launch_t *self)
     for (uint32_t i = 0; i < assembly->n_wards; i++) {
         const dj_ward_t *ward = &assembly->wards[i];
         bool coordinates = ward->rank == 0 && assembly->size > 1;
-        printf("rank %u of %u on %s: %s, threads %u, cores %s\n", ward->rank, assembly->size, node,
+        const dj_layout_rank_t *place = &self->layout->rank[self->first + i];
+        printf("rank %u of %u on %s: %s, threads %u, cores %s", ward->rank, assembly->size, node,
                coordinates ? "coordinates" : self->arguments.config.device, ward->share.threads,
                ward->share.bound ? ward->share.cores : "any");
+        if (place->gpu >= 0)
+            printf(", GPU %s, NIC %s, NUMA node %s; %s", place->gpu_name,
+                   ward->share.nic[0] ? ward->share.nic : "none",
+                   ward->share.memory_node[0] ? ward->share.memory_node : "any", place->why);
+        putchar('\n');
     }
     if (assembly->head)
         dj_head_dismiss(assembly->head, dj_clock_ns() + 10 * DJ_NS_PER_S);
@@ -205,6 +202,7 @@ int dj_launch_main(const dj_launch_t *launch, int argc, char **argv)
     } else {
         exit_status = start(&self);
     }
+    free(self.layout);
     dj_assembly_fini(&self.assembly);
     dj_arguments_fini(&self.arguments);
     return exit_status;

@@ -109,9 +109,4 @@ void dj_share_compute(const dj_topology_t *topology, uint32_t index, uint32_t co
 /* Whether `count` tasks bound as we are must have disjoint cores: then ours are ours alone. */
 bool dj_cores_are_apart(const dj_topology_t *topology, uint32_t count);
 
-/* launch.c's words until it asks for layouts. */
-typedef dj_topology_t dj_machine_t;
-#define dj_machine_find(machine_p) dj_topology_find(false, machine_p)
-#define dj_machine_is_apart dj_cores_are_apart
-
 #endif

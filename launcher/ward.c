@@ -12,7 +12,7 @@
 #include "launcher/child.h"
 #include "runtime/base/clock.h"
 
-#define OWN_WORDS 9
+#define OWN_WORDS 15
 #define WORD_BYTES (DJ_CORES_TEXT_MAX + 16)
 #define EARLY_NS DJ_NS_PER_S
 #define FIRST_PAUSE_NS (10 * DJ_NS_PER_MS)
@@ -22,6 +22,26 @@ typedef struct words {
     char text[OWN_WORDS][WORD_BYTES];
     char *argv[];
 } words_t;
+
+/* What the rank is told of its place beside its cores; nothing of what it has not. */
+static int add_place(words_t *words, int own, const dj_share_t *share)
+{
+    const struct {
+        const char *name, *value;
+    } places[] = {
+        {"gpu", share->gpu},
+        {"net-devices", share->net_devices},
+        {"memory-node", share->memory_node},
+        {"progress-cores", share->progress_cores},
+        {"device-cores", share->device_cores},
+        {"heartbeat-cores", share->heartbeat_cores},
+    };
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        if (places[i].value[0])
+            snprintf(words->text[own++], WORD_BYTES, "--%s=%s", places[i].name, places[i].value);
+    }
+    return own;
+}
 
 /* The user's options first: ours come later and win. */
 static words_t *make_words(const dj_ward_t *ward, const dj_ward_setup_t *setup, int ready_fd)
@@ -45,6 +65,7 @@ static words_t *make_words(const dj_ward_t *ward, const dj_ward_setup_t *setup, 
         snprintf(words->text[own++], WORD_BYTES, "--lifeline=%s", setup->lifeline);
     snprintf(words->text[own++], WORD_BYTES, "--cores=%s", ward->share.cores);
     snprintf(words->text[own++], WORD_BYTES, "--threads=%llu", (unsigned long long)threads);
+    own = add_place(words, own, &ward->share);
     for (int i = 0; i < own; i++)
         words->argv[at++] = words->text[i];
     return words;

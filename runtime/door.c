@@ -25,6 +25,7 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
+#include "runtime/bind.h"
 #include "runtime/door.h"
 
 #define DJ_LOG_MODULE "control"
@@ -595,6 +596,7 @@ void *dj_door_main(void *argument)
 {
     dj_rank_t *rank = argument;
     pthread_setname_np(pthread_self(), "dj-control");
+    dj_bind_thread(rank->config->heartbeat_cores, "heartbeat");
     if (rank->coordinates)
         dj_door_announce(rank);
     while (!atomic_load(&rank->stop)) {

@@ -7,6 +7,7 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
+#include "runtime/bind.h"
 #include "runtime/links.h"
 #include "runtime/upkeep.h"
 
@@ -35,6 +36,7 @@ static void *device_main(void *argument)
     uint64_t spin_ns = rank->config->spin_us * 1000;
     dj_queue_entry_t *entry;
     pthread_setname_np(pthread_self(), "dj-device"); /* its kernel threads inherit the name */
+    dj_bind_thread(rank->config->device_cores, "device");
     if (device->ops->thread_start)
         device->ops->thread_start(device);
     while ((entry = dj_queue_pop(&rank->jobs, spin_ns))) {
@@ -86,6 +88,7 @@ static dj_status_t open_worker(dj_rank_t *rank)
         status = dj_runner_init(&rank->device_runner, rank);
     dj_comm_options_t options = {.shared_memory = strcmp(config->transports, "tcp") != 0,
                                  .loopback_only = strncmp(rank->endpoint, "127.", 4) == 0,
+                                 .net_devices = config->net_devices,
                                  .batch_bytes = (uint32_t)config->batch_bytes,
                                  .on_message = dj_worker_message,
                                  .context = rank};
@@ -182,6 +185,7 @@ static bool count_traffic(dj_rank_t *rank)
 static dj_status_t serve(dj_rank_t *rank)
 {
     uint64_t spin_ns = rank->config->spin_us * 1000;
+    dj_bind_thread(rank->config->progress_cores, "progress");
     while (!dj_ending_is_over(rank)) {
         dj_comm_wait(rank->comm, spin_ns, 50);
         dj_worker_turn(rank);
@@ -211,6 +215,7 @@ int dj_rank_run(const dj_config_t *config)
     rank->coordinates = rank->rank == 0;
     rank->serves = rank->rank != 0 || rank->n_ranks == 1;
     atomic_store(&rank->told_ms, -1);
+    dj_bind_rank(config);
     dj_status_t status = dj_ending_catch();
     if (status == DJ_OK)
         status = open_rank(rank);

@@ -107,7 +107,13 @@
     X(ready_fd, COUNT, "0", "0:1M", "pipe on which this rank says that it serves; 0: nobody asks") \
     X(coordinator, TEXT, "", "", "host:port of rank 0")                                            \
     X(lifeline, TEXT, "", "", "host:port where rank 0's supervisor hears others (rank 0)")          \
-    X(cores, TEXT, "", "", "cores of this rank, as 0-3,8")
+    X(cores, TEXT, "", "", "cores of this rank, as 0-3,8")                                         \
+    X(progress_cores, TEXT, "", "", "cores of its progress thread; empty: not bound")              \
+    X(device_cores, TEXT, "", "", "cores of its device thread; empty: not bound")                  \
+    X(heartbeat_cores, TEXT, "", "", "cores of its heartbeat thread; empty: not bound")            \
+    X(gpu, TEXT, "", "", "GPU of this rank, as CUDA_VISIBLE_DEVICES takes it")                     \
+    X(memory_node, TEXT, "", "", "NUMA node that its memory comes from first; empty: any")         \
+    X(net_devices, TEXT, "", "", "its network devices, as UCX_NET_DEVICES takes them; that wins")
 
 /* G(group, title) */
 #define DJ_CONFIG_GROUPS(G)                                                                        \

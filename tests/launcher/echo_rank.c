@@ -30,11 +30,14 @@ static void greet(int fd, const dj_config_t *config)
 {
     dprintf(fd,
             "rank=%llu ranks=%llu incarnation=%llu pid=%d threads=%llu cores=%s "
-            "coordinator=%s token=%s text_bytes=%llu\n",
+            "coordinator=%s token=%s text_bytes=%llu gpu=%s memory_node=%s progress=%s device=%s "
+            "heartbeat=%s net_devices=%s\n",
             (unsigned long long)config->rank, (unsigned long long)config->ranks,
             (unsigned long long)config->incarnation, (int)getpid(),
             (unsigned long long)config->threads, config->cores, config->coordinator, config->token,
-            (unsigned long long)config->text_bytes);
+            (unsigned long long)config->text_bytes, config->gpu, config->memory_node,
+            config->progress_cores, config->device_cores, config->heartbeat_cores,
+            config->net_devices);
 }
 
 static void serve(const dj_config_t *config)

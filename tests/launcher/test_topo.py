@@ -214,5 +214,101 @@ class Hostile(Topo):
                 self.refused_soon("--synthetic", text)
 
 
+class Ranks(harness.LaunchTest):
+    """What ranks are told of their place, and what real ones do with it."""
+    foreign = True
+
+    def node(self, name, **variables):
+        """The machine of a file in the place of this one."""
+        return dict(self.env, HWLOC_XMLFILE=os.path.join(TOPOLOGIES, name + ".xml"), **variables)
+
+    def greetings(self, count, *words, env=None):
+        server = self.run_ranks(*words, env=env)
+        return [harness.greeting(address) for _, address in sorted(server.wait_ready(count).items())]
+
+    def test_every_rank_its_gpu(self):
+        told = self.greetings(9, "-n", "9", "--device", "cuda", env=self.node("dgx-a100"))
+        self.assertEqual([told[0][name] for name in ("gpu", "memory_node", "progress")], ["", "", ""])
+        self.assertEqual([rank["gpu"][:12] for rank in told[1:]], [f"GPU-{gpu:08x}" for gpu in range(8)])
+        self.assertEqual([rank["memory_node"] for rank in told[1:]], list("33117755"))
+        self.assertEqual((told[1]["progress"], told[1]["device"], told[1]["heartbeat"]),
+                         ("48,176", "49,177", "50,178"))
+        # Devices of another machine are not named to UCX here.
+        self.assertEqual({rank["net_devices"] for rank in told}, {""})
+
+    def test_nothing_is_placed_for_the_host_device(self):
+        for told in self.greetings(3, "-n", "3", env=self.node("dgx-a100")):
+            self.assertEqual({told[name] for name in ("gpu", "memory_node", "progress", "device", "heartbeat",
+                                                      "net_devices")}, {""})
+
+    def test_more_ranks_than_gpus(self):
+        for words, env in ((["-n", "10"], self.node("dgx-a100")),
+                           (["-n", "4"], self.node("dgx-a100", CUDA_VISIBLE_DEVICES="1,2"))):
+            code, out, err = self.finish(os.path.join(BIN, "djinn-run"), "--rank-program", harness.ECHO, *words,
+                                         "--device", "cuda", "--", "true", env=env)
+            self.assertEqual((code, out), (2, ""), err)
+            self.assertRegex(err, r"^djinn-run: \d+ ranks of this node would need a GPU each, and \d may be used[^\n]*\n$")
+            self.assertEqual([name for name in os.listdir(self.home)
+                              if not name.startswith("err.") and name != ".djinn"], [])
+
+    def test_what_the_environment_grants(self):
+        for variables, wanted in (({"CUDA_VISIBLE_DEVICES": "6,2"}, [2, 6]), ({"SLURM_STEP_GPUS": "4,5"}, [4, 5]),
+                                  ({"SLURM_JOB_GPUS": "1,3", "CUDA_VISIBLE_DEVICES": "7,6"}, [6, 7])):
+            told = self.greetings(3, "-n", "3", "--device", "cuda", env=self.node("dgx-h100", **variables))
+            self.assertEqual([int(rank["gpu"][4:12], 16) for rank in told[1:]], wanted)
+
+    def test_dry_run(self):
+        code, out, err = self.finish(os.path.join(BIN, "djinn-run"), "--rank-program", harness.ECHO, "-n", "9",
+                                     "--device", "cuda", "--dry-run", env=self.node("dgx-h100"))
+        self.assertEqual((code, err), (0, ""))
+        self.assertRegex(out, r"rank 2 of 9 on \S+: cuda, threads 11, cores 14-27,126-139, GPU nvml1, NIC mlx5_3:1, "
+                              r"NUMA node 0; its NIC lies behind one PCI switch; ")
+
+    def slurm_tasks(self, count, per_task):
+        tasks = []
+        for rank in range(count):
+            env = self.node("dgx-h100", SLURM_JOB_ID="79", SLURM_STEP_ID="0", SLURM_PROCID=str(rank),
+                            SLURM_STEP_NUM_TASKS=str(count), SLURM_LOCALID=str(rank), SLURM_NODEID="0",
+                            SLURM_STEP_TASKS_PER_NODE=str(count), **per_task(rank))
+            tasks.append(self.start(os.path.join(BIN, "djinn-server"), "--rank-program", harness.ECHO, "--device",
+                                    "cuda", env=env))
+        return [int(harness.greeting(task.wait_ready(1)[rank])["gpu"][4:12] or "-1", 16)
+                for rank, task in enumerate(tasks)]
+
+    def test_tasks_of_one_node(self):
+        self.assertEqual(self.slurm_tasks(4, lambda rank: {}), [-1, 0, 1, 2])
+
+    def test_tasks_with_gpus_of_their_own(self):
+        def given(rank):
+            return {"SLURM_GPUS_PER_TASK": "1", "CUDA_VISIBLE_DEVICES": str(7 - rank)}
+        self.assertEqual(self.slurm_tasks(3, given), [-1, 6, 5])
+
+    def threads_of(self, pid):
+        """Name → its cores; the main thread is the progress thread."""
+        found = {}
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/status") as file:
+                status = file.read()
+            name = "progress" if int(task) == pid else re.search(r"Name:\t(.*)", status).group(1)
+            found[name] = re.search(r"Cpus_allowed_list:\t(.*)", status).group(1)
+        return found
+
+    def test_threads_of_a_real_rank(self):
+        cores = sorted(os.sched_getaffinity(0))
+        one, other = str(cores[0]), str(cores[-1])
+        server = self.start(os.path.join(BIN, "djinn-run"), "--progress-cores", one, "--heartbeat-cores", other,
+                            "--device-cores", other, "--memory-node", "0", env=self.env)
+        server.wait_ready(1)
+        with open(f"/proc/{server.pid}/task/{server.pid}/children") as file:
+            pid = int(file.read().split()[0])
+
+        def bound():
+            found = self.threads_of(pid)
+            return (found["progress"], found.get("dj-control"), found.get("dj-device")) == (one, other, other)
+        harness.until(bound, "threads on their cores", 10)
+        with open(f"/proc/{pid}/numa_maps") as file:
+            self.assertIn("prefer", file.read())
+
+
 if __name__ == "__main__":
     harness.main()

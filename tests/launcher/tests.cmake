@@ -39,6 +39,7 @@ target_compile_definitions(launcher_test_topology PRIVATE
 dj_launch_test(topo unit test_topo.py Words)
 dj_launch_test(topo_pictures unit test_topo.py Pictures)
 dj_launch_test(topo_hostile unit test_topo.py Hostile)
+dj_launch_test(topo_ranks unit test_topo.py Ranks)
 dj_launch_test(djinn unit test_djinn.py Words)
 dj_launch_test(completion_bash unit test_completion.py Bash)
 dj_launch_test(completion_zsh unit test_completion.py Zsh)

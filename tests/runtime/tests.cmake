@@ -94,3 +94,4 @@ add_test(NAME examples_matmul_relayed
          COMMAND env -i PATH=/usr/bin:/bin HOME=/nonexistent DJINN_TRANSPORTS=relay
                  $<TARGET_FILE:djinn-run> -q -n 3 -- $<TARGET_FILE:matmul>)
 set_tests_properties(examples_matmul_relayed PROPERTIES LABELS unit TIMEOUT 60)
+dj_test(runtime/test_bind.c LABEL unit LIBS dj_runtime)

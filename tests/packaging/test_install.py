@@ -1,5 +1,6 @@
 """cmake --install: whatever is moved works from where it lies."""
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,25 @@ class Install(installed.PackTest):
                               env=scrubbed(self.folder, PYTHONPATH=package), timeout=60)
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, r"does not fit Python 3\.\d+\.\d+ with torch .*docs/install\.md")
+
+    def test_the_apptainer_recipe(self):
+        """Nothing here can build it: its parts are the language's, and what it names is in the tree."""
+        tree = self.install("--component", "runtime")
+        with open(f"{tree}/share/djinn/djinn.def") as file:
+            lines = file.read().splitlines()
+        header = [line for line in lines if line and line[0] not in "# %"][:2]
+        self.assertEqual([line.split(":")[0] for line in header], ["Bootstrap", "From"])
+        parts = [line[1:] for line in lines if line.startswith("%")]
+        self.assertEqual(len(parts), len(set(parts)))
+        self.assertLessEqual(set(parts), {"files", "post", "environment", "test", "runscript", "labels",
+                                          "help", "setup", "startscript", "arguments"})
+        self.assertNotRegex("\n".join(lines), r"@\w+@")
+        for name in re.findall(r"/opt/djinn/([\w/.-]+)", "\n".join(lines)):
+            self.assertTrue(os.path.exists(f"{tree}/{name}"), name)
+        for part in ("post", "test", "environment", "runscript"):
+            body = lines[lines.index("%" + part) + 1:]
+            end = next((i for i, line in enumerate(body) if line.startswith("%")), len(body))
+            self.run_ok("sh", "-n", "-c", "\n".join(body[:end]))
 
     def test_module_files(self):
         tree = self.install()

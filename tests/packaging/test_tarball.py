@@ -96,6 +96,36 @@ class Tarball(installed.PackTest):
                           env=installed.scrubbed(home), **more)
         self.assert_selftest(out)
 
+    def test_under_mpirun(self):
+        """The machine's PMIx is opened by name, and takes the hwloc that is loaded: ours."""
+        if not shutil.which("mpirun"):
+            self.skipTest("mpirun is not here")
+        tree = self.unpack(os.path.join(self.folder, "tree"))
+        env = installed.scrubbed(self.folder, OMPI_ALLOW_RUN_AS_ROOT="1",
+                                 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+        out = self.run_ok("mpirun", "--oversubscribe", "-np", "3", f"{tree}/bin/djinn-run", "--",
+                          f"{tree}/bin/djinn-selftest", env=env)
+        self.assert_selftest(out)
+
+    def test_from_python(self):
+        """Its UCX and everything else come from the tarball, PyTorch and what that has loaded do not."""
+        python = os.path.join(ROOT, "build/venv/bin/python")
+        tree = self.unpack(os.path.join(self.folder, "tree"))
+        if not os.path.exists(f"{tree}/lib/djinn/python") or not os.path.exists(python):
+            self.skipTest("the frontend was not built")
+        site = os.path.join(self.folder, "site")
+        os.mkdir(site)
+        with open(f"{site}/djinn.pth", "w") as file:
+            file.write(f"{tree}/lib/djinn/python\n")
+        words = ("import site, sys; site.addsitedir(sys.argv[1]); sys.path.insert(0, sys.path.pop()); "
+                 "import torch, djinn; djinn.connect(); x = torch.ones(3, 4).to('djinn'); "
+                 "print((x @ x.t()).cpu().sum()); print(open('/proc/self/maps').read())")
+        out = self.run_ok(python, "-P", "-c", words, site)
+        self.assertIn("tensor(36.)", out)
+        for name in ("libdjinn", "libucp", "libuct_cma", "libsodium"):
+            found = set(re.findall(r"(/.*/" + name + r"\.so.*)", out))
+            self.assertTrue(found and all(path.startswith(tree) for path in found), found)
+
     def test_another_ucx_in_the_path_is_left_alone(self):
         tree = self.unpack(os.path.join(self.folder, "tree"))
         wrong = os.path.join(self.folder, "wrong")

@@ -632,7 +632,7 @@ class Asking(DoctorTest):
         patient = self.patient()
         installed = os.path.join(self.home, "it's [here]")
         os.makedirs(installed + "/bin")
-        os.makedirs(installed + "/lib/python3/dist-packages/djinn")
+        os.makedirs(installed + "/lib/x86_64-linux-gnu/djinn/python/djinn")
         shutil.copy(DJINN, installed + "/bin/djinn")
         packages = os.path.join(self.home, "packages/torch")
         os.makedirs(packages)
@@ -642,7 +642,7 @@ class Asking(DoctorTest):
         patient.program("python3", f"#!/bin/sh\nexec {sys.executable} -S \"$@\"\n")
         patient.say(PYTHONPATH=self.home + "/packages")
         found = self.examine(patient, "--only", "torch", djinn=installed + "/bin/djinn")["torch"]
-        self.assertIn("/lib/python3/dist-packages/djinn has no shim", found["text"])
+        self.assertIn("/lib/x86_64-linux-gnu/djinn/python/djinn has no shim", found["text"])
 
     def test_an_active_environment_wins(self):
         patient = self.patient()

@@ -30,14 +30,16 @@ class Doctor(harness.LaunchTest):
         self.env = dict(self.cluster.environment(), HOME=self.home)
 
     def look(self, *launcher, only="launch"):
-        code, out, err = self.finish(*self.cluster.argv(*launcher, DJINN, "doctor", "--json",
-                                                        "--only", only))
+        """What the doctor says in every task, each into a file: srun mixes the lines of tasks."""
+        folder = tempfile.mkdtemp(prefix="answers-", dir=self.home)
+        code, out, err = self.finish(*self.cluster.argv(
+            *launcher, "sh", "-c", f'exec "$@" > {folder}/$(hostname).$$', "sh", DJINN, "doctor",
+            "--json", "--only", only))
         self.assertEqual(code, 0, out + err)
-        decoder, found = json.JSONDecoder(), []
-        while out := out.lstrip():
-            one, end = decoder.raw_decode(out)
-            found.append({check["name"]: check for check in one["checks"]})
-            out = out[end:]
+        found = []
+        for name in os.listdir(folder):
+            with open(os.path.join(folder, name)) as file:
+                found.append({check["name"]: check for check in json.load(file)["checks"]})
         return found
 
     def test_on_the_login_node(self):

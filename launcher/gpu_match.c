@@ -52,11 +52,11 @@ static dj_status_t pick_by_flow(const dj_topology_t *topology, uint64_t set, uin
                                 int32_t *gpus, int32_t *nics, uint32_t *cost_p)
 {
     uint32_t own[DJ_GPUS_MAX], pair[DJ_GPUS_MAX][DJ_NICS_MAX];
-    const uint32_t sink = 1, gpu_0 = 2, nic_0 = gpu_0 + DJ_GPUS_MAX;
+    const uint32_t sink = 1, gpu_0 = 2, nic_0 = gpu_0 + topology->n_gpus;
     uint32_t edges = DJ_GPUS_MAX + topology->n_gpus * topology->n_nics + topology->n_nics * n;
     dj_flow_t *flow;
     int64_t cost;
-    dj_status_t status = dj_flow_create(nic_0 + DJ_NICS_MAX, edges, &flow);
+    dj_status_t status = dj_flow_create(nic_0 + topology->n_nics, edges, &flow);
     if (status != DJ_OK)
         return status;
     for (uint32_t g = 0; g < topology->n_gpus; g++) {

@@ -15,15 +15,19 @@ static void name_gpu(const dj_topology_t *topology, uint32_t gpu, char *text, si
         snprintf(text, room, "%u", number);
 }
 
-static void describe_coordinator(const dj_topology_t *topology, dj_layout_rank_t *rank)
+static void describe_coordinator(const dj_topology_t *topology, dj_layout_t *layout,
+                                 dj_layout_rank_t *rank)
 {
+    uint32_t beside = 0;
+    for (uint32_t i = 0; i < layout->n; i++)
+        beside += !layout->rank[i].coordinates && layout->rank[i].node == rank->node;
     if (!rank->share.bound)
         snprintf(rank->why, sizeof rank->why, "only coordinates; no core to spare, so not bound");
     else
-        snprintf(
-            rank->why, sizeof rank->why,
-            "only coordinates; a core of its own in NUMA node %u, which has fewest of the GPUs",
-            topology->node[rank->node].os_index);
+        snprintf(rank->why, sizeof rank->why,
+                 "only coordinates; a core of its own in NUMA node %u, %s",
+                 topology->node[rank->node].os_index,
+                 beside ? "no other has fewer of the GPUs" : "where none of the GPUs is");
 }
 
 static void describe_cores(const dj_topology_t *topology, const dj_layout_rank_t *rank, char *text,
@@ -68,7 +72,7 @@ void dj_layout_describe(const dj_topology_t *topology, dj_layout_t *layout, uint
     dj_layout_rank_t *rank = &layout->rank[index];
     char nic[48] = "no RDMA NIC", cores[64], link[64];
     if (rank->coordinates) {
-        describe_coordinator(topology, rank);
+        describe_coordinator(topology, layout, rank);
         return;
     }
     if (rank->gpu < 0) {

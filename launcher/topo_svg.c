@@ -159,8 +159,8 @@ static void measure_places(picture_t *picture)
             square += 2;
         double by_cores = square * CELL, by_devices = place->n_pairs * (DEVICE_WIDTH + 8) - 8;
         place->width = 2 * PAD + (by_cores > by_devices ? by_cores : by_devices);
-        if (place->width < 150)
-            place->width = 150;
+        if (place->width < 165)
+            place->width = 165;
         uint32_t here = (place->n_cores + columns_of(place) - 1) / columns_of(place);
         rows = here > rows ? here : rows;
     }

@@ -70,6 +70,32 @@ class Mpirun(live.LiveTest):
         again.ask("add", 3)
 
 
+class ManyRanks(live.LiveTest):
+    """Sixty-four ranks on one machine: all serve, each is right, and they end as one."""
+
+    def test_sixty_three_workers(self):
+        began = time.monotonic()
+        self.serve(64, "--threads", "1")
+        print(f"64 ranks serve after {time.monotonic() - began:.3f} s", file=sys.stderr)
+        peers = [self.peer() for _ in range(63)]
+        for peer in peers:
+            peer.tell("connect")
+        ranks = sorted(int(peer.answer()[0]) for peer in peers)
+        self.assertEqual(ranks, list(range(1, 64)))
+        for peer in peers:
+            peer.tell("add", 20)
+        for peer in peers:
+            self.assertEqual(len(peer.answer()), 3)
+        for peer in peers:
+            peer.tell("close")
+        for peer in peers:
+            peer.answer()
+        pids = [rank["pid"] for rank in self.ranks().values()]
+        self.assertEqual(len(set(pids)), 64)
+        self.assertEqual(self.server.end(), 0)
+        self.assert_gone(pids, 1)
+
+
 class Transfers(live.LiveTest):
     """Deaths in the middle of large transfers, over shared memory and tcp: only the dead are lost."""
 

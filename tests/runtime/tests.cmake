@@ -30,6 +30,10 @@ function(dj_processes_test name label file class)
   endif()
 endfunction()
 dj_processes_test(mpirun mpi test_workers.py Mpirun)
+add_test(NAME runtime_many_ranks COMMAND ${Python3_EXECUTABLE}
+         ${CMAKE_CURRENT_SOURCE_DIR}/runtime/test_workers.py ManyRanks)
+set_tests_properties(runtime_many_ranks PROPERTIES LABELS unit TIMEOUT 90 RUN_SERIAL TRUE
+                     ENVIRONMENT "LIVE_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
 dj_processes_test(plans unit test_workers.py Plans)
 dj_processes_test(plan_files unit test_workers.py PlanFiles)
 dj_processes_test(ending unit test_ending.py Ending)

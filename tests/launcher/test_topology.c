@@ -129,6 +129,17 @@ static void cores_of_an_a100_node(void **state)
     free(topology);
 }
 
+static void ports_that_are_down(void **state)
+{
+    dj_topology_t *topology = read_file("dgx-a100");
+    for (uint32_t i = 0; i < topology->n_nics; i++) {
+        const dj_nic_t *nic = &topology->nic[i];
+        assert_int_equal(nic->active, strcmp(nic->name, "mlx5_5") != 0);
+        assert_int_equal(nic->rdma, strcmp(nic->name, "eno1") != 0);
+    }
+    free(topology);
+}
+
 static void switches_join_every_gpu(void **state)
 {
     static const struct {
@@ -283,6 +294,7 @@ int main(void)
         cmocka_unit_test(counts),
         cmocka_unit_test(nodes_with_a_nic_for_each_gpu),
         cmocka_unit_test(cores_of_an_a100_node),
+        cmocka_unit_test(ports_that_are_down),
         cmocka_unit_test(switches_join_every_gpu),
         cmocka_unit_test(pairs_of_a_power8_node),
         cmocka_unit_test(ranks_follow_the_double_links),

@@ -314,7 +314,7 @@ static void add_devices(dj_topology_t *topology, const extra_t *extra)
         dj_gpu_t *gpu = &topology->gpu[i];
         *gpu = (dj_gpu_t){.node = (int32_t)node, .cuda = true};
         gpu->package = (int32_t)topology->node[node].package;
-        snprintf(gpu->bus_id, sizeof gpu->bus_id, "%04x:01:00.0", i);
+        snprintf(gpu->bus_id, sizeof gpu->bus_id, "%04x:01:00.0", i & 0xffff);
         snprintf(gpu->name, sizeof gpu->name, "cuda%u", i);
     }
     for (uint32_t i = 0; i < extra->nics; i++) {
@@ -322,7 +322,7 @@ static void add_devices(dj_topology_t *topology, const extra_t *extra)
         dj_nic_t *nic = &topology->nic[i];
         *nic = (dj_nic_t){.node = (int32_t)node, .rdma = true, .active = true, .port = 1};
         nic->package = (int32_t)topology->node[node].package;
-        snprintf(nic->bus_id, sizeof nic->bus_id, "%04x:02:00.0", i);
+        snprintf(nic->bus_id, sizeof nic->bus_id, "%04x:02:00.0", i & 0xffff);
         snprintf(nic->name, sizeof nic->name, "mlx5_%u", i);
     }
     topology->n_gpus = extra->gpus;

@@ -32,7 +32,7 @@ class Deb(installed.PackTest):
             self.assertNotIn(name, depends)
         listed = self.run_ok("dpkg-deb", "-c", self.deb)
         self.assertIn("./usr/bin/djinn-rank", listed)
-        self.assertIn("./usr/share/man/man1/djinn.1", listed)
+        self.assertIn("./usr/share/man/man1/djinn.1.gz", listed)
         for line in listed.splitlines():
             self.assertRegex(line, r"^[dl-]r.. ?.*root/root ", line)
             self.assertNotIn("/work/", line)

@@ -29,7 +29,7 @@ class Install(installed.PackTest):
         self.run_ok(f"{tree}/bin/djinn-run", "-q", "-n", "1", "--", f"{tree}/bin/djinn_exec", "-i",
                     "100", "-x", "10")
         self.run_ok(f"{tree}/lib/djinn/tests/client_test_requests")
-        for name in ("share/man/man1/djinn.1", "share/bash-completion/completions/djinn",
+        for name in ("share/man/man1/djinn.1.gz", "share/bash-completion/completions/djinn",
                      "share/zsh/site-functions/_djinn", "share/doc/djinn/docs/install.md",
                      "share/modulefiles/djinn", "share/djinn/examples/matmul.c",
                      "share/djinn/djinn.def"):

@@ -276,6 +276,8 @@ CASES = [
     ("processes", "ok", "5000 processes", "", lambda p: p.cgroup(pids_max=5000)),
     ("processes", "warn", "512 processes.*by cgroup /sys/fs/cgroup/job_7", "pids-limit",
      lambda p: p.cgroup(pids_max=512)),
+    ("processes", "ok", "^5000 processes", "",
+     lambda p: (p.cgroup(pids_max=6000), p.limit(resource.RLIMIT_NPROC, 5000))),
     ("processes", "fail", "64 processes", "TasksMax",
      lambda p: p.cgroup1("pids", pids_max=64)),
 
@@ -284,6 +286,12 @@ CASES = [
     ("cgroup-memory", "ok", "32768 MiB", "", lambda p: p.cgroup(memory_max=32 * GIB)),
     ("cgroup-memory", "warn", "allows 4096 MiB.*16384 MiB of weights", "--mem",
      lambda p: p.cgroup(memory_max=4 * GIB)),
+    ("cgroup-memory", "warn", "cgroup /sys/fs/cgroup/job_7 allows 4096", "",  # the lowest counts
+     lambda p: (p.cgroup(memory_max=4 * GIB),
+                p.put("/sys/fs/cgroup/job_7/step_0/memory.max", f"{32 * GIB}\n"))),
+    ("cgroup-memory", "warn", "cgroup /sys/fs/cgroup/job_7/step_0 allows 2048", "",
+     lambda p: (p.cgroup(memory_max=4 * GIB),
+                p.put("/sys/fs/cgroup/job_7/step_0/memory.max", f"{2 * GIB}\n"))),
     ("cgroup-memory", "ok", "4096 MiB", "",
      lambda p: (p.cgroup(memory_max=4 * GIB), p.say("--text-bytes", "2G"))),
     ("cgroup-memory", "fail", "96 MiB of memory are left of the 4096", "--text-bytes",

@@ -217,11 +217,14 @@ static dj_status_t lead_tasks(dj_assembly_t *self, int fd, uint64_t deadline_ns)
 }
 
 /* All ranks, or the first ones, and the others are for supervisors that join. */
-static dj_status_t lead_alone(dj_assembly_t *self, int fd)
+static dj_status_t lead_alone(dj_assembly_t *self, int fd, uint64_t deadline_ns)
 {
     const dj_config_t *config = &self->arguments->config;
     uint32_t workers, size = (uint32_t)config->ranks, here = size;
-    dj_status_t status = dj_ranks_per_node(config, &workers);
+    /* Nobody to tell anything: PMIx is left, with its thread, which would take our signals. */
+    dj_status_t status = dj_bootstrap_exchange(&self->place, &self->meeting, deadline_ns);
+    if (status == DJ_OK)
+        status = dj_ranks_per_node(config, &workers);
     if (status == DJ_OK && workers && size == 1)
         size = here = workers > 1 ? workers + 1 : 1;
     if (status == DJ_OK && workers && workers + 1 < size)
@@ -257,7 +260,8 @@ static dj_status_t lead(dj_assembly_t *self, uint64_t deadline_ns)
     if (status != DJ_OK && self->place.size > 1)
         call_off(self, deadline_ns);
     if (status == DJ_OK)
-        status = self->place.size > 1 ? lead_tasks(self, fd, deadline_ns) : lead_alone(self, fd);
+        status = self->place.size > 1 ? lead_tasks(self, fd, deadline_ns)
+                                      : lead_alone(self, fd, deadline_ns);
     if (fd >= 0 && !self->wards)
         close(fd);
     return status;

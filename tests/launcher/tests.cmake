@@ -25,6 +25,7 @@ dj_launch_test(lifeline_wrong unit test_lifeline.py Wrong)
 dj_launch_test(lifeline unit test_lifeline.py Joining)
 dj_launch_test(lifeline_strangers unit test_lifeline.py Strangers)
 dj_launch_test(attach unit test_lifeline.py Attach)
+dj_launch_test(mishaps_mpirun mpi test_mishaps.py Mpirun)
 dj_launch_test(played unit test_places.py Played)
 dj_launch_test(mpirun mpi test_places.py Mpirun)
 

@@ -1,0 +1,46 @@
+"""What goes wrong while supervisors start, wait, lose each other and end: each case once did harm."""
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import struct
+import sys
+import time
+
+import harness
+from harness import BIN, ECHO, alive, greeting, until
+from test_lifeline import Lifeline, children
+
+RUN, SERVER = (os.path.join(BIN, name) for name in ("djinn-run", "djinn-server"))
+
+
+def busy_ms(pid):
+    """Processor time of a process so far."""
+    with open(f"/proc/{pid}/stat") as file:
+        words = file.read().rsplit(")", 1)[1].split()
+    return (int(words[11]) + int(words[12])) * 1000 // os.sysconf("SC_CLK_TCK")
+
+
+class Mpirun(harness.LaunchTest):
+    foreign = True
+
+    def test_a_single_task_leaves_pmix(self):
+        # A thread of PMIx would take the signals that tell of deaths.
+        server = self.start("mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "1", SERVER,
+                            "--rank-program", ECHO)
+        address = server.wait_ready(1)[0]
+        for incarnation in range(1, 6):
+            told = greeting(address)
+            with open(f"/proc/{told['pid']}/stat") as file:
+                parent = int(file.read().rsplit(")", 1)[1].split()[1])
+            self.assertEqual(len(os.listdir(f"/proc/{parent}/task")), 1)
+            os.kill(int(told["pid"]), signal.SIGKILL)
+            until(lambda: f"restart {incarnation}, " in server.errors(), "the rank again", 5)
+
+
+if __name__ == "__main__":
+    if "Mpirun" in sys.argv and not shutil.which("mpirun"):
+        sys.exit(77)
+    harness.main()

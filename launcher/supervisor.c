@@ -465,6 +465,7 @@ int dj_supervisor_run(const dj_supervisor_setup_t *setup)
     watch_unless_ignored(&watched, SIGINT);
     watch_unless_ignored(&watched, SIGHUP);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL); /* ignored by who started us, it would stay so: nobody hears of deaths */
     sigprocmask(SIG_BLOCK, &watched, &before);
     self.signal_fd = signalfd(-1, &watched, SFD_NONBLOCK | SFD_CLOEXEC);
     struct pollfd *polled = calloc(room, sizeof *polled);

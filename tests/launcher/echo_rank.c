@@ -3,7 +3,8 @@
  * It stands where djinn-rank stands (--rank-program), so that the launcher is tested with real
  * processes and without UCX. Each connection gets one line about this rank and then its own bytes
  * back. ECHO_FAULT makes it misbehave: "exit" (ends with 7 before it serves), "crash" (dies by
- * SIGABRT before it serves, in incarnations 0 and 1), "stubborn" (does not end at SIGTERM). */
+ * SIGABRT before it serves, in incarnations 0 and 1), "stubborn" (does not end at SIGTERM), "slow" (ends 2 s after SIGTERM), "mute" (incarnations above 0
+ * never say that they serve). */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -86,9 +87,12 @@ int main(int argc, char **argv)
         abort();
     struct sigaction action = {.sa_handler = strcmp(fault, "stubborn") == 0 ? SIG_IGN : end};
     sigaction(SIGTERM, &action, NULL);
-    if (write((int)config.ready_fd, "ready\n", 6) != 6)
+    bool mute = strcmp(fault, "mute") == 0 && config.incarnation > 0;
+    if (!mute && write((int)config.ready_fd, "ready\n", 6) != 6)
         return 1;
     close((int)config.ready_fd);
     serve(&config);
+    if (strcmp(fault, "slow") == 0)
+        sleep(2);
     return 0;
 }

@@ -77,6 +77,11 @@ class Server:
         return {int(rank): address for rank, address in
                 re.findall(r"rank (\d+) ready at (\S+),", self.errors())}
 
+    def again(self):
+        """Rank → address, of those that serve again."""
+        return {int(rank): address for rank, address in
+                re.findall(r"rank (\d+) serves again at (\S+),", self.errors())}
+
     def wait_ready(self, count):
         until(lambda: len(self.endpoints()) >= count or self.process.poll() is not None,
               f"{count} ranks ready")

@@ -34,8 +34,8 @@ class Lifeline(harness.LaunchTest):
         until(lambda: os.path.exists(self.file), "the address file")
         return head
 
-    def join(self, *words):
-        member = self.start(SERVER, "--join", self.file, "--threads", "1", *words)
+    def join(self, *words, env=None):
+        member = self.start(SERVER, "--join", self.file, "--threads", "1", *words, env=env)
         until(lambda: "ready at" in member.errors() or "again at" in member.errors() or
               member.process.poll() is not None, "the member's ranks")
         return member

@@ -23,6 +23,17 @@ def busy_ms(pid):
     return (int(words[11]) + int(words[12])) * 1000 // os.sysconf("SC_CLK_TCK")
 
 
+class Alone(harness.LaunchTest):
+    def test_a_parent_that_ignored_its_children(self):
+        # SIGCHLD ignored is inherited, and then the kernel tells nobody of a death.
+        server = self.run_ranks("-n", "2", preexec_fn=lambda: signal.signal(signal.SIGCHLD,
+                                                                            signal.SIG_IGN))
+        pid = int(greeting(server.wait_ready(2)[1])["pid"])
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: "rank 1 serves again" in server.errors(), "the rank again", 5)
+        self.assertEqual(server.end(), 0)
+
+
 class Mpirun(harness.LaunchTest):
     foreign = True
 

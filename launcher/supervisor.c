@@ -252,9 +252,11 @@ static void say_patience(supervisor_t *self, uint64_t now)
 {
     const dj_supervisor_setup_t *setup = self->setup;
     uint32_t missing = setup->ranks.size;
-    if (self->was_ready || setup->quiet || setup->member || now < self->patience_ns)
+    if (self->was_ready || now < self->patience_ns)
         return;
     self->patience_ns = now + PATIENCE_NS;
+    if (setup->quiet || setup->member)
+        return;
     for (uint32_t i = setup->n_wards; i-- > 0 && !setup->head;)
         missing = setup->wards[i].state == DJ_WARD_SERVING ? missing : setup->wards[i].rank;
     if (setup->head)
@@ -348,7 +350,7 @@ static uint64_t next_event_ns(const supervisor_t *self)
     uint64_t next = self->command_kill_at_ns;
     if (self->crew_at_ns < next)
         next = self->crew_at_ns;
-    if (!self->was_ready && self->patience_ns < next)
+    if (!self->was_ready && !self->stopping && self->patience_ns < next)
         next = self->patience_ns;
     if (self->stopping) {
         uint64_t end = self->killed       ? self->leave_at_ns

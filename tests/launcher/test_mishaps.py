@@ -34,6 +34,19 @@ class Alone(harness.LaunchTest):
         self.assertEqual(server.end(), 0)
 
 
+class Waiting(Lifeline):
+    def test_who_waits_long_is_idle(self):
+        head = self.start(SERVER, "-q", "-n", "5", "--ranks-per-node", "2", "--threads", "1",
+                          "--address-file", self.file)
+        until(lambda: os.path.exists(self.file), "the address file")
+        member = self.join("--ranks-per-node", "1")  # rank 4 stays open
+        time.sleep(5.5)  # they begin to tell what they wait for after 5 s
+        before = [busy_ms(server.pid) for server in (head, member)]
+        time.sleep(1)
+        for server, ms in zip((head, member), before):
+            self.assertLess(busy_ms(server.pid) - ms, 200)
+
+
 class Mpirun(harness.LaunchTest):
     foreign = True
 

@@ -4,6 +4,7 @@
  * mustered when it said who it is, and seated when it knows its ranks. */
 #include "launcher/head.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,7 @@ struct dj_head {
     dj_status_t failed; /* with failure; DJ_OK: not */
     char failure[DJ_ERROR_TEXT_MAX];
     uint64_t beat_ns; /* when the last heartbeats left */
+    bool rests;       /* no descriptor was left: nobody is let in before the next heartbeat */
 };
 
 dj_status_t dj_head_open(const dj_head_options_t *options, const char *listen,
@@ -291,13 +293,15 @@ static void drop(dj_head_t *head, uint32_t index)
 
 static void welcome_strangers(dj_head_t *head)
 {
-    while (head->n_lines < head->room) {
+    while (head->n_lines < head->room && !head->rests) {
         int fd = accept4(head->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         line_t *line = &head->lines[head->n_lines];
         dj_challenge_t challenge = {0};
         *line = (line_t){.since_ns = dj_clock_ns()};
-        if (fd < 0)
+        if (fd < 0) {
+            head->rests = errno != EAGAIN && errno != EINTR && errno != ECONNABORTED;
             return;
+        }
         if (dj_control_adopt(fd, &line->control) != DJ_OK) {
             close(fd);
             continue;
@@ -351,9 +355,11 @@ uint64_t dj_head_turn(dj_head_t *head)
         if (!good)
             drop(head, i);
     }
-    if (beats)
+    if (beats) {
         head->beat_ns = now;
-    return head->n_lines ? head->beat_ns + BEAT_NS : UINT64_MAX;
+        head->rests = false;
+    }
+    return head->n_lines || head->rests ? head->beat_ns + BEAT_NS : UINT64_MAX;
 }
 
 nfds_t dj_head_room(const dj_head_t *head)
@@ -364,7 +370,7 @@ nfds_t dj_head_room(const dj_head_t *head)
 nfds_t dj_head_watch(const dj_head_t *head, struct pollfd *polled, nfds_t room)
 {
     nfds_t n = 0;
-    if (n < room && head->n_lines < head->room)
+    if (n < room && head->n_lines < head->room && !head->rests)
         polled[n++] = (struct pollfd){.fd = head->listen_fd, .events = POLLIN};
     for (uint32_t i = 0; i < head->n_lines && n < room; i++) {
         const dj_control_t *control = head->lines[i].control;

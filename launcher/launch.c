@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "launcher/assembly.h"
@@ -160,11 +161,23 @@ static int status_of_failure(dj_status_t status)
     return machine ? DJ_EXIT_LOST : DJ_EXIT_WRONG_USE;
 }
 
+/* Two for each rank here, one for each other supervisor; many systems begin with 1024. */
+static void allow_descriptors(void)
+{
+    struct rlimit files;
+    const rlim_t enough = 4 * DJ_RANKS_MAX;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= enough)
+        return;
+    files.rlim_cur = files.rlim_max < enough ? files.rlim_max : enough;
+    setrlimit(RLIMIT_NOFILE, &files);
+}
+
 static int start(launch_t *self)
 {
     const dj_config_t *config = &self->arguments.config;
     dj_assembly_t *assembly = &self->assembly;
     dj_log_init(config->log, "server");
+    allow_descriptors();
     dj_status_t status = find_program(self);
     if (config->attach[0])
         status = dj_attach_run(&self->arguments); /* comes back only when it fails */

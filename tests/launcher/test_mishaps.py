@@ -34,6 +34,13 @@ class Alone(harness.LaunchTest):
         self.assertEqual(server.end(), 0)
 
 
+    def test_more_ranks_than_the_soft_limit_of_descriptors(self):
+        limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))
+        server = self.run_ranks("-n", "40", preexec_fn=limit)
+        server.wait_ready(40)
+        self.assertEqual(server.end(), 0)
+
+
 class Waiting(Lifeline):
     def test_who_waits_long_is_idle(self):
         head = self.start(SERVER, "-q", "-n", "5", "--ranks-per-node", "2", "--threads", "1",
@@ -45,6 +52,22 @@ class Waiting(Lifeline):
         time.sleep(1)
         for server, ms in zip((head, member), before):
             self.assertLess(busy_ms(server.pid) - ms, 200)
+
+    def test_more_connections_than_descriptors(self):
+        # 12 descriptors or so are the supervisor's own.
+        limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
+        head = self.start(SERVER, "-n", "5", "--ranks-per-node", "2", "--threads", "1",
+                          "--rank-program", ECHO, preexec_fn=limit)
+        head.wait_ready(3)
+        with open(f"/proc/{children(head.pid)[0]}/cmdline") as file:
+            port = int(file.read().split("--lifeline=")[1].split("\0")[0].rsplit(":", 1)[1])
+        held = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(24)]
+        time.sleep(0.2)
+        before = busy_ms(head.pid)
+        time.sleep(1)
+        self.assertLess(busy_ms(head.pid) - before, 200)
+        for peer in held:
+            peer.close()
 
 
 class Mpirun(harness.LaunchTest):

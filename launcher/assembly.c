@@ -122,11 +122,12 @@ static dj_status_t open_first(dj_assembly_t *self, int *fd_p)
     return status == DJ_OK ? make_reachable(self->meeting.endpoint) : status;
 }
 
-static dj_status_t open_head(dj_assembly_t *self)
+static dj_status_t open_head(dj_assembly_t *self, uint64_t deadline_ns)
 {
     char listen[DJ_ENDPOINT_TEXT_MAX], host[DJ_ENDPOINT_TEXT_MAX], port[DJ_ENDPOINT_TEXT_MAX];
     dj_head_options_t options = {.n_tasks = self->place.size,
                                  .suspect_ms = (uint32_t)self->arguments->config.suspect_ms,
+                                 .deadline_ns = deadline_ns,
                                  .address = self->meeting.endpoint};
     dj_status_t status = lifeline_token(self, options.token);
     if (status == DJ_OK)
@@ -155,7 +156,7 @@ static dj_status_t open_sockets(dj_assembly_t *self)
 /* ---- rank 0's supervisor ---- */
 
 /* Who minds what, among the tasks of a launcher. */
-static dj_status_t share_out(dj_assembly_t *self, uint64_t deadline_ns, uint32_t *counts)
+static dj_status_t share_out(dj_assembly_t *self, uint32_t *counts)
 {
     const dj_config_t *config = &self->arguments->config;
     uint32_t n = self->place.size, asked = config->ranks > 1 ? (uint32_t)config->ranks : 0;
@@ -167,7 +168,7 @@ static dj_status_t share_out(dj_assembly_t *self, uint64_t deadline_ns, uint32_t
     if (status == DJ_OK && !by_task && lonely)
         status = count_workers(config, &capacity[0]);
     if (status == DJ_OK && !by_task && lonely)
-        status = dj_head_muster(self->head, deadline_ns, capacity, &lonely);
+        status = dj_head_muster(self->head, capacity, &lonely);
     self->whole_node = !by_task && lonely;
     if (status == DJ_OK && fixed && !self->whole_node)
         status = dj_fail(DJ_ERR_INVALID, "--ranks-per-node %u wants one task a node, but the "
@@ -207,7 +208,7 @@ static dj_status_t lead_tasks(dj_assembly_t *self, int fd, uint64_t deadline_ns)
     if (status == DJ_OK && !counts)
         status = dj_fail(DJ_ERR_MEMORY, "no memory for %u tasks", self->place.size);
     if (status == DJ_OK)
-        status = share_out(self, deadline_ns, counts);
+        status = share_out(self, counts);
     if (status == DJ_OK)
         status = make_first(self, fd, counts);
     if (status == DJ_OK)
@@ -234,7 +235,7 @@ static dj_status_t lead_alone(dj_assembly_t *self, int fd, uint64_t deadline_ns)
     self->size = size;
     self->whole_node = true;
     if (status == DJ_OK && here < size)
-        status = open_head(self);
+        status = open_head(self, deadline_ns);
     return status == DJ_OK && here < size ? dj_head_seat(self->head, &here, size) : status;
 }
 
@@ -256,12 +257,18 @@ static dj_status_t lead(dj_assembly_t *self, uint64_t deadline_ns)
     int fd = -1;
     dj_status_t status = open_first(self, &fd);
     if (status == DJ_OK && self->place.size > 1)
-        status = open_head(self);
-    if (status != DJ_OK && self->place.size > 1)
-        call_off(self, deadline_ns);
+        status = open_head(self, deadline_ns);
     if (status == DJ_OK)
         status = self->place.size > 1 ? lead_tasks(self, fd, deadline_ns)
                                       : lead_alone(self, fd, deadline_ns);
+    else if (self->place.size > 1)
+        call_off(self, deadline_ns);
+    if (status != DJ_OK && self->head && self->place.size > 1 &&
+        self->place.launcher != DJ_LAUNCHER_PMIX) {
+        dj_head_close(self->head); /* who has come hears it by that, who is late by the file */
+        self->head = NULL;
+        call_off(self, deadline_ns);
+    }
     if (fd >= 0 && !self->wards)
         close(fd);
     return status;

@@ -45,6 +45,8 @@ struct dj_head {
     dj_status_t failed; /* with failure; DJ_OK: not */
     char failure[DJ_ERROR_TEXT_MAX];
     uint64_t beat_ns; /* when the last heartbeats left */
+    uint64_t deadline_ns; /* every task has to be here by then */
+    char foreign[DJ_ERROR_TEXT_MAX]; /* somebody of another version knocked */
     bool rests;       /* no descriptor was left: nobody is let in before the next heartbeat */
 };
 
@@ -55,7 +57,8 @@ dj_status_t dj_head_open(const dj_head_options_t *options, const char *listen,
     uint32_t room = options->n_tasks + STRANGERS_MAX;
     if (!head)
         return dj_fail(DJ_ERR_MEMORY, "no memory for the lifeline");
-    *head = (dj_head_t){.options = *options, .listen_fd = -1, .room = room};
+    *head = (dj_head_t){.options = *options, .listen_fd = -1, .room = room,
+                        .deadline_ns = options->deadline_ns};
     head->lines = calloc(room, sizeof *head->lines);
     head->first = calloc(options->n_tasks, sizeof *head->first);
     head->count = calloc(options->n_tasks, sizeof *head->count);
@@ -124,6 +127,57 @@ static void tell_all(dj_head_t *head, dj_crew_kind_t kind)
 }
 
 /* ---- who comes ---- */
+
+static const line_t *of_task(const dj_head_t *head, uint32_t task)
+{
+    for (uint32_t i = 0; i < head->n_lines; i++) {
+        if (head->lines[i].stage == STAGE_MUSTERED && head->lines[i].about.task == task)
+            return &head->lines[i];
+    }
+    return NULL;
+}
+
+static bool has_come(const dj_head_t *head, uint32_t task)
+{
+    if (!head->seats.n)
+        return of_task(head, task) != NULL;
+    return head->seats.of_rank[head->first[task]].last_member != 0;
+}
+
+/* The first task that has not come; n_tasks: all have. */
+static uint32_t missing_task(const dj_head_t *head)
+{
+    uint32_t task = 1;
+    while (task < head->options.n_tasks && has_come(head, task))
+        task++;
+    return task;
+}
+
+/* Who has proven nothing is not believed: only when a task is still missing a while later was it
+ * that one. */
+static void note_version(dj_head_t *head)
+{
+    uint64_t until_ns = dj_clock_ns() + GREET_NS;
+    snprintf(head->foreign, sizeof head->foreign, "%s", dj_error_text());
+    if (until_ns < head->deadline_ns)
+        head->deadline_ns = until_ns;
+}
+
+/* True while tasks are awaited. */
+static bool await_tasks(dj_head_t *head, uint64_t now)
+{
+    uint32_t missing = head->started ? head->options.n_tasks : missing_task(head);
+    if (missing == head->options.n_tasks)
+        return false;
+    if (now >= head->deadline_ns && head->foreign[0])
+        fail(head, dj_fail(DJ_ERR_VERSION, "task %u of %u did not come; somebody else did: %s",
+                           missing, head->options.n_tasks, head->foreign));
+    else if (now >= head->deadline_ns)
+        fail(head, dj_fail(DJ_ERR_DEADLINE, "task %u of %u did not come in time; did its node start "
+                                            "djinn, and can it reach this one?",
+                           missing, head->options.n_tasks));
+    return true;
+}
 
 static bool take_hello(dj_head_t *head, line_t *line, const dj_hello_t *hello, uint32_t length)
 {
@@ -325,7 +379,7 @@ static bool hear(dj_head_t *head, line_t *line)
         if (status == DJ_IN_PROGRESS)
             return true;
         if (status == DJ_ERR_VERSION && line->stage == STAGE_STRANGER)
-            fail(head, status);
+            note_version(head);
         if (status != DJ_OK || !take_frame(head, line, &frame, body))
             return false;
     }
@@ -359,7 +413,8 @@ uint64_t dj_head_turn(dj_head_t *head)
         head->beat_ns = now;
         head->rests = false;
     }
-    return head->n_lines || head->rests ? head->beat_ns + BEAT_NS : UINT64_MAX;
+    bool awaits = await_tasks(head, now);
+    return awaits || head->n_lines || head->rests ? head->beat_ns + BEAT_NS : UINT64_MAX;
 }
 
 nfds_t dj_head_room(const dj_head_t *head)
@@ -382,42 +437,14 @@ nfds_t dj_head_watch(const dj_head_t *head, struct pollfd *polled, nfds_t room)
 
 /* ---- the start ---- */
 
-static const line_t *of_task(const dj_head_t *head, uint32_t task)
-{
-    for (uint32_t i = 0; i < head->n_lines; i++) {
-        if (head->lines[i].stage == STAGE_MUSTERED && head->lines[i].about.task == task)
-            return &head->lines[i];
-    }
-    return NULL;
-}
-
-/* The first task that has not come; n_tasks: all have. */
-static uint32_t missing_task(const dj_head_t *head)
-{
-    uint32_t task = 1;
-    while (task < head->options.n_tasks && of_task(head, task))
-        task++;
-    return task;
-}
-
-dj_status_t dj_head_muster(dj_head_t *head, uint64_t deadline_ns, uint32_t *capacity,
-                           bool *lonely_p)
+dj_status_t dj_head_muster(dj_head_t *head, uint32_t *capacity, bool *lonely_p)
 {
     struct pollfd *polled = calloc(dj_head_room(head), sizeof *polled);
-    uint32_t missing = 0;
     dj_status_t status = polled ? DJ_OK : dj_fail(DJ_ERR_MEMORY, "no memory for the lifeline");
-    while (status == DJ_OK && (missing = missing_task(head)) < head->options.n_tasks) {
-        uint64_t now = dj_clock_ns();
-        if (head->failed != DJ_OK)
-            status = dj_head_state(head);
-        else if (now >= deadline_ns)
-            status = dj_fail(DJ_ERR_DEADLINE, "task %u of %u did not come in time; did its node "
-                                              "start djinn, and can it reach this one?",
-                             missing, head->options.n_tasks);
-        if (status != DJ_OK)
-            break;
+    while (status == DJ_OK && missing_task(head) < head->options.n_tasks) {
         poll(polled, dj_head_watch(head, polled, dj_head_room(head)), 50);
         dj_head_turn(head);
+        status = dj_head_state(head);
     }
     *lonely_p = true;
     for (uint32_t i = 1; i < head->options.n_tasks && status == DJ_OK; i++) {

@@ -27,6 +27,7 @@ typedef struct dj_head_options {
     uint8_t token[32];
     uint32_t n_tasks;  /* of the launcher, ours included; 1: we are alone, others may join */
     uint32_t suspect_ms;
+    uint64_t deadline_ns; /* by then every task has to be here */
     const char *address; /* rank 0's, for what is said to people */
 } dj_head_options_t;
 
@@ -35,11 +36,10 @@ dj_status_t dj_head_open(const dj_head_options_t *options, const char *listen,
                          char endpoint[DJ_ENDPOINT_TEXT_MAX], dj_head_t **head_p);
 void dj_head_close(dj_head_t *head);
 
-/* Waits until every other task has come; capacity[task] is what each can mind (ours is left as it
+/* Waits until every other task has come, at most until the deadline; capacity[task] is what each can mind (ours is left as it
  * is), and *lonely_p whether each is alone on its node. DJ_ERR_DEADLINE names a missing task,
  * DJ_ERR_VERSION a node with another build. */
-dj_status_t dj_head_muster(dj_head_t *head, uint64_t deadline_ns, uint32_t *capacity,
-                           bool *lonely_p);
+dj_status_t dj_head_muster(dj_head_t *head, uint32_t *capacity, bool *lonely_p);
 /* Fixes who minds what: counts[task] ranks in the order of tasks, ours first; `size` in all, of
  * which those behind the last task's are for supervisors that join. Tasks that wait, and those
  * that come later, are told. DJ_ERR_MEMORY. */
@@ -55,7 +55,7 @@ uint64_t dj_head_turn(dj_head_t *head);
 void dj_head_serves(dj_head_t *head, uint32_t rank, uint32_t incarnation); /* of our own ranks */
 bool dj_head_all_serve(const dj_head_t *head);
 /* DJ_OK while the server can still start; else why not, with its sentence: DJ_ERR_VERSION (a task
- * has another build), DJ_ERR_PEER_DIED (a rank of a member was given up before all served). */
+ * has another build), DJ_ERR_DEADLINE (a task did not come), DJ_ERR_PEER_DIED (a rank of a member was given up before all served). */
 dj_status_t dj_head_state(const dj_head_t *head);
 void dj_head_start(dj_head_t *head); /* all ranks serve: members may start their commands */
 void dj_head_end(dj_head_t *head);   /* the server ends */

@@ -69,6 +69,38 @@ class Waiting(Lifeline):
         for peer in held:
             peer.close()
 
+    def test_a_stranger_of_another_version_ends_nothing(self):
+        head = self.head()
+        with open(f"/proc/{children(head.pid)[0]}/cmdline") as file:
+            port = int(file.read().split("--lifeline=")[1].split("\0")[0].rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as peer:
+            challenge = peer.recv(4096)
+            magic, version = struct.unpack_from("<IH", challenge)
+            peer.sendall(struct.pack("<IH", magic, version + 1) + challenge[6:])
+            while peer.recv(4096):
+                pass
+        self.join()
+        until(lambda: "5 ranks ready" in head.errors(), "five ranks", 5)
+
+
+class Tasks(harness.LaunchTest):
+    """Three tasks on one node, by Slurm's variables."""
+
+    def task(self, rank, *words, argv=(), tasks=3, **options):
+        env = dict(self.env, SLURM_JOB_ID="80", SLURM_STEP_ID="0", SLURM_PROCID=str(rank),
+                   SLURM_STEP_NUM_TASKS=str(tasks), SLURM_LOCALID=str(rank), SLURM_NODEID="0",
+                   SLURM_STEP_TASKS_PER_NODE=str(tasks))
+        return self.start(*argv, SERVER, *words, env=env, **options)
+
+    def test_a_task_that_never_comes(self):
+        began = time.monotonic()
+        tasks = [self.task(rank, "--rank-program", ECHO, "--meet-ms", "1s") for rank in (0, 1)]
+        self.assertEqual(tasks[0].wait(), 2)
+        self.assertLess(time.monotonic() - began, 5)
+        self.assertIn("task 2 of 3 did not come in time", tasks[0].errors())
+        self.assertIn(tasks[1].wait(), (0, 1))
+        self.assertEqual(os.listdir(f"{self.home}/.djinn"), ["token"])
+
 
 class Mpirun(harness.LaunchTest):
     foreign = True

@@ -236,7 +236,9 @@ static bool seat(dj_head_t *head, line_t *line)
         count = head->count[about->task];
     }
     if (!again && joins) {
-        if (dj_seats_join(&head->seats, about->member, about->capacity, &first, &count))
+        /* What nobody has minded yet is for the tasks that are still to come. */
+        bool waits = missing_task(head) < head->options.n_tasks;
+        if (!waits && dj_seats_join(&head->seats, about->member, about->capacity, &first, &count))
             return give_seats(head, line, first, count);
         return refuse(line, dj_fail(DJ_ERR_BUSY, "all %u ranks have a supervisor: there is "
                                                  "nothing to join", head->seats.n));

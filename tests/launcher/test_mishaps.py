@@ -101,6 +101,18 @@ class Tasks(harness.LaunchTest):
         self.assertIn(tasks[1].wait(), (0, 1))
         self.assertEqual(os.listdir(f"{self.home}/.djinn"), ["token"])
 
+    def test_seats_of_a_task_that_comes_late(self):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            listen = f"127.0.0.1:{other.getsockname()[1]}"
+        first = self.task(0, "--listen", listen, "--threads", "1")
+        first.wait_ready(1)
+        code, _, err = self.finish(SERVER, "--join", listen)
+        self.assertEqual(code, 2)
+        self.assertIn("nothing to join", err)
+        late = [self.task(rank, "--threads", "1") for rank in (1, 2)]
+        until(lambda: "3 ranks ready" in first.errors(), "three ranks", 10)
+        self.assertEqual([sorted(task.endpoints()) for task in late], [[1], [2]])
+
 
 class Mpirun(harness.LaunchTest):
     foreign = True

@@ -118,6 +118,13 @@ static void fail(dj_head_t *head, dj_status_t status)
     snprintf(head->failure, sizeof head->failure, "%s", dj_error_text());
 }
 
+/* The server cannot start. Who joins by itself is no condition of that: another one can. */
+static void fail_task(dj_head_t *head, const line_t *line, dj_status_t status)
+{
+    if (line->about.task != DJ_TASK_NONE)
+        fail(head, status);
+}
+
 static void tell_all(dj_head_t *head, dj_crew_kind_t kind)
 {
     for (uint32_t i = 0; i < head->n_lines; i++) {
@@ -287,8 +294,9 @@ static bool take_crew(dj_head_t *head, line_t *line, const dj_crew_t *crew)
         if (crew->incarnation > seat->incarnation)
             seat->incarnation = crew->incarnation;
         if (!seat->serves)
-            fail(head, dj_fail(DJ_ERR_PEER_DIED, "rank %u cannot be started on node %s; the lines of "
-                                                 "that node say why", crew->rank, line->about.node));
+            fail_task(head, line,
+                      dj_fail(DJ_ERR_PEER_DIED, "rank %u cannot be started on node %s; the lines of "
+                                                "that node say why", crew->rank, line->about.node));
         return true;
     case DJ_CREW_DONE:
         line->done = true;
@@ -340,8 +348,9 @@ static void drop(dj_head_t *head, uint32_t index)
             count = dj_seats_leave(&head->seats, line->about.member, &first);
         say_lost(head, line, first, count);
         if (count && !head->ended)
-            fail(head, dj_fail(DJ_ERR_PEER_DIED, "the supervisor on node %s was lost before all "
-                                                 "ranks served", line->about.node));
+            fail_task(head, line,
+                      dj_fail(DJ_ERR_PEER_DIED, "the supervisor on node %s was lost before all "
+                                                "ranks served", line->about.node));
     }
     dj_control_close(line->control);
     *line = head->lines[--head->n_lines];

@@ -82,6 +82,19 @@ class Waiting(Lifeline):
         self.join()
         until(lambda: "5 ranks ready" in head.errors(), "five ranks", 5)
 
+    def test_who_joins_and_is_lost_before_all_serve(self):
+        head = self.head()
+        member = self.join("--ranks-per-node", "1")
+        os.kill(member.pid, signal.SIGKILL)
+        self.is_lost(head)
+        failed = self.start(SERVER, "--join", self.file, "--rank-program", ECHO,
+                            env=dict(self.env, ECHO_FAULT="exit"))
+        self.assertEqual(failed.wait(), 1)
+        self.assertIsNone(head.process.poll(), head.errors())
+        for _ in range(2):
+            self.join("--ranks-per-node", "1")
+        until(lambda: "5 ranks ready" in head.errors(), "five ranks", 5)
+
 
 class Tasks(harness.LaunchTest):
     """Three tasks on one node, by Slurm's variables."""

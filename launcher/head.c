@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "comm/control.h"
+#include "launcher/member.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/hash.h"
 #include "runtime/base/log.h"
@@ -401,7 +402,10 @@ static bool is_silent(const dj_head_t *head, const line_t *line, uint64_t now)
     if (line->stage < STAGE_MUSTERED)
         return now - line->since_ns > GREET_NS;
     uint64_t heard = dj_control_last_heard_ns(line->control);
-    return now > heard && now - heard > head->options.suspect_ms * DJ_NS_PER_MS;
+    uint64_t patience_ns = head->options.suspect_ms * DJ_NS_PER_MS;
+    if (!head->started && patience_ns < DJ_LIFELINE_START_NS)
+        patience_ns = DJ_LIFELINE_START_NS;
+    return now > heard && now - heard > patience_ns;
 }
 
 uint64_t dj_head_turn(dj_head_t *head)

@@ -313,9 +313,12 @@ dj_member_news_t dj_member_turn(dj_member_t *member, uint64_t *again_at_ns_p)
     }
     dj_status_t status = hear(member, &news);
     uint64_t heard = dj_control_last_heard_ns(member->control);
-    if (status == DJ_IN_PROGRESS && now > heard &&
-        now - heard > member->suspect_ms * DJ_NS_PER_MS)
-        status = dj_fail(DJ_ERR_PEER_DIED, "nothing was heard for %u ms", member->suspect_ms);
+    uint64_t patience_ns = member->suspect_ms * DJ_NS_PER_MS;
+    if (!member->started && patience_ns < DJ_LIFELINE_START_NS)
+        patience_ns = DJ_LIFELINE_START_NS;
+    if (status == DJ_IN_PROGRESS && now > heard && now - heard > patience_ns)
+        status = dj_fail(DJ_ERR_PEER_DIED, "nothing was heard for %llu ms",
+                         (unsigned long long)(patience_ns / DJ_NS_PER_MS));
     if (status == DJ_IN_PROGRESS && now - member->beat_ns >= BEAT_NS) {
         dj_heartbeat_t beat = {.sent_ns = now};
         member->beat_ns = now;

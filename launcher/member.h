@@ -9,6 +9,12 @@
 #define DJ_LAUNCHER_MEMBER_H
 
 #include "comm/messages.h"
+#include "runtime/base/clock.h"
+
+/* The silence that is borne until all ranks serve, by both sides: a machine that is being looked at
+ * (hwloc, drivers) or is crowded with starting ranks can be slow. A death or a cut link is noticed
+ * by the socket all the same. */
+#define DJ_LIFELINE_START_NS (10 * DJ_NS_PER_S)
 
 typedef struct dj_member dj_member_t;
 

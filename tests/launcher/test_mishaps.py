@@ -82,6 +82,17 @@ class Waiting(Lifeline):
         self.join()
         until(lambda: "5 ranks ready" in head.errors(), "five ranks", 5)
 
+    def test_a_member_that_pauses_before_all_serve(self):
+        head = self.head()
+        member = self.join("--ranks-per-node", "1")
+        os.kill(member.pid, signal.SIGSTOP)
+        time.sleep(1.5)
+        os.kill(member.pid, signal.SIGCONT)
+        self.join("--ranks-per-node", "1")
+        until(lambda: "5 ranks ready" in head.errors() or head.process.poll() is not None,
+              "five ranks", 5)
+        self.assertIsNone(head.process.poll(), head.errors())
+
     def test_who_joins_and_is_lost_before_all_serve(self):
         head = self.head()
         member = self.join("--ranks-per-node", "1")

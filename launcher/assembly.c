@@ -35,13 +35,18 @@ dj_status_t dj_ranks_per_node(const dj_config_t *config, uint32_t *workers_p)
     return DJ_OK;
 }
 
-/* What this node can mind under --ranks-per-node. */
+/* What this node can mind under --ranks-per-node: the host device any number, else one a device. */
 static dj_status_t count_workers(const dj_config_t *config, uint32_t *workers_p)
 {
-    dj_status_t status = dj_ranks_per_node(config, workers_p);
-    if (status == DJ_OK && *workers_p == 0)
-        status = dj_devices_count(config->device, workers_p);
-    return status;
+    uint32_t fixed, devices;
+    dj_status_t status = dj_ranks_per_node(config, &fixed);
+    if (status == DJ_OK)
+        status = dj_devices_count(config->device, &devices);
+    if (status != DJ_OK)
+        return status;
+    bool any = fixed && strcmp(config->device, "host") == 0;
+    *workers_p = any || (fixed && fixed < devices) ? fixed : devices;
+    return DJ_OK;
 }
 
 /* The lifeline's proof: ranks that ask for no token have none. */
@@ -178,8 +183,14 @@ static dj_status_t share_out(dj_assembly_t *self, uint32_t *counts)
         status = dj_fail(DJ_ERR_INVALID, "the launcher started %u tasks, one for each rank, but %u "
                                          "ranks are asked for; leave -n and DJINN_RANKS out", n,
                          asked);
-    for (uint32_t i = 0; i < n && status == DJ_OK; i++)
+    for (uint32_t i = 0; i < n && status == DJ_OK; i++) {
         counts[i] = 1;
+        if (self->whole_node && capacity[i] < fixed)
+            status = dj_fail(DJ_ERR_INVALID,
+                             "--ranks-per-node %u, but the node of task %u has GPUs for %u ranks; "
+                             "ask for fewer, or give --device host",
+                             fixed, i, capacity[i]);
+    }
     if (status == DJ_OK && self->whole_node)
         status = dj_seats_split(asked, n, capacity, counts);
     free(capacity);

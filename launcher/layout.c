@@ -114,6 +114,8 @@ dj_status_t dj_layout_find(const dj_config_t *config, const dj_layout_place_t *p
     request.gpus_apart =
         request.devices && place->tasks > 1 && request.visible && slurm_binds_gpus();
     status = dj_layout_compute(topology, &request, layout_p);
+    if (status == DJ_ERR_INVALID && place->first > 0 && !request.gpus_apart)
+        status = dj_fail(DJ_ERR_CANCELLED, "the first task of this node says why it cannot start");
     for (uint32_t i = 0; status == DJ_OK && i < (*layout_p)->n; i++) {
         if ((*layout_p)->rank[i].nic >= 0 && topology->is_this_machine)
             name_net_devices(topology, &(*layout_p)->rank[i]);

@@ -12,6 +12,7 @@ from harness import BIN, ECHO, until
 
 RUN, SERVER, DJINN, OTHER = (os.path.join(BIN, name) for name in
                              ("djinn-run", "djinn-server", "djinn", "djinn-server-other-version"))
+DGX = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "topologies", "dgx-a100.xml")
 
 
 class WholeNodes(harness.LaunchTest):
@@ -83,6 +84,14 @@ class Spread(WholeNodes):
         self.refused("nothing to do for task 1", *server, "-n", "2")
         self.refused("listen: 'nonsense'", *server, "--listen", "nonsense")
         self.refused("/nowhere/rank", SERVER, "--rank-program", "/nowhere/rank")
+        self.env["HWLOC_XMLFILE"] = DGX
+        self.refused("has GPUs for 8 ranks", *server, "--device", "cuda", "--ranks-per-node", "9")
+        self.refused("devices for 8", *server, "--device", "cuda", "-n", "26")
+
+    def test_a_rank_for_every_gpu(self):
+        self.env["HWLOC_XMLFILE"] = DGX
+        found = self.spread("--device", "cuda")
+        self.assertEqual([len(ranks) for ranks in found], [9, 8, 8])
 
     def test_mixed_versions(self):
         self.job += 1

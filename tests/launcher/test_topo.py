@@ -278,6 +278,20 @@ class Ranks(harness.LaunchTest):
     def test_tasks_of_one_node(self):
         self.assertEqual(self.slurm_tasks(4, lambda rank: {}), [-1, 0, 1, 2])
 
+    def test_more_tasks_than_gpus(self):
+        tasks = []
+        for rank in range(4):
+            env = self.node("dgx-h100", SLURM_JOB_ID="80", SLURM_STEP_ID="0", SLURM_PROCID=str(rank),
+                            SLURM_STEP_NUM_TASKS="4", SLURM_LOCALID=str(rank), SLURM_NODEID="0",
+                            SLURM_STEP_TASKS_PER_NODE="4", CUDA_VISIBLE_DEVICES="0,1")
+            tasks.append(self.start(os.path.join(BIN, "djinn-server"), "--rank-program", harness.ECHO, "--device",
+                                    "cuda", "--meet-ms", "2s", env=env))
+        self.assertEqual([task.wait() for task in tasks], [2] * 4)
+        # Once for all; who came too late to meet rank 0 says that instead.
+        told = [task.errors().count("would need a GPU each, and 2 may be used (CUDA_VISIBLE_DEVICES is '0,1')")
+                for task in tasks]
+        self.assertEqual(told, [1, 0, 0, 0])
+
     def test_tasks_with_gpus_of_their_own(self):
         def given(rank):
             return {"SLURM_GPUS_PER_TASK": "1", "CUDA_VISIBLE_DEVICES": str(7 - rank)}

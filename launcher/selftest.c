@@ -118,6 +118,36 @@ static bool *find_flag(words_t *words, const char *word)
     return NULL;
 }
 
+static bool find_row(const char *word, dj_config_row_t *row)
+{
+    size_t length = strcspn(word, "=");
+    unsigned at = 0;
+    while (dj_config_row(at, row)) {
+        if (strlen(row->option) == length && strncmp(row->option, word, length) == 0)
+            return true;
+        at++;
+    }
+    return false;
+}
+
+/* One option of the table, of `left` words; *at_p moves behind it. It goes to the environment, too,
+ * where the library reads its settings. */
+static dj_status_t take_setting(words_t *words, int left, char *const *argv, int *at_p)
+{
+    dj_config_row_t row;
+    int taken = 0;
+    const char *equals = strchr(argv[0], '=');
+    bool known = find_row(argv[0], &row), alone = !known || equals || row.is_flag;
+    dj_status_t status =
+        dj_config_options(&words->config, alone || left == 1 ? 1 : 2, argv, &taken);
+    if (status != DJ_OK)
+        return status;
+    *at_p += taken;
+    if (setenv(row.variable, equals ? equals + 1 : alone ? "1" : argv[1], 1) != 0)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for the environment");
+    return DJ_OK;
+}
+
 static dj_status_t parse(words_t *words, int argc, char **argv)
 {
     dj_status_t status = dj_config_load(&words->config, 0, NULL, NULL);
@@ -132,9 +162,7 @@ static dj_status_t parse(words_t *words, int argc, char **argv)
             status = only ? take_only(words, value) : take_limit(words, value);
             at += 2;
         } else if (strncmp(argv[at], "--", 2) == 0 && argv[at][2]) {
-            int first = 0, two = at + 1 < argc ? 2 : 1; /* one option at a time: ours lie between */
-            status = dj_config_options(&words->config, two, argv + at, &first);
-            at += first;
+            status = take_setting(words, argc - at, argv + at, &at);
         } else {
             status = dj_fail(DJ_ERR_INVALID, "djinn-selftest takes no '%.64s'", argv[at]);
         }
@@ -143,16 +171,6 @@ static dj_status_t parse(words_t *words, int argc, char **argv)
 }
 
 /* ---- the run ---- */
-
-/* The library reads these from the environment, which options win over. */
-static bool hand_down(const dj_config_t *config)
-{
-    bool good = setenv("DJINN_AUTH", config->auth, 1) == 0 &&
-                setenv("DJINN_TRANSPORTS", config->transports, 1) == 0;
-    if (config->token_file[0])
-        good = good && setenv("DJINN_TOKEN_FILE", config->token_file, 1) == 0;
-    return good;
-}
 
 static dj_verdict_t run_check(dj_selftest_t *self, const dj_check_t *check)
 {
@@ -235,8 +253,6 @@ static int run(const words_t *words)
     signal(SIGINT, end_by_signal);
     signal(SIGTERM, end_by_signal);
     alarm(words->limit_s);
-    if (!hand_down(&words->config))
-        return 1;
     int exit_status = report(&self, words);
     if (self.djinn)
         djinn_close(self.djinn);

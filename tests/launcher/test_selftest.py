@@ -50,6 +50,13 @@ class Words(harness.LaunchTest):
         self.assertEqual(verdicts.pop("connect"), "FAIL")
         self.assertEqual(set(verdicts.values()), {"skipped"})
 
+    def test_options_reach_the_library(self):
+        for words in (["--connect-ms", "200ms"], ["--connect-ms=200ms"],
+                      ["--checksums", "--connect-ms=200ms"], ["--checksums=0", "--connect-ms", "200ms"]):
+            began = time.monotonic()
+            self.assertEqual(self.hang(*words, "--only", "connect").wait(), 1)
+            self.assertLess(time.monotonic() - began, 3)
+
     def hang(self, *words):
         """The selftest against a server that takes connections and says nothing."""
         server = socket.create_server(("127.0.0.1", 0))

@@ -18,8 +18,8 @@ typedef struct dj_layout_place {
 } dj_layout_place_t;
 
 /* layout->rank[place->first + i].share is what our rank i gets. Ownership: free(). DJ_ERR_INVALID:
- * more ranks than GPUs, with a sentence for the user; DJ_ERR_CANCELLED: the same, and the first task
- * of the node says it for all; DJ_ERR_SYSTEM, DJ_ERR_MEMORY. */
+ * more ranks than GPUs, with a sentence for the user; DJ_ERR_CANCELLED: the same, and the first
+ * task of the node says it for all; DJ_ERR_SYSTEM, DJ_ERR_MEMORY. */
 dj_status_t dj_layout_find(const dj_config_t *config, const dj_layout_place_t *place,
                            dj_layout_t **layout_p);
 

@@ -173,7 +173,24 @@ static bool is_sound(const dj_topology_t *topology)
         good = is_place(topology, topology->gpu[i].node, topology->gpu[i].package);
     for (uint32_t i = 0; good && i < topology->n_nics; i++)
         good = is_place(topology, topology->nic[i].node, topology->nic[i].package);
+    for (uint32_t i = 0; good && i < topology->n_nodes * topology->n_nodes; i++)
+        good = topology->distance[i / topology->n_nodes][i % topology->n_nodes] <= 255;
     return good;
+}
+
+static void end_names(dj_topology_t *topology)
+{
+    topology->processor[sizeof topology->processor - 1] = '\0';
+    for (uint32_t i = 0; i < topology->n_gpus; i++) {
+        dj_gpu_t *gpu = &topology->gpu[i];
+        gpu->bus_id[sizeof gpu->bus_id - 1] = gpu->name[sizeof gpu->name - 1] = '\0';
+        gpu->model[sizeof gpu->model - 1] = gpu->uuid[sizeof gpu->uuid - 1] = '\0';
+    }
+    for (uint32_t i = 0; i < topology->n_nics; i++) {
+        dj_nic_t *nic = &topology->nic[i];
+        nic->bus_id[sizeof nic->bus_id - 1] = nic->name[sizeof nic->name - 1] = '\0';
+        nic->network[sizeof nic->network - 1] = '\0';
+    }
 }
 
 static dj_status_t parse_guarded(const foreign_t *foreign, dj_topology_t **topology_p)
@@ -199,6 +216,7 @@ static dj_status_t parse_guarded(const foreign_t *foreign, dj_topology_t **topol
                                       : "a machine; try pack:2 numa:2 core:8 pu:2");
     if (status == DJ_OK) {
         memcpy(topology, &shared->topology, sizeof *topology);
+        end_names(topology);
         *topology_p = topology;
     } else {
         free(topology);

@@ -230,3 +230,34 @@ def wait_for(server, wanted, seconds=10):
             return found
         time.sleep(0.05)
     raise AssertionError(f"not seen within {seconds} s: {ask(server)}")
+
+
+END = """
+djinn.connect({address!r}, mode="remote", token={token!r})
+x = torch.ones(4, device="djinn")
+print(x.cpu(), "ready", flush=True)
+sys.stdin.readline()
+try:
+    while True:
+        (x + 1).cpu()
+except djinn.CancelledError as error:
+    print("typed", error, flush=True)
+"""
+
+
+def test_a_server_that_ends_says_so():
+    """Another exception than a death's, with the sentence."""
+    own = _server.PrivateServer(ranks=2)
+    prefix = f"import sys; sys.path.insert(0, {os.path.join(conftest.BUILD, 'python')!r})\nimport torch, djinn\n"
+    client = subprocess.Popen([sys.executable, "-c", prefix + END.format(address=own.address, token=own.token)],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert "ready" in client.stdout.readline()
+        client.stdin.write("\n")
+        client.stdin.flush()
+        own.stop()
+        out, _ = client.communicate(timeout=60)
+        assert "typed" in out and "the server is ending" in out, out
+    finally:
+        client.kill()
+        own.stop()

@@ -214,12 +214,13 @@ static void hear_members(supervisor_t *self)
 
 static void hear_head(supervisor_t *self)
 {
-    if (self->stopping) { /* whatever it says, we end */
+    if (self->stopping && dj_member_fd(self->setup->member) < 0) { /* we do not come again */
         self->crew_at_ns = NEVER;
         return;
     }
     dj_member_news_t news = dj_member_turn(self->setup->member, &self->crew_at_ns);
-    if (news == DJ_MEMBER_NOTHING)
+    /* While ranks drain, our heartbeats keep rank 0 waiting for them; whatever it says, we end. */
+    if (news == DJ_MEMBER_NOTHING || (self->stopping && news != DJ_MEMBER_REPLACED))
         return;
     if (self->command > 0)
         tell_command(self, SIGTERM);
@@ -428,7 +429,7 @@ static int loop(supervisor_t *self, struct pollfd *polled)
             if (setup->wards[i].ready_fd >= 0)
                 polled[n++] = (struct pollfd){.fd = setup->wards[i].ready_fd, .events = POLLIN};
         }
-        if (setup->member && !self->stopping)
+        if (setup->member)
             polled[n++] = (struct pollfd){.fd = dj_member_fd(setup->member), .events = POLLIN};
         if (setup->head)
             n += dj_head_watch(setup->head, polled + n, dj_head_room(setup->head));

@@ -107,6 +107,20 @@ class Waiting(Lifeline):
         until(lambda: "5 ranks ready" in head.errors(), "five ranks", 5)
 
 
+class Ending(Lifeline):
+    def test_rank_0_outlives_what_drains(self):
+        head = self.head("--drain-ms", "4s")
+        member = self.join("--rank-program", ECHO, "--drain-ms", "4s",
+                           env=dict(self.env, ECHO_FAULT="slow"))
+        until(lambda: "5 ranks ready" in head.errors(), "five ranks")
+        first = children(head.pid)[0]
+        began = time.monotonic()
+        head.process.send_signal(signal.SIGTERM)
+        until(lambda: not alive(first), "the end of rank 0", 10)
+        self.assertGreater(time.monotonic() - began, 1.9)
+        self.assertEqual([head.wait(), member.wait()], [0, 0])
+
+
 class Tasks(harness.LaunchTest):
     """Three tasks on one node, by Slurm's variables."""
 

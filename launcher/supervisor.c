@@ -468,6 +468,8 @@ int dj_supervisor_run(const dj_supervisor_setup_t *setup)
     sigaddset(&watched, SIGTERM);
     watch_unless_ignored(&watched, SIGINT);
     watch_unless_ignored(&watched, SIGHUP);
+    if (setup->member && !setup->command) /* nobody waits for a command that does not come */
+        dj_member_tell(setup->member, DJ_CREW_DONE, 0, 0, 0);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGCHLD, SIG_DFL); /* ignored by who started us, it would stay so: nobody hears of deaths */
     sigprocmask(SIG_BLOCK, &watched, &before);

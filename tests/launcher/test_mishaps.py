@@ -108,6 +108,14 @@ class Waiting(Lifeline):
 
 
 class Ending(Lifeline):
+    def test_a_member_without_a_command_is_not_waited_for(self):
+        env = dict(self.env, DJINN_TOKEN="cd" * 32)
+        head = self.start(RUN, "-n", "3", "--ranks-per-node", "1", "--listen", "127.0.0.1:0",
+                          "--per-node", "--", "sh", "-c", "exit 4", env=env)
+        address = head.wait_ready(2)[0]
+        member = self.start(SERVER, "--join", address, env=env)
+        self.assertEqual([head.wait(), member.wait()], [4, 0])
+
     def test_rank_0_outlives_what_drains(self):
         head = self.head("--drain-ms", "4s")
         member = self.join("--rank-program", ECHO, "--drain-ms", "4s",

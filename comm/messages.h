@@ -300,6 +300,7 @@ typedef enum dj_crew_kind {
     DJ_CREW_SERVES = 4, /* from a member: `rank` serves in `incarnation` */
     DJ_CREW_LOST = 5,   /* from a member: `rank` is given up, after `incarnation` */
     DJ_CREW_DONE = 6,   /* from a member: its command ended with `value` */
+    DJ_CREW_STARTS = 7, /* from a member: `rank` is about to be started as `incarnation` */
 } dj_crew_kind_t;
 
 typedef struct dj_crew {

@@ -287,6 +287,7 @@ static bool take_crew(dj_head_t *head, line_t *line, const dj_crew_t *crew)
 {
     dj_seat_t *seat = seat_of(head, line, crew->rank);
     switch (crew->kind) {
+    case DJ_CREW_STARTS:
     case DJ_CREW_SERVES:
     case DJ_CREW_LOST:
         if (!seat)
@@ -294,7 +295,7 @@ static bool take_crew(dj_head_t *head, line_t *line, const dj_crew_t *crew)
         seat->serves = crew->kind == DJ_CREW_SERVES;
         if (crew->incarnation > seat->incarnation)
             seat->incarnation = crew->incarnation;
-        if (!seat->serves)
+        if (crew->kind == DJ_CREW_LOST)
             fail_task(head, line,
                       dj_fail(DJ_ERR_PEER_DIED, "rank %u cannot be started on node %s; the lines of "
                                                 "that node say why", crew->rank, line->about.node));

@@ -3,10 +3,11 @@
  * It listens on a port of its own, the lifeline. Every other supervisor (a member, member.h) keeps
  * a connection to it: an authenticated stream of control frames (comm/control.h) that begins with
  * hello and MUSTER. Over it a member is told which ranks it minds (CREW SEAT), that all serve
- * (START), that the server ends (END), and tells which ranks serve (SERVES), which are given up
- * (LOST) and how its command ended (DONE). Both sides send a HEARTBEAT every 200 ms; silence of
- * --suspect-ms (10 s until all serve) or the end of the stream is the loss of the member: its ranks
- * wait for a supervisor that joins (djinn-server --join), or for itself when only the link was cut.
+ * (START), that the server ends (END), and tells which ranks it starts (STARTS), which serve
+ * (SERVES), which are given up (LOST) and how its command ended (DONE). Both sides send a HEARTBEAT
+ * every 200 ms; silence of --suspect-ms (10 s until all serve) or the end of the stream is the loss
+ * of the member: its ranks wait for a supervisor that joins (djinn-server --join), or for itself when
+ * only the link was cut.
  *
  * Nothing a peer sends is believed before its proof of the token; a connection has 2 s for that,
  * and at most 64 more than members are kept.

@@ -19,7 +19,7 @@
 #define BETWEEN_TRIES_NS (200 * DJ_NS_PER_MS)
 
 typedef struct told {
-    bool said, serves;
+    uint32_t kind; /* dj_crew_kind_t; 0: nothing yet */
     uint32_t incarnation;
 } told_t;
 
@@ -213,10 +213,10 @@ void dj_member_close(dj_member_t *member)
 static dj_status_t tell_rank(dj_member_t *member, uint32_t at)
 {
     const told_t *told = &member->told[at];
-    dj_crew_t crew = {.kind = told->serves ? DJ_CREW_SERVES : DJ_CREW_LOST,
+    dj_crew_t crew = {.kind = told->kind,
                       .rank = member->about.first_rank + at,
                       .incarnation = told->incarnation};
-    return told->said ? say(member, &crew) : DJ_OK;
+    return told->kind ? say(member, &crew) : DJ_OK;
 }
 
 static dj_status_t tell_done(dj_member_t *member)
@@ -235,7 +235,7 @@ void dj_member_tell(dj_member_t *member, dj_crew_kind_t kind, uint32_t rank, uin
         if (member->control)
             tell_done(member);
     } else if (at < member->about.n_ranks) {
-        member->told[at] = (told_t){true, kind == DJ_CREW_SERVES, incarnation};
+        member->told[at] = (told_t){kind, incarnation};
         if (member->control)
             tell_rank(member, at);
     }

@@ -47,7 +47,7 @@ int dj_member_fd(const dj_member_t *member); /* to poll for reading; -1: cut at 
 dj_member_news_t dj_member_turn(dj_member_t *member, uint64_t *again_at_ns_p);
 bool dj_member_started(const dj_member_t *member); /* all ranks of the server have served */
 
-/* SERVES, LOST or DONE; kept and said again after a cut. */
+/* STARTS, SERVES, LOST or DONE; kept and said again after a cut. */
 void dj_member_tell(dj_member_t *member, dj_crew_kind_t kind, uint32_t rank, uint32_t incarnation,
                     int32_t value);
 

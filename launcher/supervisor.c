@@ -267,13 +267,23 @@ static void say_patience(supervisor_t *self, uint64_t now)
             missing, setup->ranks.size, (double)(now - self->began_ns) / 1e9);
 }
 
+/* Behind a cut lifeline nothing is started: others may mind our ranks by now, and of two incarnations
+ * the coordinator believes the newer one. For the same reason rank 0's supervisor has to know of one
+ * before it exists. */
+static bool may_start(const supervisor_t *self)
+{
+    return !self->setup->member || dj_member_fd(self->setup->member) >= 0;
+}
+
 /* Starts what is due and kills what hangs. A start that fails is tried again like a death. */
 static void mind_wards(supervisor_t *self)
 {
     uint64_t now = dj_clock_ns();
     for (uint32_t i = 0; i < self->setup->n_wards && !self->stopping; i++) {
         dj_ward_t *ward = &self->setup->wards[i];
-        if (ward->state == DJ_WARD_WAITING && ward->start_at_ns <= now) {
+        if (ward->state == DJ_WARD_WAITING && ward->start_at_ns <= now && may_start(self)) {
+            if (self->setup->member)
+                dj_member_tell(self->setup->member, DJ_CREW_STARTS, ward->rank, ward->incarnation, 0);
             if (dj_ward_start(ward, &self->setup->ranks) != DJ_OK) {
                 dprintf(STDERR_FILENO, "djinn: %s\n", dj_error_text());
                 dj_ward_ended(ward, SIGABRT, self->setup->ranks.config->restarts);
@@ -364,7 +374,7 @@ static uint64_t next_event_ns(const supervisor_t *self)
     for (uint32_t i = 0; i < self->setup->n_wards; i++) {
         const dj_ward_t *ward = &self->setup->wards[i];
         uint64_t at = NEVER;
-        if (ward->state == DJ_WARD_WAITING)
+        if (ward->state == DJ_WARD_WAITING && may_start(self))
             at = ward->start_at_ns;
         else if (ward->state == DJ_WARD_STARTING)
             at = ward->started_ns + (DJ_WARD_READY_LIMIT_S + 1) * DJ_NS_PER_S;

@@ -128,6 +128,35 @@ class Ending(Lifeline):
         self.assertGreater(time.monotonic() - began, 1.9)
         self.assertEqual([head.wait(), member.wait()], [0, 0])
 
+    def test_a_replacement_is_newer_than_what_never_served(self):
+        head = self.head()
+        member = self.join("--rank-program", ECHO, env=dict(self.env, ECHO_FAULT="mute"))
+        until(lambda: "5 ranks ready" in head.errors(), "five ranks")
+        for pid in children(member.pid):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: member.errors().count("; restart 1") == 2 and len(children(member.pid)) == 2,
+              "incarnation 1")
+        os.kill(member.pid, signal.SIGKILL)
+        other = self.join("--rank-program", ECHO)
+        told = greeting(until(lambda: other.again(), "the replacement")[3])
+        self.assertEqual(told["incarnation"], "2")
+
+    def test_nothing_is_started_behind_a_cut_lifeline(self):
+        # Another supervisor may mind these ranks by now, and the newest incarnation is believed.
+        head = self.head()
+        member = self.join("--rank-program", ECHO)
+        until(lambda: "5 ranks ready" in head.errors(), "five ranks")
+        os.kill(head.pid, signal.SIGSTOP)
+        self.addCleanup(os.kill, head.pid, signal.SIGCONT)
+        until(lambda: "is cut" in member.errors(), "the cut", 5)
+        for pid in children(member.pid):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: member.errors().count("; restart 1") == 2, "the deaths", 5)
+        time.sleep(0.5)
+        self.assertEqual(children(member.pid), [])
+        os.kill(head.pid, signal.SIGCONT)
+        until(lambda: len(member.again()) == 2, "both again", 5)
+
 
 class Tasks(harness.LaunchTest):
     """Three tasks on one node, by Slurm's variables."""

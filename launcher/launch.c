@@ -26,6 +26,7 @@ typedef struct launch {
     dj_layout_t *layout; /* of this node; our first rank is number `first` there */
     uint32_t first;
     char program[DJ_PATH_MAX];
+    int parent_fd; /* who started us: asked for at once, because it may die while the tasks meet */
 } launch_t;
 
 /* ---- places ---- */
@@ -137,7 +138,7 @@ static int run(launch_t *self)
         .per_node = arguments->config.per_node,
         .head = assembly->head,
         .member = assembly->member,
-        .parent_fd = follows ? pidfd_open(getppid(), 0) : -1,
+        .parent_fd = follows ? self->parent_fd : -1,
         .quiet = arguments->quiet,
         .seats_are_open = assembly->head && assembly->place.size == 1,
         .on_ready = announce,
@@ -148,10 +149,7 @@ static int run(launch_t *self)
         dprintf(STDERR_FILENO, "djinn: no memory for the environment\n");
         return DJ_EXIT_LOST;
     }
-    int exit_status = dj_supervisor_run(&setup);
-    if (setup.parent_fd >= 0)
-        close(setup.parent_fd);
-    return exit_status;
+    return dj_supervisor_run(&setup);
 }
 
 /* What the machine refused is no fault of the user's. */
@@ -201,7 +199,7 @@ static int start(launch_t *self)
 
 int dj_launch_main(const dj_launch_t *launch, int argc, char **argv)
 {
-    launch_t self = {0};
+    launch_t self = {.parent_fd = pidfd_open(getppid(), 0)};
     if (dj_arguments_parse(&self.arguments, argc, argv, launch->takes_command) != DJ_OK) {
         fprintf(stderr, "%s: %s\n", self.arguments.program, dj_error_text());
         return DJ_EXIT_WRONG_USE;
@@ -216,6 +214,8 @@ int dj_launch_main(const dj_launch_t *launch, int argc, char **argv)
         exit_status = start(&self);
     }
     free(self.layout);
+    if (self.parent_fd >= 0)
+        close(self.parent_fd);
     dj_assembly_fini(&self.assembly);
     dj_arguments_fini(&self.arguments);
     return exit_status;

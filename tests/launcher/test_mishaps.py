@@ -188,6 +188,19 @@ class Tasks(harness.LaunchTest):
         until(lambda: "3 ranks ready" in first.errors(), "three ranks", 10)
         self.assertEqual([sorted(task.endpoints()) for task in late], [[1], [2]])
 
+    def test_the_launcher_dies_while_tasks_meet(self):
+        argv = ("sh", "-c", 'echo $$; "$@" & exec sleep 60', "sh")
+        first = self.task(0, "--rank-program", ECHO, argv=argv, tasks=2)
+        shell = int(first.process.stdout.readline())
+        until(lambda: any(name.startswith("job-") for name in os.listdir(f"{self.home}/.djinn"))
+              if os.path.exists(f"{self.home}/.djinn") else False, "the exchange's file")
+        pid = until(lambda: children(shell), "the supervisor")[0]
+        self.addCleanup(lambda: alive(pid) and os.kill(pid, signal.SIGKILL))
+        os.kill(shell, signal.SIGKILL)
+        second = self.task(1, "--rank-program", ECHO, tasks=2)
+        self.assert_gone([pid], 5)
+        self.assertIn(second.wait(), (0, 1, 2))
+
 
 class Mpirun(harness.LaunchTest):
     foreign = True

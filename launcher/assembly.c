@@ -345,7 +345,11 @@ static dj_status_t join(dj_assembly_t *self)
     uint64_t busy_until_ns = dj_clock_ns() + (config->suspect_ms + 500) * DJ_NS_PER_MS;
     uint8_t token[32];
     uint32_t workers = 0;
-    self->place = (dj_place_t){.size = 1, .local_size = 1, .first_here = false};
+    const dj_sign_t *sign = dj_bootstrap_signs();
+    while (sign->launcher != DJ_LAUNCHER_NONE && !dj_sign_is_set(sign))
+        sign++;
+    /* Whoever started us is followed to its end, whether we are alone in its job or not. */
+    self->place = (dj_place_t){.launcher = sign->launcher, .size = 1, .local_size = 1};
     dj_status_t status = dj_ranks_per_node(config, &workers);
     if (status == DJ_OK)
         status = dj_address_read(config->join, deadline_ns, self->meeting.endpoint);

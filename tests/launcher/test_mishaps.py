@@ -201,6 +201,18 @@ class Tasks(harness.LaunchTest):
         self.assert_gone([pid], 5)
         self.assertIn(second.wait(), (0, 1, 2))
 
+    def test_who_joins_under_a_launcher_ends_with_it(self):
+        head = self.start(SERVER, "-n", "3", "--ranks-per-node", "1", "--threads", "1")
+        address = head.wait_ready(2)[0]
+        argv = ("sh", "-c", 'echo $$; "$@" & echo $!; exec sleep 60', "sh")
+        member = self.task(0, "--join", address, "--threads", "1", argv=argv)
+        shell, pid = (int(member.process.stdout.readline()) for _ in range(2))
+        self.addCleanup(lambda: alive(pid) and os.kill(pid, signal.SIGKILL))
+        until(lambda: "3 ranks ready" in head.errors(), "three ranks", 10)
+        os.kill(shell, signal.SIGKILL)
+        self.assert_gone([pid], 5)
+        self.assertIsNone(head.process.poll())
+
 
 class Mpirun(harness.LaunchTest):
     foreign = True

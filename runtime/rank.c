@@ -125,14 +125,23 @@ static dj_status_t open_rank(dj_rank_t *rank)
     return status;
 }
 
+static int exit_status(const dj_rank_t *rank, dj_status_t status)
+{
+    if (status != DJ_OK)
+        return DJ_RANK_EXIT_FAILED;
+    return atomic_load(&rank->replaced) ? DJ_RANK_EXIT_REPLACED : DJ_RANK_EXIT_TOLD;
+}
+
 /* The time is over and the device is in the middle of a request, which cannot be interrupted: its thread would be
  * waited for. Everybody has been told; the kernel closes everything. */
 static void leave_computing(dj_rank_t *rank)
 {
-    if (!dj_rank_ends(rank) || !rank->comm || !dj_worker_computes(rank))
+    bool hurries = dj_rank_ends(rank) || atomic_load(&rank->replaced);
+    if (!hurries || !rank->comm || !dj_worker_computes(rank))
         return;
-    dj_log(WARN, "rank %u ends in the middle of a request, which had its --drain-ms", rank->rank);
-    _exit(DJ_RANK_EXIT_TOLD);
+    dj_log(WARN, "rank %u ends in the middle of a request%s", rank->rank,
+           dj_rank_ends(rank) ? ", which had its --drain-ms" : "");
+    _exit(exit_status(rank, DJ_OK));
 }
 
 static void close_rank(dj_rank_t *rank)
@@ -229,9 +238,7 @@ int dj_rank_run(const dj_config_t *config)
         dj_log(ERROR, "rank %u cannot start: %s", rank->rank, dj_error_text());
     }
     close_rank(rank);
-    int exit_status = status != DJ_OK   ? DJ_RANK_EXIT_FAILED
-                      : rank->replaced ? DJ_RANK_EXIT_REPLACED
-                                       : DJ_RANK_EXIT_TOLD;
+    int result = exit_status(rank, status);
     free(rank);
-    return exit_status;
+    return result;
 }

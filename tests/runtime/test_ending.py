@@ -291,6 +291,17 @@ class Fencing(ByHand):
         self.assertEqual((again.rank, again.incarnation), (1, 1))
         again.ask("add", 1)
 
+    def test_one_that_computes_ends_all_the_same(self):
+        old = self.serving(1)
+        peer = self.connected()
+        peer.ask("add", 1)
+        peer.ask("busy", 50 * LONG)
+        self.serving(1, 1)
+        began = time.monotonic()
+        self.replaced(old)
+        self.assertLess(time.monotonic() - began, 2)
+        self.assertIn("in the middle of a request", old.errors())
+
     def test_an_earlier_one_is_refused_and_never_says_that_it_serves(self):
         new = self.serving(1, 2)
         old = self.worker(1, 1)

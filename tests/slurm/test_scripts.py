@@ -100,7 +100,7 @@ class Examples(Scripts):
     def test_semantic_search(self):
         # The first chapter: the whole book is searched by the test examples_semantic_search.
         with open(os.path.join(ROOT, "examples", "data", "persuasion.txt")) as book:
-            text = book.read(20000)
+            text = book.read(8000)
         with open(f"{self.home}/chapter.txt", "w") as file:
             file.write(text)
         out = self.completed(self.submit("job", "python", SEARCH, "--check", "--text", f"{self.home}/chapter.txt"), 90)

@@ -69,6 +69,18 @@ class Waiting(Lifeline):
         for peer in held:
             peer.close()
 
+    def test_a_proof_of_another_token(self):
+        head, member = self.pair()
+        with open(f"/proc/{children(head.pid)[0]}/cmdline") as file:
+            port = int(file.read().split("--lifeline=")[1].split("\0")[0].rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as peer:
+            magic, version = struct.unpack_from("<IH", peer.recv(4096))
+            hello = bytearray(152)
+            struct.pack_into("<I", hello, 32, 5)  # behind the proof: a supervisor
+            peer.sendall(struct.pack("<IHHII", magic, version, 2, len(hello), 0) + hello)
+            self.assertEqual(struct.unpack_from("<IHH", peer.recv(4096)), (magic, version, 5))
+        self.assertIsNone(member.process.poll())
+
     def test_a_stranger_of_another_version_ends_nothing(self):
         head = self.head()
         with open(f"/proc/{children(head.pid)[0]}/cmdline") as file:
@@ -127,6 +139,18 @@ class Ending(Lifeline):
         until(lambda: not alive(first), "the end of rank 0", 10)
         self.assertGreater(time.monotonic() - began, 1.9)
         self.assertEqual([head.wait(), member.wait()], [0, 0])
+
+    def test_the_replaced_are_killed(self):
+        head = self.head()
+        member = self.join("--rank-program", ECHO, env=dict(self.env, ECHO_FAULT="stubborn"))
+        until(lambda: "5 ranks ready" in head.errors(), "five ranks")
+        os.kill(member.pid, signal.SIGSTOP)
+        self.is_lost(head)
+        self.join("--rank-program", ECHO)
+        began = time.monotonic()
+        os.kill(member.pid, signal.SIGCONT)
+        self.assertEqual(member.wait(), 1)
+        self.assertLess(time.monotonic() - began, 2)
 
     def test_a_replacement_is_newer_than_what_never_served(self):
         head = self.head()

@@ -162,8 +162,8 @@ class Ending(Lifeline):
               "incarnation 1")
         os.kill(member.pid, signal.SIGKILL)
         other = self.join("--rank-program", ECHO)
-        told = greeting(until(lambda: other.again(), "the replacement")[3])
-        self.assertEqual(told["incarnation"], "2")
+        until(lambda: len(other.again()) == 2, "the replacement")
+        self.assertEqual(greeting(other.again()[3])["incarnation"], "2")
 
     def test_nothing_is_started_behind_a_cut_lifeline(self):
         # Another supervisor may mind these ranks by now, and the newest incarnation is believed.

@@ -6,12 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "comm/control.h"
 #include "launcher/credential.h"
 #include "launcher/devices.h"
+#include "launcher/home.h"
 #include "launcher/network.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
@@ -107,12 +109,32 @@ static dj_status_t make_reachable(char endpoint[DJ_ENDPOINT_TEXT_MAX])
     return DJ_OK;
 }
 
+/* Somebody will wait for the address file: it is tried while nothing has been started. */
+static dj_status_t try_address_file(const dj_config_t *config)
+{
+    struct stat info;
+    char beside[DJ_PATH_MAX + 8];
+    const char *path = config->address_file;
+    if (!path[0] || config->dry_run)
+        return DJ_OK;
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        return dj_fail(DJ_ERR_FILE, "--address-file %.2000s: that is no regular file", path);
+    snprintf(beside, sizeof beside, "%s.try", path);
+    dj_status_t status = dj_address_leave(beside, "");
+    if (status != DJ_OK)
+        return dj_fail_prefix(status, "--address-file");
+    unlink(beside);
+    return DJ_OK;
+}
+
 /* Rank 0's socket, before its ward is there to have it. */
 static dj_status_t open_first(dj_assembly_t *self, int *fd_p)
 {
     char listen[DJ_ENDPOINT_TEXT_MAX], host[DJ_ENDPOINT_TEXT_MAX], port[DJ_ENDPOINT_TEXT_MAX];
     const dj_config_t *config = &self->arguments->config;
-    dj_status_t status = find_credential(self);
+    dj_status_t status = try_address_file(config);
+    if (status == DJ_OK)
+        status = find_credential(self);
     if (status != DJ_OK)
         return status;
     status = dj_network_split(config->listen, host, port);

@@ -41,6 +41,16 @@ class Alone(harness.LaunchTest):
         self.assertEqual(server.end(), 0)
 
 
+    def test_an_address_file_that_cannot_be_written(self):
+        # Whoever waits for the file would wait for ever.
+        for path in ("/nowhere/address", "/proc/address", self.home):
+            server = self.start(SERVER, "--rank-program", ECHO, "--address-file", path)
+            self.assertEqual(server.wait(), 2)
+            self.assertIn(path, server.errors())
+            self.assertEqual(server.errors().count("\n"), 1, server.errors())
+        self.assertEqual(os.listdir(self.home).count(".djinn"), 0)
+
+
 class Waiting(Lifeline):
     def test_who_waits_long_is_idle(self):
         head = self.start(SERVER, "-q", "-n", "5", "--ranks-per-node", "2", "--threads", "1",

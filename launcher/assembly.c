@@ -346,11 +346,11 @@ static dj_status_t follow(dj_assembly_t *self, uint64_t deadline_ns)
     alarm(0);
     if (status == DJ_OK && strcmp(self->meeting.endpoint, NO_MEETING) == 0)
         return dj_fail(DJ_ERR_CANCELLED, "rank 0's task cannot start");
-    if (status == DJ_OK)
-        status = count_workers(config, &capacity);
-    if (status == DJ_OK)
-        status = muster(self, self->place.rank, capacity, deadline_ns);
-    if (status == DJ_ERR_PEER_DIED || status == DJ_ERR_VERSION ||
+    if (status != DJ_OK)
+        return status;
+    bool able = count_workers(config, &capacity) == DJ_OK; /* if not, rank 0's task says it */
+    status = muster(self, self->place.rank, able ? capacity : 0, deadline_ns);
+    if (!able || status == DJ_ERR_PEER_DIED || status == DJ_ERR_VERSION ||
         (status == DJ_ERR_CONNECT && errno == ECONNREFUSED))
         return DJ_ERR_CANCELLED; /* rank 0's task says why, for all */
     self->whole_node = status == DJ_OK && self->place.local_size == 1;

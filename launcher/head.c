@@ -271,6 +271,12 @@ static bool take_muster(dj_head_t *head, line_t *line, const dj_muster_t *about)
             fail(head, DJ_ERR_VERSION);
         return refuse(line, DJ_ERR_VERSION);
     }
+    if (!joins && about->capacity == 0) {
+        dj_fail(DJ_ERR_UNSUPPORTED, "no device for task %u on node %s; ask the launcher for GPUs "
+                                    "there, or take --device host", about->task, about->node);
+        fail(head, DJ_ERR_UNSUPPORTED);
+        return refuse(line, DJ_ERR_UNSUPPORTED);
+    }
     line->about = *about;
     line->stage = STAGE_MUSTERED;
     return !head->seats.n || seat(head, line);

@@ -56,7 +56,8 @@ uint64_t dj_head_turn(dj_head_t *head);
 void dj_head_serves(dj_head_t *head, uint32_t rank, uint32_t incarnation); /* of our own ranks */
 bool dj_head_all_serve(const dj_head_t *head);
 /* DJ_OK while the server can still start; else why not, with its sentence: DJ_ERR_VERSION (a task
- * has another build), DJ_ERR_DEADLINE (a task did not come), DJ_ERR_PEER_DIED (a rank of a member was given up before all served). */
+ * has another build), DJ_ERR_DEADLINE (a task did not come), DJ_ERR_UNSUPPORTED
+ * (a task has no device), DJ_ERR_PEER_DIED (a rank of a member was given up before all served). */
 dj_status_t dj_head_state(const dj_head_t *head);
 void dj_head_start(dj_head_t *head); /* all ranks serve: members may start their commands */
 void dj_head_end(dj_head_t *head);   /* the server ends */

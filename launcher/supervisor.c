@@ -205,7 +205,8 @@ static void hear_members(supervisor_t *self)
     dj_status_t state = self->was_ready ? DJ_OK : dj_head_state(head);
     if (state != DJ_OK) {
         dprintf(STDERR_FILENO, "djinn: %s\n", dj_error_text());
-        bool never_met = state == DJ_ERR_VERSION || state == DJ_ERR_DEADLINE;
+        bool never_met = state == DJ_ERR_VERSION || state == DJ_ERR_DEADLINE ||
+                         state == DJ_ERR_UNSUPPORTED;
         stop(self, never_met ? DJ_EXIT_WRONG_USE : DJ_EXIT_LOST);
     } else if (self->command_ended && dj_head_busy(head) == 0) {
         stop(self, self->exit_status);

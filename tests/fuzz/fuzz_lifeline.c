@@ -71,7 +71,8 @@ static bool has_challenge(int fd, uint8_t nonce[32])
 static void at_the_head(dj_bytes_t *wire, uint8_t flags)
 {
     static const uint32_t counts[3] = {2, 1, 1};
-    dj_head_options_t options = {.n_tasks = 3, .suspect_ms = 60000, .address = "127.0.0.1:1"};
+    dj_head_options_t options = {.n_tasks = 3, .suspect_ms = 60000,
+                                 .deadline_ns = UINT64_MAX, .address = "127.0.0.1:1"};
     char endpoint[DJ_ENDPOINT_TEXT_MAX];
     uint8_t nonce[32];
     dj_head_t *head;

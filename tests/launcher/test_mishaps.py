@@ -210,6 +210,15 @@ class Tasks(harness.LaunchTest):
         self.assertIn(tasks[1].wait(), (0, 1))
         self.assertEqual(os.listdir(f"{self.home}/.djinn"), ["token"])
 
+    def test_a_task_without_a_device(self):
+        began = time.monotonic()
+        tasks = [self.task(0, "--rank-program", ECHO, tasks=2),
+                 self.task(1, "--rank-program", ECHO, "--device", "cuda", tasks=2)]
+        self.assertEqual([task.wait() for task in tasks], [2, 2])
+        self.assertLess(time.monotonic() - began, 5)
+        self.assertRegex(tasks[0].errors(), "(?m)^djinn.*no device for task 1")
+        self.assertEqual(tasks[1].errors(), "")
+
     def test_seats_of_a_task_that_comes_late(self):
         with socket.create_server(("127.0.0.1", 0)) as other:
             listen = f"127.0.0.1:{other.getsockname()[1]}"

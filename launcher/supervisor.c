@@ -303,12 +303,12 @@ static void mind_wards(supervisor_t *self)
 static void judge(supervisor_t *self)
 {
     uint32_t alive = 0;
-    bool failed = false;
+    bool failed = false, served = self->was_ready || self->was_told;
     for (uint32_t i = 0; i < self->setup->n_wards; i++) {
         const dj_ward_t *ward = &self->setup->wards[i];
         bool gone = ward->state == DJ_WARD_LOST || ward->state == DJ_WARD_FINISHED;
         alive += !gone;
-        failed = failed || (ward->state == DJ_WARD_LOST && (ward->rank == 0 || !self->was_ready));
+        failed = failed || (ward->state == DJ_WARD_LOST && (ward->rank == 0 || !served));
     }
     if (failed || alive == 0)
         stop(self, failed || self->setup->command ? 1 : 0);

@@ -63,6 +63,14 @@ class Waiting(Lifeline):
         for server, ms in zip((head, member), before):
             self.assertLess(busy_ms(server.pid) - ms, 200)
 
+    def test_a_worker_given_up_while_seats_are_open(self):
+        head = self.head("--restarts", "0")
+        until(lambda: self.serving() == {0: 0, 1: 0, 2: 0}, "three ranks registered", 5)
+        os.kill(self.ranks()[2]["pid"], signal.SIGKILL)
+        until(lambda: "DJINN_RESTARTS" in head.errors(), "rank 2 given up", 5)
+        until(lambda: self.serving() == {0: 0, 1: 0}, "the others serving", 5)
+        self.assertIsNone(head.process.poll())
+
     def test_more_connections_than_descriptors(self):
         # 12 descriptors or so are the supervisor's own.
         limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))

@@ -48,6 +48,7 @@ struct dj_head {
     uint64_t beat_ns; /* when the last heartbeats left */
     uint64_t deadline_ns; /* every task has to be here by then */
     char foreign[DJ_ERROR_TEXT_MAX]; /* somebody of another version knocked */
+    bool awaits;      /* tasks that have not come */
     bool rests;       /* no descriptor was left: nobody is let in before the next heartbeat */
 };
 
@@ -435,8 +436,8 @@ uint64_t dj_head_turn(dj_head_t *head)
         head->beat_ns = now;
         head->rests = false;
     }
-    bool awaits = await_tasks(head, now);
-    return awaits || head->n_lines || head->rests ? head->beat_ns + BEAT_NS : UINT64_MAX;
+    head->awaits = await_tasks(head, now);
+    return head->awaits || head->n_lines || head->rests ? head->beat_ns + BEAT_NS : UINT64_MAX;
 }
 
 nfds_t dj_head_room(const dj_head_t *head)
@@ -463,7 +464,8 @@ dj_status_t dj_head_muster(dj_head_t *head, uint32_t *capacity, bool *lonely_p)
 {
     struct pollfd *polled = calloc(dj_head_room(head), sizeof *polled);
     dj_status_t status = polled ? DJ_OK : dj_fail(DJ_ERR_MEMORY, "no memory for the lifeline");
-    while (status == DJ_OK && missing_task(head) < head->options.n_tasks) {
+    head->awaits = true;
+    while (status == DJ_OK && head->awaits) {
         poll(polled, dj_head_watch(head, polled, dj_head_room(head)), 50);
         dj_head_turn(head);
         status = dj_head_state(head);

@@ -3,7 +3,7 @@
  * Two questions, decided once when two processes meet and never again: what carries the bytes
  * (shared memory, tcp, RDMA, or rank 0 as a relay), and how bytes of device memory come into its
  * reach. The decision is a pure function of facts, so it is tested as a table; who meets whom
- * brings the facts (client/connect.c, runtime/attach.c, launcher/doctor.c). The text is what the
+ * brings the facts (client/connect.c, runtime/attach.c, launcher/doctor/doctor.c). The text is what the
  * log, the doctor and djinn_path() show.
  *
  * Threads: pure, or reads files; any thread. */

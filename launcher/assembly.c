@@ -12,7 +12,7 @@
 
 #include "comm/control.h"
 #include "launcher/credential.h"
-#include "launcher/devices.h"
+#include "launcher/placement/devices.h"
 #include "launcher/home.h"
 #include "launcher/network.h"
 #include "runtime/base/clock.h"

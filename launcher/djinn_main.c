@@ -10,10 +10,10 @@
 #include "client/djinn.h"
 #include "launcher/command.h"
 #include "launcher/credential.h"
-#include "launcher/doctor.h"
+#include "launcher/doctor/doctor.h"
 #include "launcher/info.h"
-#include "launcher/plan.h"
-#include "launcher/topo.h"
+#include "launcher/plan/plan.h"
+#include "launcher/topo/topo.h"
 #include "runtime/base/log.h"
 
 static int wrong_use(const char *text, const char *word)

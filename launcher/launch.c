@@ -13,7 +13,7 @@
 #include "launcher/attach.h"
 #include "launcher/credential.h"
 #include "launcher/home.h"
-#include "launcher/layout.h"
+#include "launcher/placement/layout.h"
 #include "launcher/supervisor.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"

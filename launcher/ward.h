@@ -19,7 +19,7 @@
 #include <sys/types.h>
 
 #include "comm/messages.h"
-#include "launcher/placement.h"
+#include "launcher/placement/placement.h"
 #include "runtime/base/config.h"
 
 enum {

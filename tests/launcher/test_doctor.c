@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "launcher/doctor_check.h"
+#include "launcher/doctor/check.h"
 
 static void expect_clock(bool synchronised, bool has_server, long long skew_ms,
                          dj_verdict_t verdict, const char *text)

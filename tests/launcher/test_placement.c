@@ -10,7 +10,7 @@
 
 #include <time.h>
 
-#include "launcher/placement.h"
+#include "launcher/placement/placement.h"
 #include "runtime/base/clock.h"
 
 static dj_topology_t *machine_of(uint32_t cores, uint32_t allowed)

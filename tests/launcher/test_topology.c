@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "launcher/placement.h"
+#include "launcher/placement/placement.h"
 #include "runtime/base/clock.h"
 
 static dj_topology_t *read_file(const char *name)

@@ -41,6 +41,7 @@ struct dj_head {
     uint32_t n_lines, room;
     dj_seats_t seats;
     uint32_t *first, *count; /* of each task, once seated */
+    uint32_t *waiting;       /* lines of each task that have mustered and have no seats */
     bool started, ended;
     uint32_t n_left; /* seated members that went */
     dj_status_t failed; /* with failure; DJ_OK: not */
@@ -64,7 +65,8 @@ dj_status_t dj_head_open(const dj_head_options_t *options, const char *listen,
     head->lines = calloc(room, sizeof *head->lines);
     head->first = calloc(options->n_tasks, sizeof *head->first);
     head->count = calloc(options->n_tasks, sizeof *head->count);
-    dj_status_t status = head->lines && head->first && head->count
+    head->waiting = calloc(options->n_tasks, sizeof *head->waiting);
+    dj_status_t status = head->lines && head->first && head->count && head->waiting
                              ? dj_control_listen(listen, &head->listen_fd, endpoint)
                              : dj_fail(DJ_ERR_MEMORY, "no memory for %u lifelines", room);
     if (status != DJ_OK)
@@ -86,6 +88,7 @@ void dj_head_close(dj_head_t *head)
     free(head->lines);
     free(head->first);
     free(head->count);
+    free(head->waiting);
     free(head);
 }
 
@@ -137,19 +140,10 @@ static void tell_all(dj_head_t *head, dj_crew_kind_t kind)
 
 /* ---- who comes ---- */
 
-static const line_t *of_task(const dj_head_t *head, uint32_t task)
-{
-    for (uint32_t i = 0; i < head->n_lines; i++) {
-        if (head->lines[i].stage == STAGE_MUSTERED && head->lines[i].about.task == task)
-            return &head->lines[i];
-    }
-    return NULL;
-}
-
 static bool has_come(const dj_head_t *head, uint32_t task)
 {
     if (!head->seats.n)
-        return of_task(head, task) != NULL;
+        return head->waiting[task] > 0;
     return head->seats.of_rank[head->first[task]].last_member != 0;
 }
 
@@ -280,6 +274,8 @@ static bool take_muster(dj_head_t *head, line_t *line, const dj_muster_t *about)
     }
     line->about = *about;
     line->stage = STAGE_MUSTERED;
+    if (!joins)
+        head->waiting[about->task]++;
     return !head->seats.n || seat(head, line);
 }
 
@@ -361,6 +357,8 @@ static void drop(dj_head_t *head, uint32_t index)
                       dj_fail(DJ_ERR_PEER_DIED, "the supervisor on node %s was lost before all "
                                                 "ranks served", line->about.node));
     }
+    if (line->stage == STAGE_MUSTERED && line->about.task != DJ_TASK_NONE)
+        head->waiting[line->about.task]--;
     dj_control_close(line->control);
     *line = head->lines[--head->n_lines];
 }
@@ -471,9 +469,11 @@ dj_status_t dj_head_muster(dj_head_t *head, uint32_t *capacity, bool *lonely_p)
         status = dj_head_state(head);
     }
     *lonely_p = true;
-    for (uint32_t i = 1; i < head->options.n_tasks && status == DJ_OK; i++) {
-        const line_t *line = of_task(head, i);
-        capacity[i] = line->about.capacity;
+    for (uint32_t i = 0; i < head->n_lines && status == DJ_OK; i++) {
+        const line_t *line = &head->lines[i];
+        if (line->stage != STAGE_MUSTERED || line->about.task == DJ_TASK_NONE)
+            continue;
+        capacity[line->about.task] = line->about.capacity;
         *lonely_p = *lonely_p && line->about.tasks_here == 1;
     }
     free(polled);

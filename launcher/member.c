@@ -15,7 +15,7 @@
 #define DJ_LOG_MODULE "launcher"
 #define BEAT_NS (200 * DJ_NS_PER_MS)
 #define GRACE_NS (10 * DJ_NS_PER_S)
-#define TRY_NS (100 * DJ_NS_PER_MS)
+#define TRY_NS (400 * DJ_NS_PER_MS) /* three round trips, between distant sites too */
 #define BETWEEN_TRIES_NS (200 * DJ_NS_PER_MS)
 
 typedef struct told {
@@ -276,7 +276,7 @@ static dj_member_news_t come_again(dj_member_t *member, uint64_t now)
 
 static void cut(dj_member_t *member, uint64_t now, const char *why)
 {
-    dj_log(WARN, "the lifeline to rank 0's supervisor is cut: %s", why);
+    dj_log(INFO, "the lifeline to rank 0's supervisor is cut: %s", why);
     dj_control_close(member->control);
     member->control = NULL;
     member->cut_ns = now;

@@ -43,7 +43,7 @@ dj_status_t dj_member_find(const char *address, const uint8_t token[32], uint64_
                            char lifeline[DJ_ENDPOINT_TEXT_MAX]);
 
 int dj_member_fd(const dj_member_t *member); /* to poll for reading; -1: cut at the moment */
-/* Hears, answers, comes again; waits 100 ms at most. When it wants to be called again. */
+/* Hears, answers, comes again; waits 400 ms at most. When it wants to be called again. */
 dj_member_news_t dj_member_turn(dj_member_t *member, uint64_t *again_at_ns_p);
 bool dj_member_started(const dj_member_t *member); /* all ranks of the server have served */
 

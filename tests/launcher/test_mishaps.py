@@ -186,7 +186,7 @@ class Ending(Lifeline):
     def test_nothing_is_started_behind_a_cut_lifeline(self):
         # Another supervisor may mind these ranks by now, and the newest incarnation is believed.
         head = self.head()
-        member = self.join("--rank-program", ECHO)
+        member = self.join("--rank-program", ECHO, "--log", "info")
         until(lambda: "5 ranks ready" in head.errors(), "five ranks")
         os.kill(head.pid, signal.SIGSTOP)
         self.addCleanup(os.kill, head.pid, signal.SIGCONT)

@@ -35,7 +35,7 @@ class Deb(installed.PackTest):
         self.assertIn("./usr/share/man/man1/djinn.1.gz", listed)
         for line in listed.splitlines():
             self.assertRegex(line, r"^[dl-]r.. ?.*root/root ", line)
-            self.assertNotIn("/work/", line)
+            self.assertNotIn(BUILD, line)
 
     def test_it_comes_and_goes(self):
         if os.geteuid() != 0:

@@ -248,7 +248,8 @@ class Tasks(harness.LaunchTest):
         pid = until(lambda: children(shell), "the supervisor")[0]
         self.addCleanup(lambda: alive(pid) and os.kill(pid, signal.SIGKILL))
         os.kill(shell, signal.SIGKILL)
-        second = self.task(1, "--rank-program", ECHO, tasks=2)
+        # It may look for the exchange when it is gone, and then waits as long as it is told to.
+        second = self.task(1, "--rank-program", ECHO, "--meet-ms", "2s", tasks=2)
         self.assert_gone([pid], 5)
         self.assertIn(second.wait(), (0, 1, 2))
 

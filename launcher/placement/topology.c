@@ -41,12 +41,18 @@ enum {
 
 /* ---- what hwloc is asked for ---- */
 
+/* Left out: x86 asks each core by cpuid, gl and opencl open displays and drivers, and pci knows
+ * nothing that the system's own tables do not tell. */
+static const char *const left_out[] = {"x86", "gl", "opencl", "pci"};
+
 /* Cores alone, or whatever carries devices. */
 static dj_status_t open_hwloc(bool devices, hwloc_topology_t *loaded_p)
 {
     if (hwloc_topology_init(loaded_p) != 0)
         return dj_fail(DJ_ERR_SYSTEM, "hwloc cannot start: %s", strerror(errno));
-    hwloc_topology_set_components(*loaded_p, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
+    for (size_t i = 0; i < sizeof left_out / sizeof left_out[0]; i++)
+        hwloc_topology_set_components(*loaded_p, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST,
+                                      left_out[i]);
     hwloc_topology_set_all_types_filter(*loaded_p, HWLOC_TYPE_FILTER_KEEP_NONE);
     hwloc_topology_set_type_filter(*loaded_p, HWLOC_OBJ_CORE, HWLOC_TYPE_FILTER_KEEP_ALL);
     if (devices) {

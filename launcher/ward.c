@@ -11,6 +11,7 @@
 
 #include "launcher/child.h"
 #include "runtime/base/clock.h"
+#include "runtime/rank.h" /* exit statuses alone: nothing of it is linked */
 
 #define OWN_WORDS 15
 #define WORD_BYTES (DJ_CORES_TEXT_MAX + 16)
@@ -154,7 +155,7 @@ void dj_ward_ended(dj_ward_t *ward, int wait_status, uint64_t restarts)
     if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) {
         ward->state = DJ_WARD_FINISHED;
         dprintf(STDERR_FILENO, "djinn: rank %u ended by request\n", ward->rank);
-    } else if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == DJ_WARD_REPLACED) {
+    } else if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == DJ_RANK_EXIT_REPLACED) {
         ward->state = DJ_WARD_LOST;
         dprintf(STDERR_FILENO, "djinn: rank %u was replaced by one of another supervisor\n",
                 ward->rank);

@@ -24,7 +24,6 @@
 
 enum {
     DJ_WARD_READY_LIMIT_S = 60, /* a rank that does not serve by then is killed */
-    DJ_WARD_REPLACED = 3,       /* a rank's exit status: another process is this rank now */
 };
 
 typedef enum dj_ward_state {

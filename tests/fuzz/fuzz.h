@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "comm/messages.h"
 #include "runtime/base/bytes.h"
@@ -68,6 +69,27 @@ static inline void fuzz_put_stream(dj_reader_t *reader, dj_bytes_t *wire, bool p
     const uint8_t *rest = fuzz_take(reader, SIZE_MAX, &taken);
     if (!polite)
         dj_bytes_put(wire, rest, taken);
+}
+
+/* Makes the proof of a first HELLO right, and its op table where one is given. */
+static inline void fuzz_prove(dj_bytes_t *wire, const uint8_t token[32], const uint8_t nonce[32],
+                              const dj_hash_t *op_table)
+{
+    dj_frame_t frame;
+    dj_hello_t hello;
+    if (wire->size < sizeof(frame) + sizeof(hello))
+        return;
+    memcpy(&frame, wire->data, sizeof(frame));
+    memcpy(&hello, wire->data + sizeof(frame), sizeof(hello));
+    if (frame.type != DJ_MESSAGE_HELLO || frame.length < sizeof(hello) ||
+        frame.length > wire->size - sizeof(frame))
+        return;
+    if (op_table)
+        hello.op_table = *op_table;
+    hello.uid = (uint32_t)getuid();
+    dj_hello_prove(hello.proof, token, nonce, &hello, wire->data + sizeof(frame) + sizeof(hello),
+                   frame.length - (uint32_t)sizeof(hello));
+    memcpy(wire->data + sizeof(frame), &hello, sizeof(hello));
 }
 
 /* Every sentence of an error is short, ends, and steers no terminal. */

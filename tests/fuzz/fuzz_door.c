@@ -112,25 +112,6 @@ static int enter(int which, uint8_t nonce[32])
     return fd;
 }
 
-static void prove(dj_bytes_t *wire, const uint8_t nonce[32], bool same_ops)
-{
-    dj_frame_t frame;
-    dj_hello_t hello;
-    if (wire->size < sizeof(frame) + sizeof(hello))
-        return;
-    memcpy(&frame, wire->data, sizeof(frame));
-    memcpy(&hello, wire->data + sizeof(frame), sizeof(hello));
-    if (frame.type != DJ_MESSAGE_HELLO || frame.length < sizeof(hello) ||
-        frame.length > wire->size - sizeof(frame))
-        return;
-    if (same_ops)
-        hello.op_table = dj_op_table_hash();
-    hello.uid = (uint32_t)getuid();
-    dj_hello_prove(hello.proof, token, nonce, &hello, wire->data + sizeof(frame) + sizeof(hello),
-                   frame.length - (uint32_t)sizeof(hello));
-    memcpy(wire->data + sizeof(frame), &hello, sizeof(hello));
-}
-
 /* The end must come; before it frames in order, each of a kind and size a server may send. */
 static void read_to_the_end(int fd)
 {
@@ -153,8 +134,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t flags = dj_reader_u8(&reader);
     fuzz_put_stream(&reader, &wire, flags & 2, 0);
     int fd = enter(flags & 1, nonce);
+    dj_hash_t table = dj_op_table_hash();
     if (flags & 4)
-        prove(&wire, nonce, flags & 8);
+        fuzz_prove(&wire, token, nonce, flags & 8 ? &table : NULL);
     if (wire.size) /* at most a few KiB: the socket takes them at once */
         send(fd, wire.data, wire.size, MSG_NOSIGNAL);
     shutdown(fd, SHUT_WR);

@@ -40,22 +40,6 @@ static int dial(const char *endpoint)
     return fd;
 }
 
-static void prove(dj_bytes_t *wire, const uint8_t nonce[32])
-{
-    dj_frame_t frame;
-    dj_hello_t hello;
-    if (wire->size < sizeof(frame) + sizeof(hello))
-        return;
-    memcpy(&frame, wire->data, sizeof(frame));
-    memcpy(&hello, wire->data + sizeof(frame), sizeof(hello));
-    if (frame.type != DJ_MESSAGE_HELLO || frame.length < sizeof(hello) ||
-        frame.length > wire->size - sizeof(frame))
-        return;
-    dj_hello_prove(hello.proof, token, nonce, &hello, wire->data + sizeof(frame) + sizeof(hello),
-                   frame.length - (uint32_t)sizeof(hello));
-    memcpy(wire->data + sizeof(frame), &hello, sizeof(hello));
-}
-
 static bool has_challenge(int fd, uint8_t nonce[32])
 {
     struct {
@@ -86,7 +70,7 @@ static void at_the_head(dj_bytes_t *wire, uint8_t flags)
         dj_head_turn(head);
     FUZZ_ASSERT(turns < TURNS_MAX);
     if (flags & 4)
-        prove(wire, nonce);
+        fuzz_prove(wire, token, nonce, NULL);
     if (wire->size)
         send(fd, wire->data, wire->size, MSG_NOSIGNAL);
     dj_head_turn(head);

@@ -25,13 +25,14 @@ ENDS = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"}
 FOREIGN_FILES = r"spmix_appdir|ompi\.|pmix|\.?dstore|prte"
 
 
-class JobTest(harness.LaunchTest):
+class ClusterTest(harness.LaunchTest):
+    """A cluster a class; each test has a home folder of its own in it."""
     foreign = True
-    count, gpus = 3, 4
+    folder, count, gpus = "slurm-tests", 3, 0
 
     @classmethod
     def setUpClass(cls):
-        cls.cluster = cluster.Cluster(os.path.join(BIN, "slurm-tests"), cls.count, gpus=cls.gpus,
+        cls.cluster = cluster.Cluster(os.path.join(BIN, cls.folder), cls.count, gpus=cls.gpus,
                                       share=[ROOT, BIN])
         cls.addClassCleanup(cls.cluster.remove)
         cls.cluster.up()
@@ -39,6 +40,14 @@ class JobTest(harness.LaunchTest):
     def setUp(self):
         super().setUp()
         self.home = tempfile.mkdtemp(prefix="home-", dir=self.cluster.folder)
+        self.env = dict(self.cluster.environment(), HOME=self.home)
+
+
+class JobTest(ClusterTest):
+    gpus = 4
+
+    def setUp(self):
+        super().setUp()
         self.env = self.cluster.environment(dict(
             harness.scrubbed(self.home), PYTHONPATH=os.path.join(os.path.dirname(BIN), "python"),
             HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TOKENIZERS_PARALLELISM="false",

@@ -5,29 +5,12 @@ import shutil
 import sys
 import tempfile
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(os.path.dirname(HERE), "launcher"))
-sys.dont_write_bytecode = True
-import harness
-import cluster  # harness knows where
-from harness import BIN, ROOT
-
-DJINN = os.path.join(BIN, "djinn")
+import jobs  # it knows where the others are
+from jobs import DJINN
 
 
-class Doctor(harness.LaunchTest):
-    foreign = True
-
-    @classmethod
-    def setUpClass(cls):
-        cls.cluster = cluster.Cluster(os.path.join(BIN, "slurm-doctor"), 2, share=[ROOT, BIN])
-        cls.addClassCleanup(cls.cluster.remove)
-        cls.cluster.up()
-
-    def setUp(self):
-        super().setUp()
-        self.home = tempfile.mkdtemp(prefix="home-", dir=self.cluster.folder)
-        self.env = dict(self.cluster.environment(), HOME=self.home)
+class Doctor(jobs.ClusterTest):
+    folder, count = "slurm-doctor", 2
 
     def look(self, *launcher, only="launch"):
         """What the doctor says in every task, each into a file: srun mixes the lines of tasks."""
@@ -72,6 +55,4 @@ class Doctor(harness.LaunchTest):
 
 
 if __name__ == "__main__":
-    if not cluster.possible():
-        sys.exit(77)
-    harness.main()
+    jobs.main()

@@ -3,33 +3,14 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(os.path.dirname(HERE), "launcher"))
-sys.dont_write_bytecode = True
-import harness
-import cluster  # harness knows where
-from harness import BIN, ECHO, ROOT, until
-
-DJINN, SERVER = (os.path.join(BIN, name) for name in ("djinn", "djinn-server"))
+import jobs  # it knows where the others are
+from harness import ECHO, until
+from jobs import DJINN, SERVER
 
 
-class Slurm(harness.LaunchTest):
-    foreign = True
-
-    @classmethod
-    def setUpClass(cls):
-        cls.cluster = cluster.Cluster(os.path.join(BIN, "slurm-tests"), 3, share=[ROOT, BIN])
-        cls.addClassCleanup(cls.cluster.remove)
-        cls.cluster.up()
-
-    def setUp(self):
-        super().setUp()
-        self.home = tempfile.mkdtemp(prefix="home-", dir=self.cluster.folder)
-        self.env = dict(self.cluster.environment(), HOME=self.home)
-
+class Slurm(jobs.ClusterTest):
     def srun(self, *words):
         return self.start(*self.cluster.argv("srun", "--kill-on-bad-exit=0", "--no-kill", *words))
 
@@ -85,6 +66,4 @@ def os_parent(pid):
 
 
 if __name__ == "__main__":
-    if not cluster.possible():
-        sys.exit(77)
-    harness.main()
+    jobs.main()

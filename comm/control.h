@@ -74,6 +74,9 @@ dj_status_t dj_control_greet(dj_control_t *control, const uint8_t token[32], dj_
                              const void *address, uint64_t deadline_ns, dj_frame_t *frame,
                              const void **body_p);
 
+/* A REFUSE as its status, with its sentence made harmless for a terminal; DJ_ERR_PROTOCOL for a status that is none. */
+dj_status_t dj_control_refused(const dj_control_t *control, const dj_refuse_t *refuse);
+
 /* What tells two processes that they can share memory: boot id, IPC and PID namespace. */
 uint64_t dj_host_identity(void);
 

@@ -11,7 +11,7 @@
 #include "comm/control.h"
 
 /* The sentence comes from outside: cut at its end, and nothing in it may steer a terminal. */
-static dj_status_t refused(const dj_control_t *control, const dj_refuse_t *refuse)
+dj_status_t dj_control_refused(const dj_control_t *control, const dj_refuse_t *refuse)
 {
     char text[DJ_ERROR_TEXT_MAX];
     memcpy(text, refuse->text, sizeof(text));
@@ -29,7 +29,7 @@ static dj_status_t read_challenge(const dj_control_t *control, const dj_frame_t 
                                   const void *body, dj_challenge_t *challenge)
 {
     if (frame->type == DJ_MESSAGE_REFUSE)
-        return refused(control, body);
+        return dj_control_refused(control, body);
     if (frame->type != DJ_MESSAGE_CHALLENGE)
         return dj_fail(DJ_ERR_PROTOCOL, "%s began with %s instead of CHALLENGE",
                        dj_control_peer(control), dj_message_name(frame->type));
@@ -43,7 +43,7 @@ static dj_status_t check_answer(dj_control_t *control, const dj_frame_t *frame, 
     const dj_redirect_t *redirect = body;
     switch (frame->type) {
     case DJ_MESSAGE_REFUSE:
-        return refused(control, body);
+        return dj_control_refused(control, body);
     case DJ_MESSAGE_REDIRECT:
         if (!memchr(redirect->endpoint, '\0', sizeof(redirect->endpoint)))
             return dj_fail(DJ_ERR_PROTOCOL, "%s redirects to an address without end",

@@ -12,9 +12,9 @@
 
 #include "comm/control.h"
 #include "launcher/credential.h"
-#include "launcher/placement/devices.h"
 #include "launcher/home.h"
 #include "launcher/network.h"
+#include "launcher/placement/devices.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 

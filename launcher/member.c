@@ -80,18 +80,6 @@ dj_status_t dj_member_find(const char *address, const uint8_t token[32], uint64_
     return status;
 }
 
-/* A refusal behind the hello. */
-static dj_status_t refused(const dj_refuse_t *refuse)
-{
-    char text[DJ_ERROR_TEXT_MAX];
-    snprintf(text, sizeof text, "%.*s", (int)sizeof refuse->text - 1, refuse->text);
-    for (char *at = text; *at; at++)
-        *at = *at < ' ' || *at > '~' ? '?' : *at;
-    bool known = refuse->status < 0 && dj_status_name(refuse->status)[0] != '?';
-    return dj_fail(known ? (dj_status_t)refuse->status : DJ_ERR_PROTOCOL,
-                   "rank 0's supervisor refused: %s", text);
-}
-
 static dj_status_t take_seat(const dj_crew_t *crew, dj_member_seats_t *seats)
 {
     if (seats->count == 0) {
@@ -128,7 +116,7 @@ static dj_status_t wait_for_seats(dj_control_t *control, uint64_t deadline_ns,
             return status;
         status = DJ_IN_PROGRESS;
         if (frame.type == DJ_MESSAGE_REFUSE)
-            status = refused(body);
+            status = dj_control_refused(control, body);
         else if (frame.type == DJ_MESSAGE_HEARTBEAT) /* others are awaited; we live, too */
             status = dj_control_post(control, DJ_MESSAGE_HEARTBEAT, body, sizeof(dj_heartbeat_t),
                                      NULL, 0);
@@ -292,7 +280,7 @@ static dj_status_t hear(dj_member_t *member, dj_member_news_t *news_p)
     while ((status = dj_control_try_receive(member->control, &frame, &body)) == DJ_OK) {
         const dj_crew_t *crew = body;
         if (frame.type == DJ_MESSAGE_REFUSE)
-            return refused(body);
+            return dj_control_refused(member->control, body);
         if (frame.type != DJ_MESSAGE_CREW)
             continue;
         member->started = member->started || crew->kind == DJ_CREW_START;

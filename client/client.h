@@ -180,6 +180,8 @@ struct djinn {
     dj_channel_t *channel; /* of a relayed connection, else NULL; and room for one part's tail */
     uint8_t *tail;
     atomic_bool stop;
+    _Atomic uint64_t path_lost_ns; /* when the data path was seen to have failed; 0: it has not */
+    atomic_bool still_hears; /* lost by its data path alone: the rank can be told of the close */
     _Atomic int dead; /* a status once the rank is lost */
     char dead_text[DJ_ERROR_TEXT_MAX];
     _Atomic int ending; /* a status once the rank has said that it ends: it takes nothing new */
@@ -245,6 +247,8 @@ dj_status_t dj_djinn_connect_control(const dj_config_t *config, uint32_t role,
 /* heartbeat.c: the control connection's own thread. */
 dj_status_t dj_heartbeat_start(djinn_t *djinn);
 void dj_heartbeat_stop(djinn_t *djinn); /* waits for it */
+/* Under the lock, by whoever saw the endpoint fail: the thread marks the rank as lost in a moment. */
+void dj_heartbeat_path_lost(djinn_t *djinn);
 /* The endpoint of a relayed connection; before the thread starts. */
 dj_status_t dj_heartbeat_open_channel(djinn_t *djinn);
 
@@ -292,6 +296,8 @@ dj_status_t dj_request_create(djinn_t *djinn, djinn_request_t **request_p);
 /* One turn of a short wait for UCX to let go of memory, the lock kept; past the deadline the connection is
  * given up, and it lets go soon. */
 void dj_request_make_progress(djinn_t *djinn, uint64_t deadline_ns);
+/* Under the lock: notes a failed data path; once the rank is lost, ends all requests and lets go of their memory. */
+void dj_request_look_at_rank(djinn_t *djinn);
 void dj_request_recycle(djinn_request_t *request);
 /* The same, or as soon as UCX has let go of its bytes. */
 void dj_request_release(djinn_request_t *request);

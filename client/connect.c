@@ -453,7 +453,7 @@ static void say_close(djinn_t *djinn)
     uint64_t deadline_ns = dj_clock_ns() + 500 * DJ_NS_PER_MS;
     dj_frame_t frame;
     const void *body;
-    if (!djinn->control || atomic_load(&djinn->dead))
+    if (!djinn->control || (atomic_load(&djinn->dead) && !atomic_load(&djinn->still_hears)))
         return;
     if (dj_control_send(djinn->control, DJ_MESSAGE_CLOSE, &close, sizeof(close), NULL, 0,
                         deadline_ns) != DJ_OK)

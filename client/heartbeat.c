@@ -20,7 +20,7 @@
 
 #define DJ_LOG_MODULE "client"
 
-enum { DJ_PARTS_PER_TURN = 16 };
+enum { DJ_PARTS_PER_TURN = 16, DJ_PATH_GRACE_MS = 50 };
 
 static void mark_dead(djinn_t *djinn, dj_status_t status, const char *cause)
 {
@@ -127,6 +127,17 @@ static void wait_for_news(djinn_t *djinn, bool full, bool more, int timeout_ms)
         return; /* somebody else's wake-up: look again */
 }
 
+/* A lost rank's data path often fails a moment before its control connection, which knows the cause: it has that
+ * long to tell. UINT64_MAX: the path has not failed. */
+static uint64_t path_grace_ms(const djinn_t *djinn)
+{
+    uint64_t lost_ns = atomic_load(&djinn->path_lost_ns), now_ns = dj_clock_ns();
+    if (lost_ns == 0)
+        return UINT64_MAX;
+    uint64_t until_ns = lost_ns + DJ_PATH_GRACE_MS * DJ_NS_PER_MS;
+    return now_ns >= until_ns ? 0 : (until_ns - now_ns) / DJ_NS_PER_MS + 1;
+}
+
 static void check_silence(djinn_t *djinn, dj_status_t status, bool full)
 {
     uint64_t silent_ns = dj_clock_ns() - dj_control_last_heard_ns(djinn->control);
@@ -136,6 +147,10 @@ static void check_silence(djinn_t *djinn, dj_status_t status, bool full)
         mark_dead(djinn, DJ_ERR_PEER_DIED, dj_error_text());
     else if (!full && silent_ns > djinn->suspect_ms * DJ_NS_PER_MS)
         mark_dead(djinn, DJ_ERR_PEER_DIED, "it has been silent too long");
+    else if (path_grace_ms(djinn) == 0) {
+        atomic_store(&djinn->still_hears, true);
+        mark_dead(djinn, DJ_ERR_PEER_DIED, "its data path failed, though it still answers heartbeats");
+    }
 }
 
 /* Until the rank has been silent too long, or a relayed connection of ours has. */
@@ -147,7 +162,8 @@ static int sleep_limit_ms(const djinn_t *djinn)
         left_ms = 0; /* it has been */
     if (djinn->channel && left_ms > djinn->beat_ms)
         left_ms = djinn->beat_ms;
-    return (int)left_ms + 1;
+    uint64_t grace_ms = path_grace_ms(djinn);
+    return (int)(left_ms < grace_ms ? left_ms : grace_ms) + 1;
 }
 
 /* The rank sets the pace: each of its heartbeats is answered, so that this thread wakes once for both. */
@@ -179,6 +195,14 @@ static void wake(void *context, uint64_t word)
     uint64_t one = 1;
     if (write(djinn->wake_fd, &one, sizeof(one)) != sizeof(one))
         dj_log(WARN, "the connection's thread could not be woken: %s", strerror(errno));
+}
+
+void dj_heartbeat_path_lost(djinn_t *djinn)
+{
+    uint64_t none = 0;
+    if (!djinn->channel && djinn->wake_fd >= 0 &&
+        atomic_compare_exchange_strong(&djinn->path_lost_ns, &none, dj_clock_ns()))
+        wake(djinn, 0);
 }
 
 dj_status_t dj_heartbeat_open_channel(djinn_t *djinn)

@@ -574,11 +574,20 @@ static void let_go(djinn_t *djinn)
     dj_requests_fail(djinn, (dj_status_t)atomic_load(&djinn->dead), djinn->dead_text);
 }
 
+/* Without its data path a rank is as good as lost: answers no longer come. */
+void dj_request_look_at_rank(djinn_t *djinn)
+{
+    if (atomic_load(&djinn->dead))
+        let_go(djinn);
+    else if (djinn->endpoint && dj_endpoint_failed(djinn->endpoint))
+        dj_heartbeat_path_lost(djinn);
+}
+
 static dj_status_t settle(djinn_request_t *request)
 {
     djinn_t *djinn = request->djinn;
-    if (request->status == DJ_IN_PROGRESS && atomic_load(&djinn->dead))
-        let_go(djinn);
+    if (request->status == DJ_IN_PROGRESS)
+        dj_request_look_at_rank(djinn);
     if (request->status < 0)
         return dj_fail(request->status, "%s", request->text);
     return request->status;
@@ -634,9 +643,8 @@ static void sleep_unlocked(djinn_t *djinn)
 
 void dj_request_make_progress(djinn_t *djinn, uint64_t deadline_ns)
 {
-    if (atomic_load(&djinn->dead))
-        let_go(djinn);
-    else if (dj_clock_ns() > deadline_ns)
+    dj_request_look_at_rank(djinn);
+    if (dj_clock_ns() > deadline_ns)
         give_up(djinn);
     dj_comm_wait(djinn->comm, djinn->config.spin_us * 1000, 1);
 }

@@ -220,6 +220,7 @@ static dj_status_t wait_for_parts(djinn_t *djinn)
     while (djinn->comm && !atomic_load(&djinn->dead) && (transfer = unsent(djinn))) {
         if (dj_clock_ns() > transfer->deadline_ns)
             return dj_fail(DJ_ERR_DEADLINE, "an earlier transfer did not go on within the deadline");
+        dj_request_look_at_rank(djinn);
         dj_comm_wait(djinn->comm, 50000, 5);
     }
     return DJ_OK;

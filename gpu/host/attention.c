@@ -35,7 +35,7 @@ typedef struct attention {
     matrix_t query, key, value, mask, out;
     bool has_mask, mask_is_bool, is_causal;
     bool key_dense, value_direct; /* rows dense in memory; values need no copy */
-    dj_host_scalar_t scale;
+    dj_node_scalar_t scale;
     int64_t keys_padded, value_padded;
     int64_t splits; /* units a head */
     int64_t split_rows;
@@ -399,9 +399,9 @@ static bool operands_take(attention_t *t, const dj_node_t *node)
     const dj_view_t *views[4] = {0};
     matrix_t *matrices[4] = {&t->query, &t->key, &t->value, &t->mask};
     for (uint32_t i = 0; i < 4; i++) {
-        const dj_operand_t *operand = dj_host_operand(node, i);
+        const dj_operand_t *operand = dj_node_operand(node, i);
         views[i] = operand ? &operand->view : NULL;
-        matrices[i]->place = dj_host_operand_index(&node->call, i);
+        matrices[i]->place = dj_node_operand_index(&node->call, i);
         if (i < 3 && (!operand || operand->view.dtype != DJ_F32 || operand->view.rank > 4 ||
                       operand->view.rank < 2))
             return false;
@@ -450,8 +450,8 @@ dj_status_t dj_host_attention_prepare(dj_executable_t *exe, dj_host_kernel_t *ke
     if (!operands_take(t, node))
         return dj_fail(DJ_ERR_UNSUPPORTED, "attention has a host kernel for float32 [batch, heads, "
                                            "length, depth] with a bool or float32 mask only");
-    t->is_causal = dj_host_flag(node, 5, 0) != 0;
-    t->scale = dj_host_scalar(node, 6);
+    t->is_causal = dj_node_flag(node, 5, 0) != 0;
+    t->scale = dj_node_scalar(node, 6);
     t->keys_padded = round_up(t->keys, PAD);
     t->value_padded = round_up(t->value_depth, DJ_LANES);
     t->key_dense = t->key.strides[3] == 1 || t->depth == 1;

@@ -109,21 +109,21 @@ STORED(BOTH)
 
 #define ROW(dtype, S)                                                                              \
     [DJ_##dtype] = {load_##dtype##_F32, load_##dtype##_F64, load_##dtype##_I64, load_##dtype##_B8},
-static const dj_host_load_fn_t loads[DJ_DTYPE_COUNT][DJ_HOST_CLASSES] = {STORED(ROW)};
+static const dj_host_load_fn_t loads[DJ_DTYPE_COUNT][DJ_CLASSES] = {STORED(ROW)};
 #undef ROW
 
 #define ROW(dtype, S)                                                                              \
     [DJ_##dtype] = {store_##dtype##_F32, store_##dtype##_F64, store_##dtype##_I64,                 \
                     store_##dtype##_B8},
-static const dj_host_store_fn_t stores[DJ_DTYPE_COUNT][DJ_HOST_CLASSES] = {STORED(ROW)};
+static const dj_host_store_fn_t stores[DJ_DTYPE_COUNT][DJ_CLASSES] = {STORED(ROW)};
 #undef ROW
 
-dj_host_load_fn_t dj_host_load_of(uint8_t dtype, dj_host_class_t class)
+dj_host_load_fn_t dj_host_load_of(uint8_t dtype, dj_class_t class)
 {
     return dtype < DJ_DTYPE_COUNT ? loads[dtype][class] : NULL;
 }
 
-dj_host_store_fn_t dj_host_store_of(dj_host_class_t class, uint8_t dtype)
+dj_host_store_fn_t dj_host_store_of(dj_class_t class, uint8_t dtype)
 {
     return dtype < DJ_DTYPE_COUNT ? stores[dtype][class] : NULL;
 }

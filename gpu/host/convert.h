@@ -16,7 +16,7 @@ typedef void (*dj_host_store_fn_t)(int64_t n, const void *source, void *target,
 /* Both are total over known dtypes; NULL for an unknown one. */
 #define dj_host_load_of DJ_ISA_NAME(dj_host_load_of)
 #define dj_host_store_of DJ_ISA_NAME(dj_host_store_of)
-dj_host_load_fn_t dj_host_load_of(uint8_t dtype, dj_host_class_t class);
-dj_host_store_fn_t dj_host_store_of(dj_host_class_t class, uint8_t dtype);
+dj_host_load_fn_t dj_host_load_of(uint8_t dtype, dj_class_t class);
+dj_host_store_fn_t dj_host_store_of(dj_class_t class, uint8_t dtype);
 
 #endif

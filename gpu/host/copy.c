@@ -154,11 +154,11 @@ dj_status_t dj_copy_make(dj_copy_t *copy, const dj_view_t *source, const dj_view
                                                                      : DJ_COPY_ITEMS;
         return DJ_OK;
     }
-    dj_host_class_t class = dj_host_class_of(source->dtype);
+    dj_class_t class = dj_class_of(source->dtype);
     copy->mode = DJ_COPY_CONVERT;
     copy->store = dj_host_store_of(class, target->dtype);
     copy->load = dj_host_load_of(source->dtype, class);
-    if (dj_host_class_dtype(class) == source->dtype &&
+    if (dj_class_dtype(class) == source->dtype &&
         loop->strides[0][inner] == (int64_t)dj_dtype_bytes(source->dtype))
         copy->load = NULL;
     return DJ_OK;

@@ -8,6 +8,7 @@
 
 #include "gpu/host/host.h"
 #include "gpu/host/onednn.h"
+#include "gpu/place.h"
 
 /* Written at the very end of the workspace before a replay and checked after it: a library that
  * writes past what it asked for is found, and the peak is reached even if it uses less. */
@@ -20,19 +21,9 @@ typedef struct dj_host_device {
     dj_onednn_t *onednn;
 } dj_host_device_t;
 
-typedef struct dj_host_place {
-    uint32_t storage; /* DJ_STORAGE_NONE: the pointer is NULL */
-    uint32_t binding; /* DJ_SLOT_NONE: in a slab at `offset` */
-    bool spilled;     /* in the second slab */
-    uint32_t slot;    /* of the view's offset in the scalar vector, DJ_SLOT_NONE when 0 */
-    uint32_t item_bytes;
-    uint64_t inside; /* bytes from the storage's start to the window, before the slot's */
-    uint64_t offset;
-} dj_host_place_t;
-
 typedef struct dj_host_step {
     dj_host_kernel_t *kernel;
-    const dj_host_place_t *places;
+    const dj_place_t *places;
     uint32_t n_places, n_outs;
     uint32_t group_steps;    /* this and the next ones to run tile by tile, or 1 */
     uint64_t staging;        /* offset of output 0's staged form, contiguous, or DJ_OFFSET_NONE */
@@ -56,7 +47,7 @@ typedef struct dj_host_executable {
     dj_executable_t base;
     dj_host_arena_chunk_t *chunks;
     dj_host_kernel_t *kernels; /* of each node */
-    dj_host_place_t *places;   /* of each operand and output of each node, in node order */
+    dj_place_t *places;   /* of each operand and output of each node, in node order */
     uint32_t *first_place;     /* of each node, and one past the last */
     uint64_t *workspaces;      /* of each node, guard included */
     dj_host_step_t *steps;     /* after place() */
@@ -70,7 +61,7 @@ static inline dj_host_device_t *dj_host_device_of(const dj_executable_t *exe)
     return (dj_host_device_t *)exe->device;
 }
 
-static inline void *dj_host_resolve(const dj_host_place_t *place, const dj_launch_t *launch)
+static inline void *dj_host_resolve(const dj_place_t *place, const dj_launch_t *launch)
 {
     uint8_t *base;
     if (place->storage == DJ_STORAGE_NONE)

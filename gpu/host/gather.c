@@ -12,9 +12,9 @@ typedef struct picked {
     uint32_t item_bytes;
     bool is_wide;
     uint32_t index, other; /* places */
-    dj_host_scalar_t value;
+    dj_node_scalar_t value;
     uint8_t dtype;
-    dj_host_class_t class;
+    dj_class_t class;
     dj_host_store_fn_t store;
 } picked_t;
 
@@ -99,15 +99,15 @@ static dj_status_t picked_make(dj_executable_t *exe, dj_host_kernel_t *kernel,
     if (!p)
         return dj_fail(DJ_ERR_MEMORY, "no memory for a kernel's state");
     dj_view_t self = at_least_one(self_view);
-    dj_view_t index = at_least_one(&dj_host_operand(node, 2)->view), cut = index;
-    uint32_t dim = dj_host_dim(node->call.args[1].integer, self.rank);
+    dj_view_t index = at_least_one(&dj_node_operand(node, 2)->view), cut = index;
+    uint32_t dim = dj_node_dim(node->call.args[1].integer, self.rank);
     if (self.rank != index.rank)
         return dj_fail(DJ_ERR_SHAPE, "the index has not the rank of the tensor it indexes");
     p->item_bytes = dj_dtype_bytes(self.dtype);
     p->size = self.sizes[dim];
     p->step_bytes = self.strides[dim] * (int64_t)p->item_bytes;
     p->is_wide = index.dtype == DJ_I64;
-    p->index = dj_host_operand_index(&node->call, 2);
+    p->index = dj_node_operand_index(&node->call, 2);
     p->value.slot = DJ_SLOT_NONE;
     p->dtype = self.dtype;
     for (uint32_t d = 0; d < index.rank; d++) {
@@ -136,23 +136,23 @@ dj_status_t dj_host_gather_prepare(dj_executable_t *exe, dj_host_kernel_t *kerne
     picked_t *p = NULL;
     kernel->run = run_gather;
     kernel->threaded = dj_view_count(&node->outs[0].view) >= DJ_HOST_FORK_ELEMENTS;
-    return picked_make(exe, kernel, &dj_host_operand(node, 0)->view, &node->outs[0].view, &p);
+    return picked_make(exe, kernel, &dj_node_operand(node, 0)->view, &node->outs[0].view, &p);
 }
 
 dj_status_t dj_host_scatter_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
 {
     const dj_node_t *node = kernel->node;
-    const dj_view_t *self = &dj_host_operand(node, 0)->view, *out = &node->outs[0].view;
-    const dj_operand_t *source = dj_host_operand(node, 3);
+    const dj_view_t *self = &dj_node_operand(node, 0)->view, *out = &node->outs[0].view;
+    const dj_operand_t *source = dj_node_operand(node, 3);
     picked_t *p = NULL;
-    dj_host_scalar_t value = dj_host_scalar(node, 3);
+    dj_node_scalar_t value = dj_node_scalar(node, 3);
     bool is_scalar = value.slot != DJ_SLOT_NONE;
     dj_status_t status = picked_make(exe, kernel, out, is_scalar ? NULL : &source->view, &p);
     if (status != DJ_OK)
         return status;
     p->value = value;
-    p->other = is_scalar ? 0 : dj_host_operand_index(&node->call, 3);
-    p->class = dj_dtype_is_float(out->dtype) ? DJ_HOST_F64 : DJ_HOST_I64;
+    p->other = is_scalar ? 0 : dj_node_operand_index(&node->call, 3);
+    p->class = dj_dtype_is_float(out->dtype) ? DJ_CLASS_F64 : DJ_CLASS_I64;
     p->store = dj_host_store_of(p->class, out->dtype);
     if (!is_scalar && source->view.dtype != out->dtype)
         return dj_fail(DJ_ERR_UNSUPPORTED, "scatter: source and target differ in dtype");
@@ -240,7 +240,7 @@ static void run_isin(const dj_host_kernel_t *kernel, const dj_host_run_t *run)
 dj_status_t dj_host_isin_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
 {
     const dj_node_t *node = kernel->node;
-    const dj_operand_t *elements = dj_host_operand(node, 0), *tests = dj_host_operand(node, 1);
+    const dj_operand_t *elements = dj_node_operand(node, 0), *tests = dj_node_operand(node, 1);
     isin_t *s = dj_host_arena(exe, sizeof(*s));
     if (!s)
         return dj_fail(DJ_ERR_MEMORY, "no memory for a kernel's state");
@@ -248,10 +248,10 @@ dj_status_t dj_host_isin_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
         return dj_fail(DJ_ERR_UNSUPPORTED, "isin of a plain number has no host kernel");
     const dj_view_t *views[2] = {&elements->view, &node->outs[0].view}, *only[1] = {&tests->view};
     s->real = dj_dtype_is_float(elements->view.dtype) || dj_dtype_is_float(tests->view.dtype);
-    s->invert = dj_host_flag(node, 3, 0) != 0;
-    s->load = dj_host_load_of(elements->view.dtype, s->real ? DJ_HOST_F64 : DJ_HOST_I64);
-    s->load_test = dj_host_load_of(tests->view.dtype, s->real ? DJ_HOST_F64 : DJ_HOST_I64);
-    s->store = dj_host_store_of(DJ_HOST_B8, node->outs[0].view.dtype);
+    s->invert = dj_node_flag(node, 3, 0) != 0;
+    s->load = dj_host_load_of(elements->view.dtype, s->real ? DJ_CLASS_F64 : DJ_CLASS_I64);
+    s->load_test = dj_host_load_of(tests->view.dtype, s->real ? DJ_CLASS_F64 : DJ_CLASS_I64);
+    s->store = dj_host_store_of(DJ_CLASS_B8, node->outs[0].view.dtype);
     kernel->state = s;
     kernel->run = run_isin;
     dj_status_t status = dj_loop_make(&s->loop, views, 2);

@@ -11,7 +11,7 @@
  *
  * Operand pointers are final: base of the storage plus the view's offset. Order: every operand of every
  * tensor argument in call order (absent ones and scalars are NULL; scalars standing in for tensors are
- * read through dj_host_scalar()), then the outputs.
+ * read through dj_node_scalar()), then the outputs.
  *
  * Threads inside a kernel: OpenMP, `dj_host_threads(run)` of them; 1 when the step runs on the progress
  * thread. Small loops must not fork (DJ_HOST_FORK_ELEMENTS), and they branch around the parallel
@@ -21,6 +21,7 @@
 #define DJ_GPU_HOST_H
 
 #include "gpu/device.h"
+#include "gpu/node.h"
 #include "gpu/text.h"
 
 #define DJ_HOST_FORK_ELEMENTS 16384
@@ -77,39 +78,7 @@ dj_status_t dj_host_matmul_prepare(dj_executable_t *exe, dj_host_kernel_t *kerne
 /* Zeroed memory that lives as long as the executable; NULL when memory is short. */
 void *dj_host_arena(dj_executable_t *exe, size_t bytes);
 
-/* Place of an argument's first operand in dj_host_run_t.operands. A DJ_ARG_NONE argument takes no
- * place; an absent list element takes one that is NULL. With arg = n_args: of the first output. */
-static inline uint32_t dj_host_operand_index(const dj_call_t *call, uint32_t arg)
-{
-    uint32_t index = 0;
-    for (uint32_t i = 0; i < arg; i++)
-        if (call->args[i].kind == DJ_ARG_TENSORS)
-            index += call->args[i].count;
-    return index;
-}
-
 uint32_t dj_host_device_threads(const dj_executable_t *exe);
-
-/* A scalar from the vector, converted. */
-static inline double dj_host_real(uint64_t bits, uint8_t dtype)
-{
-    union {
-        uint64_t bits;
-        double real;
-        int64_t integer;
-    } value = {.bits = bits};
-    return dtype == DJ_F64 ? value.real : (double)value.integer;
-}
-
-static inline int64_t dj_host_integer(uint64_t bits, uint8_t dtype)
-{
-    union {
-        uint64_t bits;
-        double real;
-        int64_t integer;
-    } value = {.bits = bits};
-    return dtype == DJ_F64 ? (int64_t)value.real : value.integer;
-}
 
 /* Slots by op; NULL: not supported. One table per instruction set, all the same shape. */
 typedef struct dj_host_kernels {

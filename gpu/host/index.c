@@ -24,11 +24,11 @@ typedef struct indexed {
     dj_copy_t slice;
     bool negative_allowed, is_put, accumulate;
     uint32_t self, other;   /* places; other may be the output's */
-    dj_host_scalar_t value; /* a scalar in place of the other tensor */
+    dj_node_scalar_t value; /* a scalar in place of the other tensor */
     dj_view_t slice_self, slice_other;
     dj_host_load_fn_t load;
     dj_host_store_fn_t store;
-    dj_host_class_t class;
+    dj_class_t class;
 } indexed_t;
 
 /* --- run --- */
@@ -109,7 +109,7 @@ static void slice_add(const indexed_t *x, const char *from, char *to)
         dj_walk_seek(&x->slice.loop, &walk, bases, i);
         x->load(1, walk.at[0], 0, &a);
         x->load(1, walk.at[1], 0, &b);
-        if (x->class == DJ_HOST_F64)
+        if (x->class == DJ_CLASS_F64)
             b.real += a.real;
         else
             b.integer += a.integer;
@@ -229,7 +229,7 @@ static dj_status_t slice_make(indexed_t *x, const dj_view_t *self, const bool *i
             view_push(&x->slice_other, other->sizes[d], other->strides[d]);
     if (!dj_view_same_shape(&x->slice_self, &x->slice_other))
         return dj_fail(DJ_ERR_SHAPE, "the indexed tensor and the other one do not fit");
-    x->class = dj_dtype_is_float(self->dtype) ? DJ_HOST_F64 : DJ_HOST_I64;
+    x->class = dj_dtype_is_float(self->dtype) ? DJ_CLASS_F64 : DJ_CLASS_I64;
     x->load = dj_host_load_of(self->dtype, x->class);
     x->store = dj_host_store_of(x->class, self->dtype);
     return x->is_put ? dj_copy_make(&x->slice, &x->slice_other, &x->slice_self)
@@ -252,8 +252,8 @@ static dj_status_t single_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel
                                   uint32_t self_arg, uint32_t index_arg, const dj_view_t *other)
 {
     const dj_node_t *node = kernel->node;
-    const dj_view_t *self = &dj_host_operand(node, self_arg)->view;
-    dj_view_t index = dj_host_operand(node, index_arg)->view;
+    const dj_view_t *self = &dj_node_operand(node, self_arg)->view;
+    dj_view_t index = dj_node_operand(node, index_arg)->view;
     const dj_view_t *views[1] = {&index};
     bool is_indexed[DJ_RANK_MAX] = {false};
     indexed_t *x = kernel->state;
@@ -265,9 +265,9 @@ static dj_status_t single_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel
     if (self->rank == 0)
         index.rank = 0;
     is_indexed[dim] = true;
-    x->self = dj_host_operand_index(&node->call, self_arg);
+    x->self = dj_node_operand_index(&node->call, self_arg);
     dj_status_t status =
-        index_add(x, self, dim, &index, dj_host_operand_index(&node->call, index_arg));
+        index_add(x, self, dim, &index, dj_node_operand_index(&node->call, index_arg));
     if (status == DJ_OK)
         status = common_set(x, views, &index, other, dim);
     if (status == DJ_OK)
@@ -289,7 +289,7 @@ dj_status_t dj_host_index_select_prepare(dj_executable_t *exe, dj_host_kernel_t 
 {
     indexed_t *x = NULL;
     const dj_node_t *node = kernel->node;
-    uint32_t dim = dj_host_dim(node->call.args[1].integer, dj_host_operand(node, 0)->view.rank);
+    uint32_t dim = dj_node_dim(node->call.args[1].integer, dj_node_operand(node, 0)->view.rank);
     dj_status_t status = indexed_create(exe, kernel, &x);
     return status != DJ_OK ? status : single_prepare(exe, kernel, dim, 0, 2, &node->outs[0].view);
 }
@@ -298,22 +298,22 @@ dj_status_t dj_host_index_copy_prepare(dj_executable_t *exe, dj_host_kernel_t *k
 {
     indexed_t *x = NULL;
     const dj_node_t *node = kernel->node;
-    const dj_operand_t *source = dj_host_operand(node, 3);
-    uint32_t dim = dj_host_dim(node->call.args[1].integer, dj_host_operand(node, 0)->view.rank);
+    const dj_operand_t *source = dj_node_operand(node, 3);
+    uint32_t dim = dj_node_dim(node->call.args[1].integer, dj_node_operand(node, 0)->view.rank);
     dj_status_t status = indexed_create(exe, kernel, &x);
     if (status != DJ_OK)
         return status;
     x->is_put = true;
-    x->other = dj_host_operand_index(&node->call, 3);
+    x->other = dj_node_operand_index(&node->call, 3);
     return single_prepare(exe, kernel, dim, 0, 2, &source->view);
 }
 
 /* A list of index tensors: index.Tensor (`values` is the output) and index_put. */
 static dj_status_t list_prepare(indexed_t *x, const dj_node_t *node, const dj_view_t *values)
 {
-    const dj_view_t *self = &dj_host_operand(node, 0)->view, *views[DJ_RANK_MAX];
+    const dj_view_t *self = &dj_node_operand(node, 0)->view, *views[DJ_RANK_MAX];
     const dj_arg_t *list = &node->call.args[1];
-    uint32_t place = dj_host_operand_index(&node->call, 1), first = 0, last = 0;
+    uint32_t place = dj_node_operand_index(&node->call, 1), first = 0, last = 0;
     bool is_indexed[DJ_RANK_MAX] = {false};
     dj_view_t common = {.dtype = DJ_I64}, target = {.dtype = self->dtype}, other;
     if (list->count > self->rank)
@@ -367,13 +367,13 @@ dj_status_t dj_host_index_put_prepare(dj_executable_t *exe, dj_host_kernel_t *ke
     if (status != DJ_OK)
         return status;
     x->negative_allowed = x->is_put = true;
-    x->accumulate = dj_host_flag(node, 3, 0) != 0;
-    x->value = dj_host_scalar(node, 2);
-    x->other = dj_host_operand_index(&node->call, 2);
+    x->accumulate = dj_node_flag(node, 3, 0) != 0;
+    x->value = dj_node_scalar(node, 2);
+    x->other = dj_node_operand_index(&node->call, 2);
     dj_view_t values = nothing;
-    values.dtype = dj_host_operand(node, 0)->view.dtype; /* a scalar is made one of these */
+    values.dtype = dj_node_operand(node, 0)->view.dtype; /* a scalar is made one of these */
     if (x->value.slot == DJ_SLOT_NONE)
-        values = dj_host_operand(node, 2)->view;
+        values = dj_node_operand(node, 2)->view;
     kernel->run = run_put;
     return list_prepare(x, node, &values);
 }

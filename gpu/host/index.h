@@ -18,12 +18,12 @@ static inline int64_t dj_index_clamp(const dj_host_run_t *run, int64_t value, in
 }
 
 /* A scalar as one element of `dtype`, 8 bytes at *item. */
-static inline void dj_index_item(const dj_host_run_t *run, dj_host_scalar_t value, uint8_t dtype,
-                                 dj_host_store_fn_t store, dj_host_class_t class, uint64_t *item)
+static inline void dj_index_item(const dj_host_run_t *run, dj_node_scalar_t value, uint8_t dtype,
+                                 dj_host_store_fn_t store, dj_class_t class, uint64_t *item)
 {
     double real = dj_host_scalar_real(run, value);
     int64_t integer = dj_host_scalar_integer(run, value);
-    store(1, class == DJ_HOST_F64 ? (void *)&real : (void *)&integer, item, dj_dtype_bytes(dtype));
+    store(1, class == DJ_CLASS_F64 ? (void *)&real : (void *)&integer, item, dj_dtype_bytes(dtype));
 }
 
 #endif

@@ -3,7 +3,7 @@
  * Pointwise ops take theirs from the op table; the rest are the rows below. "Is it supported?" is
  * answered here and nowhere else. */
 #include "gpu/host/prepare.h"
-#include "gpu/host/rules.h"
+#include "gpu/rules.h"
 
 #define NAME2(isa) #isa
 #define NAME(isa) NAME2(isa)

@@ -13,7 +13,7 @@ static dj_status_t no_memory(void)
 
 typedef struct fill {
     dj_loop_t loop; /* the output alone */
-    dj_host_scalar_t value;
+    dj_node_scalar_t value;
     dj_host_store_fn_t store; /* from float64 or int64, as the scalar is */
     uint32_t item_bytes;
 } fill_t;
@@ -29,7 +29,7 @@ static void run_fill(const dj_host_kernel_t *kernel, const dj_host_run_t *run)
 }
 
 static dj_status_t fill_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel,
-                                dj_host_scalar_t value)
+                                dj_node_scalar_t value)
 {
     fill_t *f = dj_host_arena(exe, sizeof(*f));
     if (!f)
@@ -37,7 +37,7 @@ static dj_status_t fill_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel,
     const dj_view_t *out = &kernel->node->outs[0].view;
     f->value = value;
     f->item_bytes = dj_dtype_bytes(out->dtype);
-    f->store = dj_host_store_of(value.dtype == DJ_F64 ? DJ_HOST_F64 : DJ_HOST_I64, out->dtype);
+    f->store = dj_host_store_of(value.dtype == DJ_F64 ? DJ_CLASS_F64 : DJ_CLASS_I64, out->dtype);
     kernel->state = f;
     kernel->run = run_fill;
     return dj_loop_make(&f->loop, &out, 1);
@@ -45,7 +45,7 @@ static dj_status_t fill_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel,
 
 dj_status_t dj_host_full_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
 {
-    return fill_prepare(exe, kernel, dj_host_scalar(kernel->node, 1));
+    return fill_prepare(exe, kernel, dj_node_scalar(kernel->node, 1));
 }
 
 /* --- copy, to_copy --- */
@@ -57,7 +57,7 @@ static void run_copy(const dj_host_kernel_t *kernel, const dj_host_run_t *run)
 
 dj_status_t dj_host_copy_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
 {
-    dj_host_scalar_t value = dj_host_scalar(kernel->node, 0);
+    dj_node_scalar_t value = dj_node_scalar(kernel->node, 0);
     if (value.slot != DJ_SLOT_NONE)
         return fill_prepare(exe, kernel, value);
     dj_copy_t *copy = dj_host_arena(exe, sizeof(*copy));
@@ -67,7 +67,7 @@ dj_status_t dj_host_copy_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
     kernel->run = run_copy;
     kernel->in_place = true;
     kernel->threaded = dj_view_count(&kernel->node->outs[0].view) >= DJ_HOST_FORK_ELEMENTS;
-    return dj_copy_make(copy, &dj_host_operand(kernel->node, 0)->view, &kernel->node->outs[0].view);
+    return dj_copy_make(copy, &dj_node_operand(kernel->node, 0)->view, &kernel->node->outs[0].view);
 }
 
 /* --- empty: zeros, because what lies in Stack was another session's --- */
@@ -87,7 +87,7 @@ dj_status_t dj_host_empty_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel
 
 typedef struct arange {
     int64_t count, stride_bytes;
-    dj_host_scalar_t start, step;
+    dj_node_scalar_t start, step;
     bool real;
     dj_host_store_fn_t store;
 } arange_t;
@@ -114,12 +114,12 @@ dj_status_t dj_host_arange_prepare(dj_executable_t *exe, dj_host_kernel_t *kerne
     if (!r)
         return no_memory();
     const dj_view_t *out = &kernel->node->outs[0].view;
-    r->start = dj_host_scalar(kernel->node, 1);
-    r->step = dj_host_scalar(kernel->node, 2);
+    r->start = dj_node_scalar(kernel->node, 1);
+    r->step = dj_node_scalar(kernel->node, 2);
     r->real = dj_dtype_is_float(out->dtype) || r->start.dtype == DJ_F64 || r->step.dtype == DJ_F64;
     r->count = dj_view_count(out);
     r->stride_bytes = (out->rank ? out->strides[0] : 1) * (int64_t)dj_dtype_bytes(out->dtype);
-    r->store = dj_host_store_of(r->real ? DJ_HOST_F64 : DJ_HOST_I64, out->dtype);
+    r->store = dj_host_store_of(r->real ? DJ_CLASS_F64 : DJ_CLASS_I64, out->dtype);
     kernel->state = r;
     kernel->run = run_arange;
     return DJ_OK;
@@ -153,7 +153,7 @@ dj_status_t dj_host_cat_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
     const dj_node_t *node = kernel->node;
     const dj_arg_t *list = &node->call.args[0];
     const dj_view_t *out = &node->outs[0].view;
-    uint32_t dim = dj_host_dim(node->call.args[1].integer, out->rank);
+    uint32_t dim = dj_node_dim(node->call.args[1].integer, out->rank);
     pieces_t *cat = dj_host_arena(exe, sizeof(*cat) + list->count * sizeof(piece_t));
     if (!cat)
         return no_memory();
@@ -203,7 +203,7 @@ static void run_repeat(const dj_host_kernel_t *kernel, const dj_host_run_t *run)
 
 dj_status_t dj_host_repeat_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
 {
-    const dj_view_t *in = &dj_host_operand(kernel->node, 0)->view;
+    const dj_view_t *in = &dj_node_operand(kernel->node, 0)->view;
     const dj_view_t *out = &kernel->node->outs[0].view;
     repeat_t *r = dj_host_arena(exe, sizeof(*r));
     if (!r)
@@ -242,13 +242,13 @@ dj_status_t dj_host_flip_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
 {
     const dj_node_t *node = kernel->node;
     const dj_arg_t *dims = &node->call.args[1];
-    dj_view_t in = dj_host_operand(node, 0)->view;
+    dj_view_t in = dj_node_operand(node, 0)->view;
     flip_t *flip = dj_host_arena(exe, sizeof(*flip));
     if (!flip)
         return no_memory();
     bool turned[DJ_RANK_MAX] = {false};
     for (uint32_t i = 0; dims->kind == DJ_ARG_INTEGERS && i < dims->count && in.rank; i++)
-        turned[dj_host_dim(dims->integers[i], in.rank)] = true;
+        turned[dj_node_dim(dims->integers[i], in.rank)] = true;
     for (uint32_t d = 0; d < in.rank; d++) {
         if (!turned[d] || in.sizes[d] < 2)
             continue;
@@ -314,5 +314,5 @@ dj_status_t dj_host_triangle_prepare(dj_executable_t *exe, dj_host_kernel_t *ker
     kernel->run = run_triangle;
     kernel->in_place = true;
     kernel->threaded = dj_view_count(out) >= DJ_HOST_FORK_ELEMENTS;
-    return dj_copy_make(&t->copy, &dj_host_operand(node, 0)->view, out);
+    return dj_copy_make(&t->copy, &dj_node_operand(node, 0)->view, out);
 }

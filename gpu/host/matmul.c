@@ -201,18 +201,18 @@ static void take_sides(product_t *p, const dj_node_t *node, uint64_t *workspace_
 {
     const dj_call_t *call = &node->call;
     form_t form = form_of(call->op);
-    take_side(&p->a, dj_host_operand_index(call, form.a), &call->args[form.a].operands[0].view,
+    take_side(&p->a, dj_node_operand_index(call, form.a), &call->args[form.a].operands[0].view,
               form.batched, false, workspace_p);
-    take_side(&p->b, dj_host_operand_index(call, form.b), &call->args[form.b].operands[0].view,
+    take_side(&p->b, dj_node_operand_index(call, form.b), &call->args[form.b].operands[0].view,
               form.batched, form.linear, workspace_p);
-    take_result(&p->c, dj_host_operand_index(call, call->n_args), &node->outs[0].view, form.batched,
+    take_result(&p->c, dj_node_operand_index(call, call->n_args), &node->outs[0].view, form.batched,
                 workspace_p);
     p->has_addend = false;
     p->alpha.slot = p->beta.slot = DJ_SLOT_NONE;
     if (form.addend == 255 || call->args[form.addend].kind != DJ_ARG_TENSORS ||
         call->args[form.addend].operands[0].storage == DJ_STORAGE_NONE)
         return;
-    take_addend(p, dj_host_operand_index(call, form.addend),
+    take_addend(p, dj_node_operand_index(call, form.addend),
                 &call->args[form.addend].operands[0].view);
     if (form.factors) {
         p->beta = factor_of(node, 3);
@@ -222,7 +222,7 @@ static void take_sides(product_t *p, const dj_node_t *node, uint64_t *workspace_
 
 static double value_of(factor_t factor, const dj_host_run_t *run)
 {
-    return factor.slot == DJ_SLOT_NONE ? 1 : dj_host_real(run->scalars[factor.slot], factor.dtype);
+    return factor.slot == DJ_SLOT_NONE ? 1 : dj_scalar_real(run->scalars[factor.slot], factor.dtype);
 }
 
 static void *enter(const side_t *side, const dj_host_run_t *run, bool read)

@@ -172,22 +172,22 @@ static void dim_remove(dj_view_t *view, uint32_t dim)
 dj_status_t dj_host_softmax_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
 {
     const dj_node_t *node = kernel->node;
-    dj_view_t in = dj_host_operand(node, 0)->view, out = node->outs[0].view;
+    dj_view_t in = dj_node_operand(node, 0)->view, out = node->outs[0].view;
     softmax_t *s = dj_host_arena(exe, sizeof(*s));
     if (!s)
         return dj_fail(DJ_ERR_MEMORY, "no memory for a kernel's state");
     if (in.dtype == DJ_F64 || out.dtype == DJ_F64)
         return dj_fail(DJ_ERR_UNSUPPORTED, "%s of float64 has no host kernel",
                        dj_op_info(node->call.op)->name);
-    uint32_t dim = dj_host_dim(node->call.args[1].integer, in.rank);
+    uint32_t dim = dj_node_dim(node->call.args[1].integer, in.rank);
     s->size = in.rank ? in.sizes[dim] : 1;
     s->in_stride = in.rank ? in.strides[dim] * (int64_t)dj_dtype_bytes(in.dtype) : 4;
     s->out_stride = out.rank ? out.strides[dim] * (int64_t)dj_dtype_bytes(out.dtype) : 4;
     s->in_dense = in.dtype == DJ_F32 && (s->in_stride == 4 || s->size == 1);
     s->out_dense = out.dtype == DJ_F32 && (s->out_stride == 4 || s->size == 1);
     s->is_log = node->call.op == DJ_OP_LOG_SOFTMAX;
-    s->load = dj_host_load_of(in.dtype, DJ_HOST_F32);
-    s->store = dj_host_store_of(DJ_HOST_F32, out.dtype);
+    s->load = dj_host_load_of(in.dtype, DJ_CLASS_F32);
+    s->store = dj_host_store_of(DJ_CLASS_F32, out.dtype);
     int64_t count = dj_view_count(&out);
     dim_remove(&in, dim);
     dim_remove(&out, dim);
@@ -209,7 +209,7 @@ typedef struct layer_norm {
     uint32_t n_dims;                 /* normalised ones */
     bool in_dense, out_dense, plain; /* plain: row i begins at i * size in both */
     uint32_t weight, bias;           /* places; DJ_SLOT_NONE when absent */
-    dj_host_scalar_t eps;
+    dj_node_scalar_t eps;
     uint64_t thread_bytes;
 } layer_norm_t;
 
@@ -229,9 +229,9 @@ static void block_move(const dj_view_t *view, uint32_t n_dims, char *at, float *
             rest /= view->sizes[d];
         }
         if (in)
-            dj_host_load_of(view->dtype, DJ_HOST_F32)(n, at + offset, stride, dense + b * n);
+            dj_host_load_of(view->dtype, DJ_CLASS_F32)(n, at + offset, stride, dense + b * n);
         else
-            dj_host_store_of(DJ_HOST_F32, view->dtype)(n, dense + b * n, at + offset, stride);
+            dj_host_store_of(DJ_CLASS_F32, view->dtype)(n, dense + b * n, at + offset, stride);
     }
 }
 
@@ -322,8 +322,8 @@ static bool block_is_dense(const dj_view_t *view, uint32_t n_dims)
 
 static dj_status_t parameter_take(const dj_node_t *node, uint32_t arg, uint32_t *place_p)
 {
-    const dj_operand_t *operand = dj_host_operand(node, arg);
-    *place_p = operand ? dj_host_operand_index(&node->call, arg) : DJ_SLOT_NONE;
+    const dj_operand_t *operand = dj_node_operand(node, arg);
+    *place_p = operand ? dj_node_operand_index(&node->call, arg) : DJ_SLOT_NONE;
     if (operand && (operand->view.dtype != DJ_F32 || !dj_view_is_contiguous(&operand->view)))
         return dj_fail(DJ_ERR_UNSUPPORTED, "layer_norm: weight and bias must be dense float32");
     return DJ_OK;
@@ -335,7 +335,7 @@ dj_status_t dj_host_layer_norm_prepare(dj_executable_t *exe, dj_host_kernel_t *k
     layer_norm_t *l = dj_host_arena(exe, sizeof(*l));
     if (!l)
         return dj_fail(DJ_ERR_MEMORY, "no memory for a kernel's state");
-    l->in = &dj_host_operand(node, 0)->view;
+    l->in = &dj_node_operand(node, 0)->view;
     l->out = &node->outs[0].view;
     l->n_dims = node->call.args[1].count;
     dj_status_t status = parameter_take(node, 2, &l->weight);
@@ -355,7 +355,7 @@ dj_status_t dj_host_layer_norm_prepare(dj_executable_t *exe, dj_host_kernel_t *k
     for (uint32_t d = l->in->rank - l->n_dims; d < l->in->rank; d++)
         l->size *= l->in->sizes[d];
     l->rows = l->size ? count / l->size : 0;
-    l->eps = dj_host_scalar(node, 4);
+    l->eps = dj_node_scalar(node, 4);
     l->in_dense = block_is_dense(l->in, l->n_dims);
     l->out_dense = block_is_dense(l->out, l->n_dims);
     l->plain = l->in_dense && l->out_dense && dj_view_is_contiguous(l->in) &&

@@ -8,7 +8,7 @@
  * same inner loop. */
 #include "gpu/host/convert.h"
 #include "gpu/host/prepare.h"
-#include "gpu/host/rules.h"
+#include "gpu/rules.h"
 #include "gpu/host/vector.h"
 
 #define erff dj_float_erf
@@ -61,7 +61,7 @@ typedef void (*core_fn_t)(int64_t n, const void *const *in, const core_scalars_t
 #define ROW_REAL(id) [DJ_OP_##id] = {core_##id##_f32, core_##id##_f64, NULL, NULL},
 #define ROW_NONE(id)
 #define OP(id, name, signature, rule, ...) DJ_RULE_OF(ROW_, rule)(id)
-static const core_fn_t cores[DJ_OP_COUNT][DJ_HOST_CLASSES] = {
+static const core_fn_t cores[DJ_OP_COUNT][DJ_CLASSES] = {
 #include "planner/ops.def"
 };
 #undef OP
@@ -90,18 +90,18 @@ typedef struct source {
     source_kind_t kind;
     uint32_t place;
     dj_host_load_fn_t load;
-    dj_host_scalar_t scalar;
+    dj_node_scalar_t scalar;
 } source_t;
 
 typedef struct pointwise {
     dj_loop_t loop; /* three operands, then the output */
     core_fn_t core;
-    dj_host_class_t class;
+    dj_class_t class;
     source_t sources[OPERANDS];
     uint32_t result_bytes;    /* of one element of the core's result */
     dj_host_store_fn_t store; /* NULL: the core writes the output itself */
     int64_t chunk;            /* the most elements at once */
-    dj_host_scalar_t scalars[2];
+    dj_node_scalar_t scalars[2];
     bool is_power;
 } pointwise_t;
 
@@ -117,7 +117,7 @@ typedef union tile {
 static void scalars_read(const pointwise_t *p, const dj_host_run_t *run, core_scalars_t *scalars)
 {
     for (uint32_t i = 0; i < 2; i++) {
-        dj_host_scalar_t from = p->scalars[i];
+        dj_node_scalar_t from = p->scalars[i];
         double real = i ? INFINITY : -INFINITY;
         int64_t integer = i ? INT64_MAX : INT64_MIN;
         if (from.slot != DJ_SLOT_NONE) {
@@ -133,24 +133,24 @@ static void scalars_read(const pointwise_t *p, const dj_host_run_t *run, core_sc
 
 static core_fn_t core_choose(const pointwise_t *p, const core_scalars_t *scalars)
 {
-    if (p->is_power && p->class <= DJ_HOST_F64)
+    if (p->is_power && p->class <= DJ_CLASS_F64)
         for (uint32_t i = 0; i < sizeof(powers) / sizeof(*powers); i++)
             if (scalars->f64[0] == powers[i].exponent)
                 return powers[i].core[p->class];
     return p->core;
 }
 
-static void scalar_fill(const pointwise_t *p, const dj_host_run_t *run, dj_host_scalar_t scalar,
+static void scalar_fill(const pointwise_t *p, const dj_host_run_t *run, dj_node_scalar_t scalar,
                         int64_t n, tile_t *tile)
 {
     double real = dj_host_scalar_real(run, scalar);
     int64_t integer = dj_host_scalar_integer(run, scalar);
     for (int64_t i = 0; i < n; i++) {
-        if (p->class == DJ_HOST_F32)
+        if (p->class == DJ_CLASS_F32)
             tile->f32[i] = (float)real;
-        else if (p->class == DJ_HOST_F64)
+        else if (p->class == DJ_CLASS_F64)
             tile->f64[i] = real;
-        else if (p->class == DJ_HOST_I64)
+        else if (p->class == DJ_CLASS_I64)
             tile->i64[i] = integer;
         else
             tile->b8[i] = real != 0;
@@ -246,9 +246,9 @@ static void run_pointwise(const dj_host_kernel_t *kernel, const dj_host_run_t *r
 
 /* --- prepare --- */
 
-static bool row_is_dense(const dj_loop_t *loop, uint32_t k, uint8_t dtype, dj_host_class_t class)
+static bool row_is_dense(const dj_loop_t *loop, uint32_t k, uint8_t dtype, dj_class_t class)
 {
-    return dtype == dj_host_class_dtype(class) &&
+    return dtype == dj_class_dtype(class) &&
            loop->strides[k][loop->rank - 1] == (int64_t)dj_dtype_bytes(dtype);
 }
 
@@ -283,25 +283,25 @@ static void arguments_take(pointwise_t *p, const dj_node_t *node, const dj_view_
     for (uint32_t i = 0; i < node->call.n_args; i++) {
         if (signature[i] == 't' && tensors < OPERANDS) {
             source_t *source = &p->sources[tensors];
-            source->scalar = dj_host_scalar(node, i);
-            source->place = dj_host_operand_index(&node->call, i);
+            source->scalar = dj_node_scalar(node, i);
+            source->place = dj_node_operand_index(&node->call, i);
             if (source->scalar.slot == DJ_SLOT_NONE)
-                views[tensors] = &dj_host_operand(node, i)->view;
+                views[tensors] = &dj_node_operand(node, i)->view;
             tensors++;
         } else if ((signature[i] == 's' || signature[i] == 'S') && scalars < 2) {
-            p->scalars[scalars++] = dj_host_scalar(node, i);
+            p->scalars[scalars++] = dj_node_scalar(node, i);
         }
     }
 }
 
-static dj_status_t class_check(const dj_node_t *node, dj_host_class_t class)
+static dj_status_t class_check(const dj_node_t *node, dj_class_t class)
 {
     uint16_t op = node->call.op;
     bool bits = op == DJ_OP_BITWISE_NOT || op == DJ_OP_BITWISE_AND || op == DJ_OP_BITWISE_OR ||
                 op == DJ_OP_BITWISE_XOR;
-    if (!cores[op][class] || (bits && class <= DJ_HOST_F64))
+    if (!cores[op][class] || (bits && class <= DJ_CLASS_F64))
         return dj_fail(DJ_ERR_UNSUPPORTED, "%s has no host kernel that computes in %s",
-                       dj_op_info(op)->name, dj_dtype_name(dj_host_class_dtype(class)));
+                       dj_op_info(op)->name, dj_dtype_name(dj_class_dtype(class)));
     return DJ_OK;
 }
 
@@ -313,7 +313,7 @@ dj_status_t dj_host_pointwise_prepare(dj_executable_t *exe, dj_host_kernel_t *ke
     pointwise_t *p = dj_host_arena(exe, sizeof(*p));
     if (!p)
         return dj_fail(DJ_ERR_MEMORY, "no memory for a kernel's state");
-    p->class = dj_host_class_of(dj_op_compute_dtype(&node->call));
+    p->class = dj_class_of(dj_op_compute_dtype(&node->call));
     for (uint32_t k = 0; k < OPERANDS; k++)
         p->sources[k].scalar.slot = DJ_SLOT_NONE;
     p->scalars[0].slot = p->scalars[1].slot = DJ_SLOT_NONE;
@@ -330,14 +330,14 @@ dj_status_t dj_host_pointwise_prepare(dj_executable_t *exe, dj_host_kernel_t *ke
         source_init(p, k, views[k]);
 #define RESULT_VALUE p->class
 #define RESULT_REAL p->class
-#define RESULT_TEST DJ_HOST_B8
+#define RESULT_TEST DJ_CLASS_B8
 #define RESULT_NONE p->class
 #define OP(id, name, signature, rule, ...) [DJ_OP_##id] = DJ_RULE_OF(RESULT_, rule),
     const uint8_t results[DJ_OP_COUNT] = {
 #include "planner/ops.def"
     };
 #undef OP
-    dj_host_class_t result = results[node->call.op];
+    dj_class_t result = results[node->call.op];
     if (!row_is_dense(&p->loop, OPERANDS, out->dtype, result)) {
         p->store = dj_host_store_of(result, out->dtype);
         p->chunk = TILE;

@@ -68,7 +68,7 @@ FOLDS(X)
 static const struct {
     double real;
     int64_t integer;
-    fold_fn_t fold[DJ_HOST_CLASSES], join[2]; /* of reals, of integers */
+    fold_fn_t fold[DJ_CLASSES], join[2]; /* of reals, of integers */
 } folds[] = {
 #define X(kind, reals, integers, ...)                                                              \
     {reals,                                                                                        \
@@ -84,11 +84,11 @@ typedef struct reduce {
     dj_loop_t reduced; /* input */
     uint16_t op;
     fold_kind_t kind;
-    dj_host_class_t class;
+    dj_class_t class;
     bool columns, dense, integers; /* dense: the row needs no load */
     dj_host_load_fn_t load;
     dj_host_store_fn_t store;
-    dj_host_scalar_t scalar; /* the norm's order, the variance's correction */
+    dj_node_scalar_t scalar; /* the norm's order, the variance's correction */
 } reduce_t;
 
 /* --- run --- */
@@ -110,7 +110,7 @@ static acc_t fold_rows(const reduce_t *r, char *base, fold_kind_t kind, const ac
     void *bases[1] = {base};
     dj_walk_t walk;
     uint32_t inner = r->reduced.rank - 1;
-    int64_t item = dj_dtype_bytes(dj_host_class_dtype(r->class));
+    int64_t item = dj_dtype_bytes(dj_class_dtype(r->class));
     fold_fn_t fold = folds[kind].fold[r->class];
     acc_fill(acc, LANES, r, kind);
     if (r->reduced.count)
@@ -259,9 +259,9 @@ static void dims_mark(const dj_arg_t *dims, uint32_t rank, bool *marked)
     for (uint32_t d = 0; d < rank; d++)
         marked[d] = all;
     if (dims->kind == DJ_ARG_INTEGER && rank)
-        marked[dj_host_dim(dims->integer, rank)] = true;
+        marked[dj_node_dim(dims->integer, rank)] = true;
     for (uint32_t i = 0; dims->kind == DJ_ARG_INTEGERS && i < dims->count && rank; i++)
-        marked[dj_host_dim(dims->integers[i], rank)] = true;
+        marked[dj_node_dim(dims->integers[i], rank)] = true;
 }
 
 static void view_push(dj_view_t *view, int64_t size, int64_t stride)
@@ -300,13 +300,13 @@ static void way_choose(reduce_t *r, uint8_t dtype)
     r->columns = r->kept.count > 1 && r->kept.sizes[r->kept.rank - 1] > 1 &&
                  (r->reduced.count == 1 || across < along);
     int64_t stride = r->columns ? across : along;
-    r->dense = dtype == dj_host_class_dtype(r->class) && stride == (int64_t)dj_dtype_bytes(dtype);
+    r->dense = dtype == dj_class_dtype(r->class) && stride == (int64_t)dj_dtype_bytes(dtype);
 }
 
 dj_status_t dj_host_reduce_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
 {
     const dj_node_t *node = kernel->node;
-    const dj_view_t *in = &dj_host_operand(node, 0)->view, *out = &node->outs[0].view;
+    const dj_view_t *in = &dj_node_operand(node, 0)->view, *out = &node->outs[0].view;
     reduce_t *r = dj_host_arena(exe, sizeof(*r));
     if (!r)
         return dj_fail(DJ_ERR_MEMORY, "no memory for a kernel's state");
@@ -319,16 +319,16 @@ dj_status_t dj_host_reduce_prepare(dj_executable_t *exe, dj_host_kernel_t *kerne
     r->kind = kinds[op];
     r->scalar.slot = DJ_SLOT_NONE;
     if (op == DJ_OP_VECTOR_NORM)
-        r->scalar = dj_host_scalar(node, 1);
+        r->scalar = dj_node_scalar(node, 1);
     if (op == DJ_OP_VAR)
-        r->scalar = dj_host_scalar(node, 2);
+        r->scalar = dj_node_scalar(node, 2);
     bool by_input = op == DJ_OP_AMAX || op == DJ_OP_AMIN;
-    r->class = dj_host_class_of(by_input ? in->dtype : out->dtype);
+    r->class = dj_class_of(by_input ? in->dtype : out->dtype);
     if (op == DJ_OP_ANY || op == DJ_OP_ALL)
-        r->class = DJ_HOST_B8;
-    else if (r->class == DJ_HOST_B8 && !by_input)
-        r->class = DJ_HOST_I64;
-    r->integers = r->class == DJ_HOST_I64 || r->class == DJ_HOST_B8;
+        r->class = DJ_CLASS_B8;
+    else if (r->class == DJ_CLASS_B8 && !by_input)
+        r->class = DJ_CLASS_I64;
+    r->integers = r->class == DJ_CLASS_I64 || r->class == DJ_CLASS_B8;
     bool marked[DJ_RANK_MAX] = {false};
     dims_mark(&node->call.args[op == DJ_OP_VECTOR_NORM ? 2 : 1], in->rank, marked);
     dj_status_t status = loops_make(r, in, out, marked);
@@ -336,7 +336,7 @@ dj_status_t dj_host_reduce_prepare(dj_executable_t *exe, dj_host_kernel_t *kerne
         return status;
     way_choose(r, in->dtype);
     r->load = dj_host_load_of(in->dtype, r->class);
-    r->store = dj_host_store_of(r->integers ? DJ_HOST_I64 : DJ_HOST_F64, out->dtype);
+    r->store = dj_host_store_of(r->integers ? DJ_CLASS_I64 : DJ_CLASS_F64, out->dtype);
     kernel->state = r;
     kernel->run = run_reduce;
     kernel->threaded = dj_view_count(in) >= DJ_HOST_FORK_ELEMENTS;

@@ -46,51 +46,6 @@ uint32_t dj_host_device_threads(const dj_executable_t *exe)
     return dj_host_device_of(exe)->info.threads;
 }
 
-static uint32_t count_places(const dj_node_t *node)
-{
-    uint32_t count = node->n_outs;
-    for (uint32_t a = 0; a < node->call.n_args; a++)
-        if (node->call.args[a].kind == DJ_ARG_TENSORS)
-            count += node->call.args[a].count;
-    return count;
-}
-
-static dj_host_place_t place_of(const dj_graph_t *graph, uint32_t storage, uint32_t slot,
-                                const dj_view_t *view)
-{
-    uint32_t item_bytes = dj_dtype_bytes(view->dtype);
-    dj_host_place_t place = {.storage = storage,
-                             .binding = DJ_SLOT_NONE,
-                             .slot = slot,
-                             .item_bytes = item_bytes,
-                             .inside = (uint64_t)view->offset * item_bytes,
-                             .offset = DJ_OFFSET_NONE};
-    if (storage == DJ_STORAGE_NONE || storage == DJ_STORAGE_SCALAR) {
-        place.storage = DJ_STORAGE_NONE;
-        place.slot = DJ_SLOT_NONE;
-    } else {
-        place.binding = graph->storages[storage].binding;
-        place.spilled = graph->storages[storage].is_spilled;
-    }
-    return place;
-}
-
-static void fill_places(const dj_graph_t *graph, const dj_node_t *node, dj_host_place_t *place)
-{
-    for (uint32_t a = 0; a < node->call.n_args; a++) {
-        const dj_arg_t *arg = &node->call.args[a];
-        if (arg->kind != DJ_ARG_TENSORS)
-            continue;
-        for (uint32_t i = 0; i < arg->count; i++) {
-            const dj_operand_t *operand = &arg->operands[i];
-            *place++ = place_of(graph, operand->storage, operand->slot, &operand->view);
-        }
-    }
-    for (uint32_t i = 0; i < node->n_outs; i++)
-        *place++ =
-            place_of(graph, node->outs[i].storage, node->outs[i].slot, &node->outs[i].view);
-}
-
 /* No kernel here computes with complex numbers, and none has to ask. */
 static dj_status_t refuse_complex(const dj_node_t *node, const dj_op_info_t *op, uint32_t at)
 {
@@ -149,7 +104,7 @@ static dj_status_t allocate(dj_host_executable_t *exe, const dj_graph_t *graph)
         return dj_fail(DJ_ERR_MEMORY, "executable of %u nodes: out of memory", graph->n_nodes);
     for (uint32_t i = 0; i < graph->n_nodes; i++) {
         exe->first_place[i] = (uint32_t)total;
-        total += count_places(&graph->nodes[i]);
+        total += dj_places_count(&graph->nodes[i]);
     }
     if (total > UINT32_MAX)
         return dj_fail(DJ_ERR_LIMIT, "graph of %llu operands", (unsigned long long)total);
@@ -169,7 +124,7 @@ dj_status_t dj_host_compile(dj_device_t *device, const dj_graph_t *graph, dj_exe
     device->ops->thread_start(device);
     dj_status_t status = allocate(exe, graph);
     for (uint32_t i = 0; status == DJ_OK && i < graph->n_nodes; i++) {
-        fill_places(graph, &graph->nodes[i], &exe->places[exe->first_place[i]]);
+        dj_places_fill(graph, &graph->nodes[i], &exe->places[exe->first_place[i]]);
         status = prepare_node(exe, i, &graph->nodes[i]);
     }
     if (status != DJ_OK) {
@@ -233,7 +188,7 @@ static dj_status_t place_step(dj_host_executable_t *exe, const dj_plan_t *plan, 
                              .staging = planned->staging,
                              .target = &graph->nodes[node].outs[0].view};
     for (uint32_t i = 0; i < step->n_places; i++) {
-        dj_host_place_t *place = &exe->places[exe->first_place[node] + i];
+        dj_place_t *place = &exe->places[exe->first_place[node] + i];
         if (place->storage == DJ_STORAGE_NONE || place->binding != DJ_SLOT_NONE)
             continue;
         place->offset = plan->offsets[place->storage];
@@ -271,7 +226,7 @@ static uint32_t n_bindings(const dj_graph_t *graph)
 static dj_status_t bind_kernel(dj_host_executable_t *exe, uint32_t node, dj_text_t *const *bindings)
 {
     dj_text_t *texts[DJ_HOST_OPERANDS_MAX];
-    const dj_host_place_t *places = &exe->places[exe->first_place[node]];
+    const dj_place_t *places = &exe->places[exe->first_place[node]];
     uint32_t n_places = exe->first_place[node + 1] - exe->first_place[node];
     for (uint32_t i = 0; i < n_places; i++) {
         bool bound = places[i].storage != DJ_STORAGE_NONE && places[i].binding != DJ_SLOT_NONE;

@@ -17,7 +17,7 @@ typedef union scan_key {
 typedef struct scan {
     dj_loop_t kept;  /* input, output 0, output 1 */
     dj_loop_t along; /* input: what one output sees, in logical order */
-    dj_host_class_t class;
+    dj_class_t class;
     bool smallest, dense, has_values;
     int64_t k;              /* topk */
     int64_t out_strides[2]; /* of outputs 0 and 1 along the dimension, bytes */
@@ -65,10 +65,10 @@ typedef union best {
 
 static int64_t best_of(const scan_t *s, int64_t n, const void *x, best_t *best, bool *ended)
 {
-    if (s->class == DJ_HOST_F32)
+    if (s->class == DJ_CLASS_F32)
         return s->smallest ? best_min_F32(n, x, &best->f32, ended)
                            : best_max_F32(n, x, &best->f32, ended);
-    if (s->class == DJ_HOST_F64)
+    if (s->class == DJ_CLASS_F64)
         return s->smallest ? best_min_F64(n, x, &best->f64, ended)
                            : best_max_F64(n, x, &best->f64, ended);
     return s->smallest ? best_min_I64(n, x, &best->i64, ended)
@@ -100,9 +100,9 @@ static void best_find(const scan_t *s, char *base, best_t *best, int64_t *index_
     for (int64_t done = 0; done < s->along.count && !ended;) {
         int64_t n = row_take(s, &walk, tile, &x);
         if (done == 0) { /* the first element is the one to beat, whatever it is */
-            memcpy(best, x, dj_dtype_bytes(dj_host_class_dtype(s->class)));
-            ended = s->class == DJ_HOST_F32   ? best->f32 != best->f32
-                    : s->class == DJ_HOST_F64 ? best->f64 != best->f64
+            memcpy(best, x, dj_dtype_bytes(dj_class_dtype(s->class)));
+            ended = s->class == DJ_CLASS_F32   ? best->f32 != best->f32
+                    : s->class == DJ_CLASS_F64 ? best->f64 != best->f64
                                               : false;
         }
         int64_t found = ended ? -1 : best_of(s, n, x, best, &ended);
@@ -160,7 +160,7 @@ static void cumsum_row(const scan_t *s, char *from, char *to)
         int64_t n = dj_host_min(s->along.count - done, TILE);
         s->load(n, from + done * stride, stride, tile);
         for (int64_t i = 0; i < n; i++) {
-            if (s->class == DJ_HOST_F64)
+            if (s->class == DJ_CLASS_F64)
                 tile[i].real = sum.real += tile[i].real;
             else
                 tile[i].integer = sum.integer += tile[i].integer;
@@ -189,7 +189,7 @@ typedef struct entry {
 
 static bool goes_before(const scan_t *s, const entry_t *a, const entry_t *b)
 {
-    if (s->class == DJ_HOST_F64) {
+    if (s->class == DJ_CLASS_F64) {
         double x = a->key.real, y = b->key.real;
         bool x_nan = x != x, y_nan = y != y;
         if (x_nan != y_nan)
@@ -278,7 +278,7 @@ static void dim_take(dj_view_t *view, uint32_t dim, int64_t *size_p, int64_t *st
 /* Splits input and outputs at `dim` (or takes all of the input when `all`). */
 static dj_status_t split(scan_t *s, const dj_node_t *node, uint32_t dim, bool all)
 {
-    dj_view_t in = dj_host_operand(node, 0)->view, along = in, outs[2];
+    dj_view_t in = dj_node_operand(node, 0)->view, along = in, outs[2];
     bool keepdim = node->outs[0].view.rank == in.rank;
     if (!all) {
         along.rank = 1;
@@ -315,24 +315,24 @@ static dj_status_t scan_make(dj_executable_t *exe, dj_host_kernel_t *kernel, uin
 dj_status_t dj_host_arg_reduce_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
 {
     const dj_node_t *node = kernel->node;
-    const dj_view_t *in = &dj_host_operand(node, 0)->view;
+    const dj_view_t *in = &dj_node_operand(node, 0)->view;
     const dj_arg_t *dims = &node->call.args[1];
     uint16_t op = node->call.op;
     scan_t *s = NULL;
     bool all = dims->kind == DJ_ARG_NONE || (dims->kind == DJ_ARG_INTEGERS && dims->count == 0);
     int64_t dim = all ? 0 : dims->kind == DJ_ARG_INTEGERS ? dims->integers[0] : dims->integer;
-    dj_status_t status = scan_make(exe, kernel, dj_host_dim(dim, in->rank), all, &s);
+    dj_status_t status = scan_make(exe, kernel, dj_node_dim(dim, in->rank), all, &s);
     if (status != DJ_OK)
         return status;
     s->smallest = op == DJ_OP_ARGMIN || op == DJ_OP_MIN_DIM;
     s->has_values = op == DJ_OP_MAX_DIM || op == DJ_OP_MIN_DIM;
-    s->class = dj_host_class_of(in->dtype);
-    s->class = s->class == DJ_HOST_B8 ? DJ_HOST_I64 : s->class;
+    s->class = dj_class_of(in->dtype);
+    s->class = s->class == DJ_CLASS_B8 ? DJ_CLASS_I64 : s->class;
     s->load = dj_host_load_of(in->dtype, s->class);
-    s->dense = in->dtype == dj_host_class_dtype(s->class) &&
+    s->dense = in->dtype == dj_class_dtype(s->class) &&
                s->along.strides[0][s->along.rank - 1] == (int64_t)dj_dtype_bytes(in->dtype);
     s->store_value = dj_host_store_of(s->class, node->outs[0].view.dtype);
-    s->store_index = dj_host_store_of(DJ_HOST_I64, node->outs[s->has_values].view.dtype);
+    s->store_index = dj_host_store_of(DJ_CLASS_I64, node->outs[s->has_values].view.dtype);
     kernel->run = run_best;
     kernel->threaded = dj_view_count(in) >= DJ_HOST_FORK_ELEMENTS;
     return DJ_OK;
@@ -341,14 +341,14 @@ dj_status_t dj_host_arg_reduce_prepare(dj_executable_t *exe, dj_host_kernel_t *k
 dj_status_t dj_host_cumsum_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
 {
     const dj_node_t *node = kernel->node;
-    const dj_view_t *in = &dj_host_operand(node, 0)->view;
+    const dj_view_t *in = &dj_node_operand(node, 0)->view;
     uint8_t dtype = node->outs[0].view.dtype;
     scan_t *s = NULL;
-    uint32_t dim = dj_host_dim(node->call.args[1].integer, in->rank);
+    uint32_t dim = dj_node_dim(node->call.args[1].integer, in->rank);
     dj_status_t status = scan_make(exe, kernel, dim, false, &s);
     if (status != DJ_OK)
         return status;
-    s->class = dj_dtype_is_float(dtype) ? DJ_HOST_F64 : DJ_HOST_I64;
+    s->class = dj_dtype_is_float(dtype) ? DJ_CLASS_F64 : DJ_CLASS_I64;
     s->load = dj_host_load_of(in->dtype, s->class);
     s->store_value = dj_host_store_of(s->class, dtype);
     kernel->run = run_cumsum;
@@ -359,18 +359,18 @@ dj_status_t dj_host_cumsum_prepare(dj_executable_t *exe, dj_host_kernel_t *kerne
 dj_status_t dj_host_topk_prepare(dj_executable_t *exe, dj_host_kernel_t *kernel)
 {
     const dj_node_t *node = kernel->node;
-    const dj_view_t *in = &dj_host_operand(node, 0)->view;
+    const dj_view_t *in = &dj_node_operand(node, 0)->view;
     scan_t *s = NULL;
-    uint32_t dim = dj_host_dim(node->call.args[2].integer, in->rank);
+    uint32_t dim = dj_node_dim(node->call.args[2].integer, in->rank);
     dj_status_t status = scan_make(exe, kernel, dim, false, &s);
     if (status != DJ_OK)
         return status;
     s->k = node->call.args[1].integer;
-    s->smallest = !dj_host_flag(node, 3, 1);
-    s->class = dj_dtype_is_float(in->dtype) ? DJ_HOST_F64 : DJ_HOST_I64;
+    s->smallest = !dj_node_flag(node, 3, 1);
+    s->class = dj_dtype_is_float(in->dtype) ? DJ_CLASS_F64 : DJ_CLASS_I64;
     s->load = dj_host_load_of(in->dtype, s->class);
     s->store_value = dj_host_store_of(s->class, node->outs[0].view.dtype);
-    s->store_index = dj_host_store_of(DJ_HOST_I64, node->outs[1].view.dtype);
+    s->store_index = dj_host_store_of(DJ_CLASS_I64, node->outs[1].view.dtype);
     kernel->workspace_bytes = (uint64_t)s->k * sizeof(entry_t);
     kernel->run = run_topk;
     return DJ_OK;

@@ -3,8 +3,8 @@
  * DJ_RULE_OF(PREFIX_, rule) is PREFIX_VALUE (the result is of the compute class), PREFIX_REAL (the
  * same, floats only) or PREFIX_TEST (bool) for a pointwise shape rule, and PREFIX_NONE for any
  * other. */
-#ifndef DJ_GPU_HOST_RULES_H
-#define DJ_GPU_HOST_RULES_H
+#ifndef DJ_GPU_RULES_H
+#define DJ_GPU_RULES_H
 
 #define DJ_RULE_KIND_pw ~, VALUE
 #define DJ_RULE_KIND_pw_alpha ~, VALUE

@@ -1,6 +1,6 @@
-/* loop.c - joint walks over views (kernel.h): broadcast, order, merge. Compiled once: it runs when
+/* loop.c - joint walks over views (loop.h): broadcast, order, merge. Compiled once: it runs when
  * a kernel is prepared, never in a replay. */
-#include "gpu/host/kernel.h"
+#include "gpu/loop.h"
 
 static int64_t broadcast_stride(const dj_view_t *view, const dj_view_t *shape, uint32_t d,
                                 bool *ok_p)

@@ -56,7 +56,8 @@ typedef enum djinn_status {
     DJINN_ERR_BUSY = -19,
     DJINN_ERR_CANCELLED = -20,
     DJINN_ERR_SYSTEM = -21,
-    DJINN_ERR_INTERNAL = -22
+    DJINN_ERR_INTERNAL = -22,
+    DJINN_ERR_DEVICE = -23 /* a fault of the GPU: its rank ends and returns, its tensors are gone */
 } djinn_status_t;
 
 typedef enum djinn_dtype {

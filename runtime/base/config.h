@@ -40,6 +40,10 @@
     X(device, TEXT, "host", "host|cuda", "device of a rank")                                       \
     X(threads, COUNT, "0", "0:4096",                                                               \
       "kernel threads of a host device; 0: its share of the machine's cores")                      \
+    X(numerics, TEXT, "exact", "exact|fast",                                                       \
+      "fast allows TF32 in float32 products of a GPU")                                             \
+    X(cuda_graphs, FLAG, "on", "", "replay plans of exact sizes as CUDA graphs")                   \
+    X(kernel_cache, TEXT, "", "", "directory of kernels compiled here; empty: in the user's cache") \
     X(batch_bytes, SIZE, "1400", "0:1536",                                                         \
       "answers of one moment to one client leave together up to this size; 0: never")              \
     X(transports, TEXT, "auto", "auto|shm|tcp|relay",                                              \

@@ -34,6 +34,7 @@
     X(ERR_CANCELLED, -20, "cancelled")                                                             \
     X(ERR_SYSTEM, -21, "the operating system refused")                                             \
     X(ERR_INTERNAL, -22, "internal error")                                                         \
+    X(ERR_DEVICE, -23, "the GPU failed")                                                           \
     X(IN_PROGRESS, 1, "in progress")
 
 typedef enum dj_status {

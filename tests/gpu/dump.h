@@ -75,7 +75,7 @@ static void dump_argument(const op_case_t *c, uint32_t arg)
 static void dump_row(const row_t *row)
 {
     recorded_t r;
-    record(&r, row->op, row->text);
+    record(&r, device, row->op, row->text);
     printf("{\"op\": \"%s\", \"text\": \"%s\", \"signature\": \"%s\", \"args\": [",
            dj_op_info(row->op)->name, row->text, dj_op_info(row->op)->signature);
     for (uint32_t arg = 0; arg < r.c.n_args; arg++)

@@ -41,6 +41,7 @@ typedef struct dj_device_info {
     uint64_t memory_bytes; /* of the device */
     uint64_t page_bytes;   /* granularity of commit and seal */
     uint32_t threads;      /* kernel threads (host) */
+    bool host_reads;       /* host code may read and write device memory; else copies alone may touch it */
     double flops_per_ns, bytes_per_ns;
     uint64_t step_ns;
 } dj_device_info_t;
@@ -56,11 +57,54 @@ typedef struct dj_device_memory {
     /* Read-only by mapping; `sealed` false makes it writable again. DJ_ERR_SYSTEM. */
     dj_status_t (*seal)(dj_device_t *device, void *base, uint64_t bytes, bool sealed);
     void (*release)(dj_device_t *device, void *base, uint64_t bytes);
-    /* Copies between device memory and host memory, complete on return. */
-    void (*copy_in)(dj_device_t *device, void *target, const void *host, uint64_t bytes);
-    void (*copy_out)(dj_device_t *device, void *host, const void *source, uint64_t bytes);
-    void (*copy)(dj_device_t *device, void *target, const void *source, uint64_t bytes);
+    /* Copies between device memory and host memory of any kind, complete on return, after every replay
+     * that has returned. Ranges need no alignment. Any thread. DJ_ERR_DEVICE: the device failed for good
+     * (as with replay); the bytes are then undefined. 0 bytes touch nothing. */
+    dj_status_t (*copy_in)(dj_device_t *device, void *target, const void *host, uint64_t bytes);
+    dj_status_t (*copy_out)(dj_device_t *device, void *host, const void *source, uint64_t bytes);
+    dj_status_t (*copy)(dj_device_t *device, void *target, const void *source, uint64_t bytes);
+
+    /* All below are optional: a device whose memory the host reads leaves them NULL. */
+
+    /* Every byte becomes `value`; complete on return, as copies are. NULL: done by copies. */
+    dj_status_t (*fill)(dj_device_t *device, void *target, uint8_t value, uint64_t bytes);
+    /* Both or none: host memory that copies move at full speed (page-locked), aligned to 4096; contents
+     * undefined. Slow to make: gpu/staging.h keeps and reuses it. Any thread. DJ_ERR_MEMORY. */
+    dj_status_t (*pin)(dj_device_t *device, uint64_t bytes, void **memory_p);
+    void (*unpin)(dj_device_t *device, void *memory, uint64_t bytes);
+    /* Both or none: copies into the device that go on alone, one after another in the order of their
+     * starts, on a stream of their own (the loader's), beside replays. `host` lies in memory from pin()
+     * and both ranges are in use until the copy is over. Tickets rise; finish(t) waits until the copy of
+     * ticket t and all before it are over: replays that begin afterwards see the bytes. The calling thread
+     * sleeps, it does not spin. Any thread, also several at a time. At most DJ_COPIES_MAX are under way:
+     * start() waits for the oldest beyond that. DJ_ERR_DEVICE. */
+    dj_status_t (*copy_in_start)(dj_device_t *device, void *target, const void *host, uint64_t bytes,
+                                 uint64_t *ticket_p);
+    dj_status_t (*copy_in_finish)(dj_device_t *device, uint64_t ticket);
 } dj_device_memory_t;
+
+#define DJ_COPIES_MAX 64
+
+/* What a GPU says of itself just now. `known` has a bit for each field that it does say. */
+typedef enum dj_telemetry_field {
+    DJ_TELEMETRY_UTILIZATION = 1 << 0,
+    DJ_TELEMETRY_MEMORY = 1 << 1, /* used and total */
+    DJ_TELEMETRY_TEMPERATURE = 1 << 2,
+    DJ_TELEMETRY_ECC = 1 << 3, /* corrected and uncorrected */
+    DJ_TELEMETRY_XID = 1 << 4,
+    DJ_TELEMETRY_POWER = 1 << 5,
+} dj_telemetry_field_t;
+
+typedef struct dj_telemetry {
+    uint32_t known;
+    uint32_t utilization_percent; /* of time with a kernel running, over the last sample */
+    uint32_t temperature_c;
+    uint32_t power_mw;
+    uint64_t memory_used_bytes, memory_total_bytes; /* of the whole GPU, other processes too */
+    uint64_t ecc_corrected, ecc_uncorrected;        /* errors since the driver was loaded (volatile) */
+    uint32_t xid;        /* of the latest critical error event since open; 0: none */
+    uint32_t xid_count;  /* of them since open */
+} dj_telemetry_t;
 
 /* One request's arguments to a replay. */
 typedef struct dj_launch {
@@ -100,11 +144,18 @@ typedef struct dj_device_ops {
     bool (*bound)(const dj_executable_t *exe, struct dj_text *const *texts);
     /* True when replay may run on several threads at once and starts no threads of its own. */
     bool (*reentrant)(const dj_executable_t *exe);
+    /* Complete on return: outputs may be copied out. DJ_ERR_INVALID: an index was out of range (the node is
+     * named); DJ_ERR_DEVICE: the device failed for good, its memory is lost and the process must end. */
     dj_status_t (*replay)(dj_executable_t *exe, const dj_launch_t *launch);
     /* Optional: memory the executable holds, bytes, as far as that is cheap to say; shared packed
      * forms are Text's. */
     uint64_t (*bytes)(const dj_executable_t *exe);
     void (*destroy)(dj_executable_t *exe);
+
+    /* Optional: fills all of *telemetry. One thread at a time, which nobody waits for (it may take
+     * milliseconds, and on a GPU that fell off its bus seconds). Works without anything else of the device,
+     * also after DJ_ERR_DEVICE. */
+    void (*telemetry)(dj_device_t *device, dj_telemetry_t *telemetry);
 } dj_device_ops_t;
 
 /* Every device begins with its table, so device->ops->info(device) works on any. */

@@ -67,19 +67,25 @@ static void memory_release(dj_device_t *device, void *base, uint64_t bytes)
     munmap(base, bytes);
 }
 
-static void memory_copy_in(dj_device_t *device, void *target, const void *host, uint64_t bytes)
+static dj_status_t memory_copy_in(dj_device_t *device, void *target, const void *host, uint64_t bytes)
 {
-    memcpy(target, host, bytes);
+    if (bytes)
+        memcpy(target, host, bytes);
+    return DJ_OK;
 }
 
-static void memory_copy_out(dj_device_t *device, void *host, const void *source, uint64_t bytes)
+static dj_status_t memory_copy_out(dj_device_t *device, void *host, const void *source, uint64_t bytes)
 {
-    memcpy(host, source, bytes);
+    if (bytes)
+        memcpy(host, source, bytes);
+    return DJ_OK;
 }
 
-static void memory_copy(dj_device_t *device, void *target, const void *source, uint64_t bytes)
+static dj_status_t memory_copy(dj_device_t *device, void *target, const void *source, uint64_t bytes)
 {
-    memmove(target, source, bytes);
+    if (bytes)
+        memmove(target, source, bytes);
+    return DJ_OK;
 }
 
 static const dj_host_kernels_t *choose_kernels(void)
@@ -175,6 +181,7 @@ static void fill_info(dj_host_device_t *device, uint32_t threads)
     info->page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
     info->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * info->page_bytes;
     info->threads = threads;
+    info->host_reads = true;
     fill_costs(info);
     char text[192], plugins[33];
     dj_hash_hex(dj_plugins_hash(), plugins); /* their rewrites change what is planned */

@@ -20,7 +20,7 @@ typedef struct fake_executable {
 } fake_executable_t;
 
 static dj_device_info_t about = {.kind = "fake", .name = "touches its bindings", .isa = "none",
-                                 .class_hash = {{7, 7}}, .threads = 1, .flops_per_ns = 50,
+                                 .class_hash = {{7, 7}}, .threads = 1, .host_reads = true, .flops_per_ns = 50,
                                  .bytes_per_ns = 10, .step_ns = 200};
 
 static dj_status_t reserve(dj_device_t *device, uint64_t bytes, void **base_p)
@@ -55,9 +55,10 @@ static void release(dj_device_t *device, void *base, uint64_t bytes)
     munmap(base, bytes);
 }
 
-static void copy_in(dj_device_t *device, void *target, const void *host, uint64_t bytes)
+static dj_status_t copy_in(dj_device_t *device, void *target, const void *host, uint64_t bytes)
 {
     memmove(target, host, bytes);
+    return DJ_OK;
 }
 
 static void device_close(dj_device_t *device)

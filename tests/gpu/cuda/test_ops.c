@@ -82,13 +82,13 @@ static void mirror_all(mirrors_t *m, recorded_t *r)
 static void mirrors_fill(const mirrors_t *m)
 {
     for (uint32_t i = 0; i < m->n; i++)
-        device->ops->memory.copy_in(device, m->of[i].segment.base, m->of[i].first, m->of[i].bytes);
+        expect_ok(device->ops->memory.copy_in(device, m->of[i].segment.base, m->of[i].first, m->of[i].bytes));
 }
 
 static void mirrors_read(const mirrors_t *m)
 {
     for (uint32_t i = 0; i < m->n; i++)
-        device->ops->memory.copy_out(device, m->of[i].host, m->of[i].segment.base, m->of[i].bytes);
+        expect_ok(device->ops->memory.copy_out(device, m->of[i].host, m->of[i].segment.base, m->of[i].bytes));
 }
 
 static void mirrors_free(mirrors_t *m)
@@ -105,7 +105,7 @@ static uint64_t peak_of(const dj_segment_t *stack, uint64_t bytes)
 {
     uint8_t *copy = malloc(bytes);
     assert_non_null(copy);
-    device->ops->memory.copy_out(device, copy, stack->base, bytes);
+    expect_ok(device->ops->memory.copy_out(device, copy, stack->base, bytes));
     uint64_t peak = bytes;
     while (peak > 0 && copy[peak - 1] == DJ_POISON_BYTE)
         peak--;
@@ -118,7 +118,7 @@ static void poison(const dj_segment_t *stack, uint64_t bytes)
     uint8_t *pattern = malloc(bytes);
     assert_non_null(pattern);
     memset(pattern, DJ_POISON_BYTE, bytes);
-    device->ops->memory.copy_in(device, stack->base, pattern, bytes);
+    expect_ok(device->ops->memory.copy_in(device, stack->base, pattern, bytes));
     free(pattern);
 }
 

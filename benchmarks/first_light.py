@@ -32,6 +32,7 @@ def minilm_side(device, djinn):
 
     load = djinn.from_pretrained if djinn else (lambda kind, path: kind.from_pretrained(path))
     model = load(AutoModel, find_model()).eval()
+    model = model if djinn else model.to(device)
     generator = torch.Generator().manual_seed(3)
     batch = {
         "input_ids": torch.randint(1000, 30000, (BATCH, LENGTH), generator=generator),
@@ -45,7 +46,7 @@ def minilm_side(device, djinn):
     return once
 
 
-def gpt2_side(device, djinn):
+def gpt2_side(device, djinn, compiled=False):
     import torch
     from transformers import AutoModelForCausalLM, StaticCache
 
@@ -55,6 +56,9 @@ def gpt2_side(device, djinn):
     folder = ensure_checkpoint(os.path.normpath(DEFAULT))
     load = djinn.from_pretrained if djinn else (lambda kind, path: kind.from_pretrained(path))
     model = load(AutoModelForCausalLM, folder).eval()
+    model = model if djinn else model.to(device)
+    if compiled:
+        model.forward = torch.compile(model.forward, mode="reduce-overhead", fullgraph=True)
     ids = prompt(model.config.vocab_size).to(device)
     total = PROMPT + 64
     state = {}

@@ -1,0 +1,401 @@
+/* index.c - embedding, index_select, index.Tensor, and the other way round: index_copy, index_put; gather, scatter
+ * and isin.
+ *
+ * The first five are one engine, as on the host: index tensors, broadcast to a common shape, choose for each position
+ * of that shape one slice of the indexed tensor; the slice is copied to (or from) the place of that position in the
+ * other tensor. */
+#include "gpu/cuda/copy.h"
+#include "gpu/cuda/cuda_device.h"
+#include "gpu/cuda/kernels/index.h"
+#include "gpu/cuda/prepare.h"
+
+#define THREADS 256
+
+typedef struct indexed {
+    dj_cuda_device_t *device;
+    CUfunction function;
+    dj_index_slices_t params; /* without its refs */
+    uint32_t operands[DJ_RANK_MAX]; /* of each index tensor */
+    uint32_t self, other;           /* operands */
+    bool is_put;
+} indexed_t;
+
+/* --- emit --- */
+
+static dj_index_slices_t slices_of(const indexed_t *x, const dj_cuda_emit_t *emit)
+{
+    dj_index_slices_t p = x->params;
+    p.self = dj_cuda_emit_ref(emit, x->self);
+    if (p.value.slot == DJ_CUDA_NONE)
+        p.other = dj_cuda_emit_ref(emit, x->other);
+    for (int32_t k = 0; k < p.positions.n; k++)
+        p.positions.list[k].ref = dj_cuda_emit_ref(emit, x->operands[k]);
+    return p;
+}
+
+static bool moves_nothing(const indexed_t *x)
+{
+    return x->params.positions.count == 0 || x->params.slice.count == 0;
+}
+
+static dj_status_t emit_take(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)
+{
+    const indexed_t *x = kernel->state;
+    if (moves_nothing(x))
+        return DJ_OK;
+    dj_index_slices_t p = slices_of(x, emit);
+    dj_cuda_grid_t grid = dj_cuda_grid_flat(x->device, p.positions.count * p.slice.count, THREADS, 2);
+    return dj_cuda_emit_kernel(emit, x->function, &grid, &p, sizeof(p));
+}
+
+/* --- prepare --- */
+
+static void view_push(dj_view_t *view, int64_t size, int64_t stride)
+{
+    view->sizes[view->rank] = size;
+    view->strides[view->rank++] = stride;
+}
+
+/* Adds an index tensor on dimension `dim` of self. */
+static dj_status_t index_add(indexed_t *x, const dj_view_t *self, uint32_t dim, const dj_view_t *view,
+                             uint32_t operand)
+{
+    dj_index_positions_t *positions = &x->params.positions;
+    if (positions->n == DJ_RANK_MAX || (view->dtype != DJ_I64 && view->dtype != DJ_I32))
+        return dj_fail(DJ_ERR_UNSUPPORTED, "an index must be int64 or int32");
+    x->operands[positions->n] = operand;
+    dj_index_list_t *list = &positions->list[positions->n++];
+    list->is_wide = view->dtype == DJ_I64;
+    list->size = self->rank ? self->sizes[dim] : 1;
+    list->step_bytes = (self->rank ? self->strides[dim] : 0) * (int64_t)dj_dtype_bytes(self->dtype);
+    return DJ_OK;
+}
+
+/* Strides of every index over the common shape, which dimension `at` of `other` begins. */
+static dj_status_t common_set(indexed_t *x, const dj_view_t *const *views, const dj_view_t *common,
+                              const dj_view_t *other, uint32_t at)
+{
+    dj_index_positions_t *positions = &x->params.positions;
+    positions->rank = common->rank;
+    positions->count = dj_view_count(common);
+    for (uint32_t d = 0; d < common->rank; d++) {
+        positions->sizes[d] = common->sizes[d];
+        positions->other_strides[d] = other->strides[at + d] * (int64_t)dj_dtype_bytes(other->dtype);
+        for (int32_t k = 0; k < positions->n; k++) {
+            uint32_t lead = common->rank - views[k]->rank;
+            if (d < lead || views[k]->sizes[d - lead] == 1)
+                continue;
+            if (views[k]->sizes[d - lead] != common->sizes[d])
+                return dj_fail(DJ_ERR_SHAPE, "index tensors do not broadcast together");
+            positions->list[k].strides[d] = views[k]->strides[d - lead] * (int64_t)dj_dtype_bytes(views[k]->dtype);
+        }
+    }
+    return DJ_OK;
+}
+
+static void common_widen(dj_view_t *common, const dj_view_t *view)
+{
+    dj_view_t wide = view->rank > common->rank ? *view : *common;
+    const dj_view_t *narrow = view->rank > common->rank ? common : view;
+    for (uint32_t d = 0; d < narrow->rank; d++) {
+        int64_t *size = &wide.sizes[wide.rank - narrow->rank + d];
+        *size = *size == 1 ? narrow->sizes[d] : *size;
+    }
+    *common = wide;
+}
+
+/* `other` seen with the target's shape: missing and single dimensions repeat. */
+static dj_status_t other_expand(const dj_view_t *other, const dj_view_t *shape, dj_view_t *expanded)
+{
+    *expanded = *shape;
+    expanded->dtype = other->dtype;
+    if (other->rank > shape->rank)
+        return dj_fail(DJ_ERR_SHAPE, "values have more dimensions than their target");
+    uint32_t lead = shape->rank - other->rank;
+    for (uint32_t d = 0; d < shape->rank; d++) {
+        bool single = d < lead || other->sizes[d - lead] == 1;
+        if (!single && other->sizes[d - lead] != shape->sizes[d])
+            return dj_fail(DJ_ERR_SHAPE, "values do not broadcast to their target");
+        expanded->strides[d] = single ? 0 : other->strides[d - lead];
+    }
+    return DJ_OK;
+}
+
+/* Order and width of the pieces: what is dense in the written tensor goes to neighbouring threads. */
+static void pieces_set(indexed_t *x, dj_loop_t *loop, uint32_t item_bytes)
+{
+    dj_index_slices_t *p = &x->params;
+    int64_t steps[2 * DJ_RANK_MAX];
+    uint32_t n = 0, inner = loop->rank - 1;
+    int64_t slice_step = loop->strides[1][inner], position_step = 0;
+    for (int32_t k = 0; k < p->positions.n; k++)
+        steps[n++] = p->positions.list[k].step_bytes;
+    for (int32_t d = 0; d < p->positions.rank; d++) {
+        steps[n++] = p->positions.other_strides[d];
+        if (p->positions.sizes[d] > 1)
+            position_step = p->positions.other_strides[d];
+    }
+    p->position_fast = loop->sizes[inner] == 1 || (position_step != 0 && position_step < slice_step);
+    p->item_bytes = item_bytes;
+    p->wide_bytes = dj_cuda_loop_widen(loop, item_bytes, steps, n);
+    dj_cuda_loop_put(&p->slice, loop);
+}
+
+/* The slice: what of self is not indexed, against what of other is not the common shape. */
+static dj_status_t slice_make(indexed_t *x, const dj_view_t *self, const bool *is_indexed, const dj_view_t *other,
+                              uint32_t at)
+{
+    dj_view_t from = {.dtype = self->dtype}, to = {.dtype = other->dtype};
+    const dj_view_t *views[2] = {&from, &to};
+    dj_loop_t loop;
+    for (uint32_t d = 0; d < self->rank; d++)
+        if (!is_indexed[d])
+            view_push(&from, self->sizes[d], self->strides[d]);
+    for (uint32_t d = 0; d < other->rank; d++)
+        if (d < at || d >= at + (uint32_t)x->params.positions.rank)
+            view_push(&to, other->sizes[d], other->strides[d]);
+    if (!dj_view_same_shape(&from, &to))
+        return dj_fail(DJ_ERR_SHAPE, "the indexed tensor and the other one do not fit");
+    if (self->dtype != other->dtype)
+        return dj_fail(DJ_ERR_UNSUPPORTED, "an indexed tensor of %s and another one of %s: convert one first",
+                       dj_dtype_name(self->dtype), dj_dtype_name(other->dtype));
+    dj_status_t status = dj_loop_make(&loop, views, 2);
+    if (status == DJ_OK)
+        pieces_set(x, &loop, dj_dtype_bytes(self->dtype));
+    return status;
+}
+
+static dj_status_t indexed_create(dj_executable_t *exe, dj_cuda_kernel_t *kernel, indexed_t **indexed_p)
+{
+    indexed_t *x = dj_cuda_arena(exe, sizeof(*x));
+    if (!x)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for a kernel's state");
+    x->device = dj_cuda_device_of(exe);
+    x->params.value.slot = DJ_CUDA_NONE;
+    kernel->state = *indexed_p = x;
+    return DJ_OK;
+}
+
+static dj_status_t take_finish(dj_cuda_kernel_t *kernel, indexed_t *x)
+{
+    kernel->emit = emit_take;
+    x->other = dj_node_operand_index(&kernel->node->call, kernel->node->call.n_args);
+    return dj_cuda_function(x->device, "dj_index_take", &x->function);
+}
+
+/* One index tensor on one dimension: embedding, index_select, index_copy. */
+static dj_status_t single_prepare(indexed_t *x, const dj_node_t *node, uint32_t dim, uint32_t index_arg,
+                                  const dj_view_t *other)
+{
+    const dj_view_t *self = &dj_node_operand(node, 0)->view;
+    dj_view_t index = dj_node_operand(node, index_arg)->view;
+    const dj_view_t *views[1] = {&index};
+    bool is_indexed[DJ_RANK_MAX] = {false};
+    /* Selecting keeps the dimension, so a lone index is a list of one; embedding does not. */
+    if (index.rank == 0 && self->rank > 0 && node->call.op != DJ_OP_EMBEDDING) {
+        index.rank = 1;
+        index.sizes[0] = index.strides[0] = 1;
+    }
+    if (self->rank == 0)
+        index.rank = 0;
+    is_indexed[dim] = true;
+    dj_status_t status = index_add(x, self, dim, &index, dj_node_operand_index(&node->call, index_arg));
+    if (status == DJ_OK)
+        status = common_set(x, views, &index, other, dim);
+    return status != DJ_OK ? status : slice_make(x, self, is_indexed, other, dim);
+}
+
+dj_status_t dj_cuda_embedding_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel)
+{
+    indexed_t *x = NULL;
+    dj_status_t status = indexed_create(exe, kernel, &x);
+    if (status == DJ_OK)
+        status = single_prepare(x, kernel->node, 0, 1, &kernel->node->outs[0].view);
+    return status != DJ_OK ? status : take_finish(kernel, x);
+}
+
+dj_status_t dj_cuda_index_select_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel)
+{
+    indexed_t *x = NULL;
+    const dj_node_t *node = kernel->node;
+    uint32_t dim = dj_node_dim(node->call.args[1].integer, dj_node_operand(node, 0)->view.rank);
+    dj_status_t status = indexed_create(exe, kernel, &x);
+    if (status == DJ_OK)
+        status = single_prepare(x, node, dim, 2, &node->outs[0].view);
+    return status != DJ_OK ? status : take_finish(kernel, x);
+}
+
+/* The shape of self[indices], with its common part at *at_p. */
+static dj_status_t target_find(const dj_view_t *self, const bool *is_indexed, const dj_view_t *common, uint32_t n,
+                               uint32_t at, dj_view_t *target)
+{
+    if (common->rank + self->rank - n > DJ_RANK_MAX)
+        return dj_fail(DJ_ERR_LIMIT, "the indexed result has too many dimensions");
+    *target = (dj_view_t){.dtype = self->dtype};
+    for (uint32_t d = 0; d <= self->rank; d++) {
+        for (uint32_t j = 0; d == at && j < common->rank; j++)
+            view_push(target, common->sizes[j], 0);
+        if (d < self->rank && !is_indexed[d])
+            view_push(target, self->sizes[d], 0);
+    }
+    return DJ_OK;
+}
+
+/* A list of index tensors: index.Tensor (`values` is the output) and index_put. */
+static dj_status_t list_prepare(indexed_t *x, const dj_node_t *node, const dj_view_t *values)
+{
+    const dj_view_t *self = &dj_node_operand(node, 0)->view, *views[DJ_RANK_MAX];
+    const dj_arg_t *list = &node->call.args[1];
+    uint32_t operand = dj_node_operand_index(&node->call, 1), first = 0, last = 0, n = 0;
+    bool is_indexed[DJ_RANK_MAX] = {false};
+    dj_view_t common = {.dtype = DJ_I64}, target, other;
+    if (list->count > self->rank)
+        return dj_fail(DJ_ERR_SHAPE, "more index tensors than dimensions");
+    for (uint32_t d = 0; d < list->count; d++) {
+        if (list->operands[d].storage >= DJ_STORAGE_SCALAR)
+            continue;
+        first = n == 0 ? d : first;
+        last = d;
+        views[n] = &list->operands[d].view;
+        common_widen(&common, views[n]);
+        is_indexed[d] = true;
+        dj_status_t status = index_add(x, self, d, views[n++], operand + d);
+        if (status != DJ_OK)
+            return status;
+    }
+    uint32_t at = last - first + 1 == n ? first : 0;
+    dj_status_t status = target_find(self, is_indexed, &common, n, at, &target);
+    if (status == DJ_OK)
+        status = other_expand(values, &target, &other);
+    if (status == DJ_OK)
+        status = common_set(x, views, &common, &other, at);
+    return status != DJ_OK ? status : slice_make(x, self, is_indexed, &other, at);
+}
+
+dj_status_t dj_cuda_index_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel)
+{
+    indexed_t *x = NULL;
+    dj_status_t status = indexed_create(exe, kernel, &x);
+    if (status != DJ_OK)
+        return status;
+    x->params.positions.negative_allowed = true;
+    status = list_prepare(x, kernel->node, &kernel->node->outs[0].view);
+    return status != DJ_OK ? status : take_finish(kernel, x);
+}
+
+/* --- gather --- */
+
+typedef struct picked {
+    dj_cuda_device_t *device;
+    CUfunction function;
+    dj_index_picked_t params; /* without its refs */
+    uint32_t self, other, index;
+} picked_t;
+
+static dj_status_t emit_picked(const picked_t *s, dj_cuda_emit_t *emit, CUfunction function, uint32_t self,
+                               uint64_t owner)
+{
+    dj_index_picked_t p = s->params;
+    if (p.loop.count == 0)
+        return DJ_OK;
+    p.self = dj_cuda_emit_ref(emit, self);
+    if (p.value.slot == DJ_CUDA_NONE)
+        p.other = dj_cuda_emit_ref(emit, s->other);
+    p.index = dj_cuda_emit_ref(emit, s->index);
+    p.owner = owner;
+    dj_cuda_grid_t grid = dj_cuda_grid_flat(s->device, p.loop.count, THREADS, 2);
+    return dj_cuda_emit_kernel(emit, function, &grid, &p, sizeof(p));
+}
+
+static dj_status_t emit_gather(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)
+{
+    const picked_t *s = kernel->state;
+    return emit_picked(s, emit, s->function, s->self, 0);
+}
+
+/* A rank-0 tensor as one of rank 1, which is how gather and scatter treat it. */
+static dj_view_t at_least_one(const dj_view_t *view)
+{
+    dj_view_t wide = *view;
+    if (wide.rank == 0) {
+        wide.rank = 1;
+        wide.sizes[0] = wide.strides[0] = 1;
+    }
+    return wide;
+}
+
+/* Self as the index sees it: without its indexed dimension, cut to the index's shape. */
+static dj_status_t self_cut(dj_view_t *self, const dj_view_t *index, uint32_t dim)
+{
+    if (self->rank != index->rank)
+        return dj_fail(DJ_ERR_SHAPE, "the index has not the rank of the tensor it indexes");
+    for (uint32_t d = 0; d < index->rank; d++) {
+        if (d != dim && index->sizes[d] > self->sizes[d])
+            return dj_fail(DJ_ERR_SHAPE, "the index is larger than the tensor it indexes");
+        self->sizes[d] = index->sizes[d];
+    }
+    self->strides[dim] = 0;
+    return DJ_OK;
+}
+
+static dj_status_t other_cut(dj_view_t *cut, const dj_view_t *other, const dj_view_t *index)
+{
+    dj_view_t wide = at_least_one(other);
+    *cut = *index;
+    cut->dtype = other->dtype;
+    for (uint32_t d = 0; d < index->rank; d++) {
+        if (wide.rank != index->rank || wide.sizes[d] < index->sizes[d])
+            return dj_fail(DJ_ERR_SHAPE, "the index is larger than its source");
+        cut->strides[d] = wide.strides[d];
+    }
+    return DJ_OK;
+}
+
+/* The walk has the index's shape; `other` is cut to it, and NULL means one element. */
+static dj_status_t picked_make(dj_executable_t *exe, dj_cuda_kernel_t *kernel, const dj_view_t *self_view,
+                               const dj_view_t *other, picked_t **picked_p)
+{
+    const dj_node_t *node = kernel->node;
+    picked_t *s = dj_cuda_arena(exe, sizeof(*s));
+    if (!s)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for a kernel's state");
+    dj_view_t self = at_least_one(self_view), index = at_least_one(&dj_node_operand(node, 2)->view), cut;
+    uint32_t dim = dj_node_dim(node->call.args[1].integer, self.rank);
+    dj_index_picked_t *p = &s->params;
+    s->device = dj_cuda_device_of(exe);
+    s->index = dj_node_operand_index(&node->call, 2);
+    p->item_bytes = dj_dtype_bytes(self.dtype);
+    p->size = self.sizes[dim];
+    p->step_bytes = self.strides[dim] * (int64_t)p->item_bytes;
+    p->is_wide = index.dtype == DJ_I64;
+    p->dtype = self.dtype;
+    p->value.slot = DJ_CUDA_NONE;
+    kernel->state = *picked_p = s;
+    if (dj_view_count(&index) == 0) /* whatever its dtype and rank */
+        return DJ_OK;
+    dj_status_t status = self_cut(&self, &index, dim);
+    if (status == DJ_OK && other)
+        status = other_cut(&cut, other, &index);
+    const dj_view_t *views[3] = {&self, other ? &cut : NULL, &index};
+    dj_loop_t loop;
+    if (status == DJ_OK)
+        status = dj_loop_make(&loop, views, 3);
+    if (status == DJ_OK)
+        dj_cuda_loop_put(&p->loop, &loop);
+    return status;
+}
+
+dj_status_t dj_cuda_gather_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel)
+{
+    const dj_node_t *node = kernel->node;
+    const dj_view_t *self = &dj_node_operand(node, 0)->view, *out = &node->outs[0].view;
+    picked_t *s = NULL;
+    dj_status_t status = picked_make(exe, kernel, self, out, &s);
+    if (status != DJ_OK)
+        return status;
+    if (self->dtype != out->dtype)
+        return dj_fail(DJ_ERR_UNSUPPORTED, "gather: source and target differ in dtype");
+    s->other = dj_node_operand_index(&node->call, node->call.n_args);
+    kernel->emit = emit_gather;
+    return dj_cuda_function(s->device, "dj_index_gather", &s->function);
+}

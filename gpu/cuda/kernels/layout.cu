@@ -47,11 +47,11 @@ DJ_KERNEL(dj_layout_bytes, dj_layout_bytes_t)
 
 template <typename T> DJ_DEVICE void loop_copy(const dj_cuda_loop_t &loop, char *to, const char *from)
 {
-    int64_t stride = dj_grid_stride(), target[IN_FLIGHT];
-    T value[IN_FLIGHT];
-    for (int64_t i = dj_grid_first(); i < loop.count; i += IN_FLIGHT * stride) {
+    int64_t stride = dj_grid_stride(), target[2];
+    T value[2];
+    for (int64_t i = dj_grid_first(); i < loop.count; i += 2 * stride) {
 #pragma unroll
-        for (int k = 0; k < IN_FLIGHT; ++k) {
+        for (int k = 0; k < 2; ++k) {
             int64_t at[2];
             if (i + k * stride >= loop.count)
                 break;
@@ -60,7 +60,7 @@ template <typename T> DJ_DEVICE void loop_copy(const dj_cuda_loop_t &loop, char 
             target[k] = at[1];
         }
 #pragma unroll
-        for (int k = 0; k < IN_FLIGHT; ++k)
+        for (int k = 0; k < 2; ++k)
             if (i + k * stride < loop.count)
                 *reinterpret_cast<T *>(to + target[k]) = value[k];
     }

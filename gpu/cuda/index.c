@@ -1,23 +1,33 @@
-/* index.c - embedding, index_select, index.Tensor, and the other way round: index_copy, index_put; gather, scatter
- * and isin.
+/* index.c - embedding, index_select, index.Tensor, and the other way round: index_copy, index_put.
  *
- * The first five are one engine, as on the host: index tensors, broadcast to a common shape, choose for each position
- * of that shape one slice of the indexed tensor; the slice is copied to (or from) the place of that position in the
- * other tensor. */
+ * All five are one engine, as on the host: index tensors, broadcast to a common shape, choose for each position of
+ * that shape one slice of the indexed tensor; the slice is copied to (or from) the place of that position in the
+ * other tensor.
+ *
+ * Writing has an order where indices repeat. The last position wins: if there may be several, each slot of the
+ * indexed tensor is given an owner in the workspace first. Accumulation sorts the positions by slot and adds each
+ * slot's in order, so that sums do not differ from run to run. */
 #include "gpu/cuda/copy.h"
 #include "gpu/cuda/cuda_device.h"
 #include "gpu/cuda/kernels/index.h"
 #include "gpu/cuda/prepare.h"
+#include "gpu/cuda/sort.h"
 
 #define THREADS 256
 
 typedef struct indexed {
     dj_cuda_device_t *device;
-    CUfunction function;
-    dj_index_slices_t params; /* without its refs */
+    CUfunction function;            /* take, put or accumulate */
+    dj_index_slices_t params;       /* without its refs */
     uint32_t operands[DJ_RANK_MAX]; /* of each index tensor */
     uint32_t self, other;           /* operands */
-    bool is_put;
+    bool accumulate;
+    CUfunction mark;      /* put: the owners' or the slots' kernel; NULL: positions cannot meet */
+    dj_cuda_zero_t zero;  /* of the owners */
+    int64_t slots;        /* that indices can name */
+    dj_cuda_sort_t sort;  /* of the slots, to accumulate */
+    uint64_t slots_bytes; /* of one array of slots in the workspace: as they come, then sorted */
+    uint64_t order_bytes;
 } indexed_t;
 
 /* --- emit --- */
@@ -46,6 +56,50 @@ static dj_status_t emit_take(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emi
     dj_index_slices_t p = slices_of(x, emit);
     dj_cuda_grid_t grid = dj_cuda_grid_flat(x->device, p.positions.count * p.slice.count, THREADS, 2);
     return dj_cuda_emit_kernel(emit, x->function, &grid, &p, sizeof(p));
+}
+
+static dj_status_t emit_slices(const indexed_t *x, dj_cuda_emit_t *emit, dj_index_slices_t *p)
+{
+    dj_cuda_grid_t grid = dj_cuda_grid_flat(x->device, p->positions.count * p->slice.count, THREADS, 1);
+    return dj_cuda_emit_kernel(emit, x->function, &grid, p, sizeof(*p));
+}
+
+static dj_status_t emit_owned(const indexed_t *x, dj_cuda_emit_t *emit, dj_index_slices_t *p)
+{
+    dj_index_claim_t claim = {.positions = p->positions, .owner = dj_cuda_emit_workspace(emit)};
+    dj_status_t status = dj_cuda_zero_emit(&x->zero, emit, x->device, dj_cuda_ref_at(claim.owner));
+    if (status != DJ_OK)
+        return status;
+    dj_cuda_grid_t grid = dj_cuda_grid_flat(x->device, p->positions.count, THREADS, 1);
+    status = dj_cuda_emit_kernel(emit, x->mark, &grid, &claim, sizeof(claim));
+    p->owner = claim.owner;
+    return status != DJ_OK ? status : emit_slices(x, emit, p);
+}
+
+/* Workspace: slots of positions, the same sorted, the order of positions, the sort's own. */
+static dj_status_t emit_accumulate(const indexed_t *x, dj_cuda_emit_t *emit, dj_index_slices_t *p)
+{
+    CUdeviceptr workspace = dj_cuda_emit_workspace(emit), rest = workspace + 2 * x->slots_bytes;
+    dj_index_slots_t mark = {.positions = p->positions, .slots = workspace, .is_wide = p->slots_wide};
+    dj_cuda_grid_t grid = dj_cuda_grid_flat(x->device, p->positions.count, THREADS, 1);
+    p->slots = workspace + x->slots_bytes;
+    p->order = rest;
+    dj_status_t status = dj_cuda_emit_kernel(emit, x->mark, &grid, &mark, sizeof(mark));
+    if (status == DJ_OK && x->slots > 0)
+        status = dj_cuda_sort_emit(&x->sort, emit, x->device, dj_cuda_ref_at(mark.slots), dj_cuda_ref_at(p->slots),
+                                   dj_cuda_ref_at(p->order), rest + x->order_bytes);
+    return status != DJ_OK || x->slots == 0 ? status : emit_slices(x, emit, p);
+}
+
+static dj_status_t emit_put(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)
+{
+    const indexed_t *x = kernel->state;
+    if (moves_nothing(x))
+        return DJ_OK;
+    dj_index_slices_t p = slices_of(x, emit);
+    if (x->accumulate)
+        return emit_accumulate(x, emit, &p);
+    return x->mark ? emit_owned(x, emit, &p) : emit_slices(x, emit, &p);
 }
 
 /* --- prepare --- */
@@ -137,7 +191,7 @@ static void pieces_set(indexed_t *x, dj_loop_t *loop, uint32_t item_bytes)
     }
     p->position_fast = loop->sizes[inner] == 1 || (position_step != 0 && position_step < slice_step);
     p->item_bytes = item_bytes;
-    p->wide_bytes = dj_cuda_loop_widen(loop, item_bytes, steps, n);
+    p->wide_bytes = x->accumulate ? item_bytes : dj_cuda_loop_widen(loop, item_bytes, steps, n);
     dj_cuda_loop_put(&p->slice, loop);
 }
 
@@ -283,119 +337,100 @@ dj_status_t dj_cuda_index_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel
     return status != DJ_OK ? status : take_finish(kernel, x);
 }
 
-/* --- gather --- */
+/* --- writing --- */
 
-typedef struct picked {
-    dj_cuda_device_t *device;
-    CUfunction function;
-    dj_index_picked_t params; /* without its refs */
-    uint32_t self, other, index;
-} picked_t;
-
-static dj_status_t emit_picked(const picked_t *s, dj_cuda_emit_t *emit, CUfunction function, uint32_t self,
-                               uint64_t owner)
+/* A slot for each tuple of indices, counted with the last index tensor fastest. */
+static void slots_number(indexed_t *x)
 {
-    dj_index_picked_t p = s->params;
-    if (p.loop.count == 0)
+    dj_index_positions_t *positions = &x->params.positions;
+    x->slots = 1;
+    for (int32_t k = positions->n; k-- > 0;) {
+        positions->list[k].step_slots = x->slots;
+        x->slots *= positions->list[k].size;
+    }
+}
+
+static uint64_t aligned(uint64_t bytes)
+{
+    return (bytes + DJ_ALIGN_BYTES - 1) / DJ_ALIGN_BYTES * DJ_ALIGN_BYTES;
+}
+
+static dj_status_t owned_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel, indexed_t *x)
+{
+    uint64_t count = (uint64_t)x->params.positions.count;
+    /* One position, or one number for all of them: nothing to decide. */
+    if (count <= 1 || x->params.value.slot != DJ_CUDA_NONE)
         return DJ_OK;
-    p.self = dj_cuda_emit_ref(emit, self);
-    if (p.value.slot == DJ_CUDA_NONE)
-        p.other = dj_cuda_emit_ref(emit, s->other);
-    p.index = dj_cuda_emit_ref(emit, s->index);
-    p.owner = owner;
-    dj_cuda_grid_t grid = dj_cuda_grid_flat(s->device, p.loop.count, THREADS, 2);
-    return dj_cuda_emit_kernel(emit, function, &grid, &p, sizeof(p));
+    if (count >= UINT32_MAX)
+        return dj_fail(DJ_ERR_UNSUPPORTED, "%llu positions to write; a CUDA kernel takes fewer than %u",
+                       (unsigned long long)count, UINT32_MAX);
+    kernel->workspace_bytes = aligned((uint64_t)x->slots * sizeof(uint32_t));
+    dj_status_t status = dj_cuda_zero_make(exe, &x->zero, kernel->workspace_bytes);
+    return status != DJ_OK ? status : dj_cuda_function(x->device, "dj_index_claim", &x->mark);
 }
 
-static dj_status_t emit_gather(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)
+static dj_status_t accumulate_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel, indexed_t *x)
 {
-    const picked_t *s = kernel->state;
-    return emit_picked(s, emit, s->function, s->self, 0);
+    dj_scan_sort_t *p = &x->sort.params;
+    bool is_wide = x->slots > INT32_MAX;
+    int64_t slot_bytes = is_wide ? 8 : 4;
+    if (dj_dtype_is_complex((uint8_t)x->params.dtype))
+        return dj_fail(DJ_ERR_UNSUPPORTED, "accumulating %s has no CUDA kernel",
+                       dj_dtype_name((uint8_t)x->params.dtype));
+    x->params.slots_wide = is_wide;
+    p->n = p->k = x->params.positions.count;
+    p->from_stride = p->value_stride = slot_bytes;
+    p->index_stride = sizeof(int64_t);
+    p->dtype = is_wide ? DJ_I64 : DJ_I32;
+    p->item_bytes = (uint32_t)slot_bytes;
+    p->rows = (dj_cuda_loop_t){.count = 1, .rank = 1, .views = 3, .sizes = {1}};
+    dj_status_t status = dj_cuda_sort_make(exe, &x->sort);
+    x->slots_bytes = aligned((uint64_t)(p->n * slot_bytes));
+    x->order_bytes = aligned((uint64_t)p->n * sizeof(int64_t));
+    kernel->workspace_bytes = 2 * x->slots_bytes + x->order_bytes + dj_cuda_sort_bytes(&x->sort);
+    return status != DJ_OK ? status : dj_cuda_function(x->device, "dj_index_slots", &x->mark);
 }
 
-/* A rank-0 tensor as one of rank 1, which is how gather and scatter treat it. */
-static dj_view_t at_least_one(const dj_view_t *view)
+static dj_status_t put_finish(dj_executable_t *exe, dj_cuda_kernel_t *kernel, indexed_t *x)
 {
-    dj_view_t wide = *view;
-    if (wide.rank == 0) {
-        wide.rank = 1;
-        wide.sizes[0] = wide.strides[0] = 1;
-    }
-    return wide;
+    x->params.dtype = dj_node_operand(kernel->node, 0)->view.dtype;
+    slots_number(x);
+    kernel->emit = emit_put;
+    dj_status_t status = x->accumulate ? accumulate_prepare(exe, kernel, x) : owned_prepare(exe, kernel, x);
+    return status != DJ_OK ? status
+                           : dj_cuda_function(x->device, x->accumulate ? "dj_index_accumulate" : "dj_index_put",
+                                              &x->function);
 }
 
-/* Self as the index sees it: without its indexed dimension, cut to the index's shape. */
-static dj_status_t self_cut(dj_view_t *self, const dj_view_t *index, uint32_t dim)
+dj_status_t dj_cuda_index_copy_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel)
 {
-    if (self->rank != index->rank)
-        return dj_fail(DJ_ERR_SHAPE, "the index has not the rank of the tensor it indexes");
-    for (uint32_t d = 0; d < index->rank; d++) {
-        if (d != dim && index->sizes[d] > self->sizes[d])
-            return dj_fail(DJ_ERR_SHAPE, "the index is larger than the tensor it indexes");
-        self->sizes[d] = index->sizes[d];
-    }
-    self->strides[dim] = 0;
-    return DJ_OK;
-}
-
-static dj_status_t other_cut(dj_view_t *cut, const dj_view_t *other, const dj_view_t *index)
-{
-    dj_view_t wide = at_least_one(other);
-    *cut = *index;
-    cut->dtype = other->dtype;
-    for (uint32_t d = 0; d < index->rank; d++) {
-        if (wide.rank != index->rank || wide.sizes[d] < index->sizes[d])
-            return dj_fail(DJ_ERR_SHAPE, "the index is larger than its source");
-        cut->strides[d] = wide.strides[d];
-    }
-    return DJ_OK;
-}
-
-/* The walk has the index's shape; `other` is cut to it, and NULL means one element. */
-static dj_status_t picked_make(dj_executable_t *exe, dj_cuda_kernel_t *kernel, const dj_view_t *self_view,
-                               const dj_view_t *other, picked_t **picked_p)
-{
+    indexed_t *x = NULL;
     const dj_node_t *node = kernel->node;
-    picked_t *s = dj_cuda_arena(exe, sizeof(*s));
-    if (!s)
-        return dj_fail(DJ_ERR_MEMORY, "no memory for a kernel's state");
-    dj_view_t self = at_least_one(self_view), index = at_least_one(&dj_node_operand(node, 2)->view), cut;
-    uint32_t dim = dj_node_dim(node->call.args[1].integer, self.rank);
-    dj_index_picked_t *p = &s->params;
-    s->device = dj_cuda_device_of(exe);
-    s->index = dj_node_operand_index(&node->call, 2);
-    p->item_bytes = dj_dtype_bytes(self.dtype);
-    p->size = self.sizes[dim];
-    p->step_bytes = self.strides[dim] * (int64_t)p->item_bytes;
-    p->is_wide = index.dtype == DJ_I64;
-    p->dtype = self.dtype;
-    p->value.slot = DJ_CUDA_NONE;
-    kernel->state = *picked_p = s;
-    if (dj_view_count(&index) == 0) /* whatever its dtype and rank */
-        return DJ_OK;
-    dj_status_t status = self_cut(&self, &index, dim);
-    if (status == DJ_OK && other)
-        status = other_cut(&cut, other, &index);
-    const dj_view_t *views[3] = {&self, other ? &cut : NULL, &index};
-    dj_loop_t loop;
-    if (status == DJ_OK)
-        status = dj_loop_make(&loop, views, 3);
-    if (status == DJ_OK)
-        dj_cuda_loop_put(&p->loop, &loop);
-    return status;
-}
-
-dj_status_t dj_cuda_gather_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel)
-{
-    const dj_node_t *node = kernel->node;
-    const dj_view_t *self = &dj_node_operand(node, 0)->view, *out = &node->outs[0].view;
-    picked_t *s = NULL;
-    dj_status_t status = picked_make(exe, kernel, self, out, &s);
+    uint32_t dim = dj_node_dim(node->call.args[1].integer, dj_node_operand(node, 0)->view.rank);
+    dj_status_t status = indexed_create(exe, kernel, &x);
     if (status != DJ_OK)
         return status;
-    if (self->dtype != out->dtype)
-        return dj_fail(DJ_ERR_UNSUPPORTED, "gather: source and target differ in dtype");
-    s->other = dj_node_operand_index(&node->call, node->call.n_args);
-    kernel->emit = emit_gather;
-    return dj_cuda_function(s->device, "dj_index_gather", &s->function);
+    x->other = dj_node_operand_index(&node->call, 3);
+    status = single_prepare(x, node, dim, 2, &dj_node_operand(node, 3)->view);
+    return status != DJ_OK ? status : put_finish(exe, kernel, x);
+}
+
+dj_status_t dj_cuda_index_put_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel)
+{
+    indexed_t *x = NULL;
+    const dj_node_t *node = kernel->node;
+    dj_status_t status = indexed_create(exe, kernel, &x);
+    if (status != DJ_OK)
+        return status;
+    x->params.positions.negative_allowed = true;
+    x->accumulate = dj_node_flag(node, 3, 0) != 0;
+    x->params.value = dj_cuda_scalar_of(node, 2);
+    x->other = dj_node_operand_index(&node->call, 2);
+    dj_view_t values = {.dtype = dj_node_operand(node, 0)->view.dtype}; /* a number is made one of these */
+    if (x->params.value.slot == DJ_CUDA_NONE)
+        values = dj_node_operand(node, 2)->view;
+    else if (dj_dtype_is_complex(values.dtype))
+        return dj_fail(DJ_ERR_UNSUPPORTED, "a number put into %s has no CUDA kernel", dj_dtype_name(values.dtype));
+    status = list_prepare(x, node, &values);
+    return status != DJ_OK ? status : put_finish(exe, kernel, x);
 }

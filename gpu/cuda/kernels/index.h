@@ -37,7 +37,7 @@ typedef struct dj_index_slices {
     dj_cuda_scalar_t value;
     /* put: uint32_t[slots], the number + 1 of the position that may write each; 0: every position may */
     uint64_t owner;
-    /* accumulate: positions in the order of their slots, and those slots, as sort.h leaves them */
+    /* accumulate: int64_t[count], the positions in the order of their slots, and those slots: int32 or int64 */
     uint64_t order, slots;
     uint32_t slots_wide, spare;
 } dj_index_slices_t;
@@ -61,13 +61,12 @@ typedef struct dj_index_claim {
 typedef struct dj_index_picked {
     dj_cuda_head_t head;
     dj_cuda_ref_t self, other, index;
-    dj_cuda_loop_t loop; /* self without its dimension, the other tensor, the index */
-    int64_t size, step_bytes;
+    dj_cuda_loop_t loop; /* self without its dimension, the other tensor, slots of self, the index */
+    int64_t size, step_bytes, step_slots; /* of the indexed dimension */
     uint32_t item_bytes, is_wide;
     /* scatter: as above; an element's slot is its number in a dense tensor of self's shape */
     uint32_t dtype, spare;
     dj_cuda_scalar_t value;
-    int64_t slot_strides[DJ_CUDA_RANK_MAX], slot_step; /* over the loop's dimensions; of the indexed one */
     uint64_t owner;
 } dj_index_picked_t;
 

@@ -99,6 +99,22 @@ DJ_DEVICE void dj_store_scalar(const dj_cuda_head_t &head, const dj_cuda_scalar_
         dj_store(at, dtype, dj_scalar_as_integer(head, scalar));
 }
 
+/* Integers wrap. */
+DJ_DEVICE float dj_add(float a, float b)
+{
+    return a + b;
+}
+
+DJ_DEVICE double dj_add(double a, double b)
+{
+    return a + b;
+}
+
+DJ_DEVICE int64_t dj_add(int64_t a, int64_t b)
+{
+    return (int64_t)((uint64_t)a + (uint64_t)b);
+}
+
 DJ_DEVICE bool dj_is_floating(uint32_t dtype)
 {
     return dtype >= DJ_CUDA_F16;

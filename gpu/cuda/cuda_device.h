@@ -28,6 +28,7 @@ struct dj_cuda_device {
     uint32_t multiprocessors, shared_bytes_max; /* of one block, opted in */
     bool fast;        /* DJINN_NUMERICS=fast: TF32 and the like */
     bool use_graphs;  /* false: every replay goes to the stream */
+    bool poison;      /* peaks are measured: workspaces end in a guard */
     struct dj_cuda_memory *memory;
     struct dj_cuda_copies *copies;
     struct dj_cuda_modules *modules;

@@ -83,6 +83,10 @@ static inline uint32_t dj_node_operand_index(const dj_call_t *call, uint32_t arg
     return index;
 }
 
+/* No kernel of any device computes with complex numbers, and none has to ask: DJ_ERR_UNSUPPORTED names the dtype and
+ * the `kind` of device. */
+dj_status_t dj_node_refuse_complex(const dj_node_t *node, const char *kind);
+
 /* A scalar from the vector, converted. */
 static inline double dj_scalar_real(uint64_t bits, uint8_t dtype)
 {

@@ -6,6 +6,7 @@
 #ifndef DJ_GPU_HOST_EXECUTABLE_H
 #define DJ_GPU_HOST_EXECUTABLE_H
 
+#include "gpu/bound_text.h"
 #include "gpu/host/host.h"
 #include "gpu/host/onednn.h"
 #include "gpu/place.h"
@@ -35,13 +36,6 @@ typedef struct dj_host_arena_chunk {
     size_t used, capacity;
     _Alignas(64) uint8_t data[];
 } dj_host_arena_chunk_t;
-
-/* What a binding stood for at bind. It is compared, never followed: an executable holds no weight,
- * only the request that runs does, so weights go with their sessions. */
-typedef struct dj_bound_text {
-    dj_text_t *text;
-    uint64_t serial;
-} dj_bound_text_t;
 
 typedef struct dj_host_executable {
     dj_executable_t base;

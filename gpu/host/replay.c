@@ -46,26 +46,6 @@ uint32_t dj_host_device_threads(const dj_executable_t *exe)
     return dj_host_device_of(exe)->info.threads;
 }
 
-/* No kernel here computes with complex numbers, and none has to ask. */
-static dj_status_t refuse_complex(const dj_node_t *node, const dj_op_info_t *op, uint32_t at)
-{
-    uint8_t complex = DJ_DTYPE_NONE;
-    for (uint32_t a = 0; a < node->call.n_args; a++) {
-        const dj_arg_t *arg = &node->call.args[a];
-        for (uint32_t i = 0; arg->kind == DJ_ARG_TENSORS && i < arg->count; i++)
-            if (arg->operands[i].storage != DJ_STORAGE_NONE &&
-                dj_dtype_is_complex(arg->operands[i].view.dtype))
-                complex = arg->operands[i].view.dtype;
-    }
-    for (uint32_t i = 0; i < node->n_outs; i++)
-        if (dj_dtype_is_complex(node->outs[i].view.dtype))
-            complex = node->outs[i].view.dtype;
-    if (complex == DJ_DTYPE_NONE)
-        return DJ_OK;
-    return dj_fail(DJ_ERR_UNSUPPORTED, "node %u, %s: the host device has no kernel for %s", at,
-                   op->name, dj_dtype_name(complex));
-}
-
 static dj_status_t prepare_node(dj_host_executable_t *exe, uint32_t at, const dj_node_t *node)
 {
     dj_host_kernel_t *kernel = &exe->kernels[at];
@@ -79,7 +59,7 @@ static dj_status_t prepare_node(dj_host_executable_t *exe, uint32_t at, const dj
         return dj_fail(DJ_ERR_LIMIT, "node %u, %s: %u operands, at most %u", at, op->name, n_places,
                        (unsigned)DJ_HOST_OPERANDS_MAX);
     *kernel = (dj_host_kernel_t){.node = node};
-    dj_status_t status = refuse_complex(node, op, at);
+    dj_status_t status = dj_node_refuse_complex(node, "host");
     if (status == DJ_OK)
         status = prepare(&exe->base, kernel);
     if (status != DJ_OK)
@@ -239,8 +219,7 @@ dj_status_t dj_host_bind(dj_executable_t *base, dj_text_t *const *texts)
 {
     dj_host_executable_t *exe = (dj_host_executable_t *)base;
     exe->bound = false;
-    for (uint32_t i = 0; i < n_bindings(base->graph); i++)
-        exe->texts[i] = (dj_bound_text_t){texts[i], texts[i] ? texts[i]->serial : 0};
+    dj_bound_texts_set(exe->texts, texts, n_bindings(base->graph));
     for (uint32_t i = 0; i < base->graph->n_nodes; i++) {
         if (!exe->kernels[i].bind)
             continue;
@@ -255,11 +234,7 @@ dj_status_t dj_host_bind(dj_executable_t *base, dj_text_t *const *texts)
 bool dj_host_bound(const dj_executable_t *base, dj_text_t *const *texts)
 {
     const dj_host_executable_t *exe = (const dj_host_executable_t *)base;
-    for (uint32_t i = 0; exe->bound && i < n_bindings(base->graph); i++)
-        if (exe->texts[i].text != texts[i] ||
-            (texts[i] && exe->texts[i].serial != texts[i]->serial))
-            return false;
-    return exe->bound;
+    return exe->bound && dj_bound_texts_are(exe->texts, texts, n_bindings(base->graph));
 }
 
 bool dj_host_reentrant(const dj_executable_t *exe)

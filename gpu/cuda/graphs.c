@@ -1,0 +1,140 @@
+/* graphs.c - instances: a fixed list captured as CUDA graphs, and which of them a launch finds (executable.h).
+ *
+ * A graph bakes in the addresses of Stack, spill, weights and folded values; those are an instance's key. Contents are
+ * no part of it: what lies at an address when the graph runs is what counts, and bind() knows whose that is. A new
+ * plan clears all instances. An executable keeps DJ_CUDA_INSTANCES_MAX; the one least recently used makes room.
+ *
+ * A key is captured at its second replay: most programs that come once never come again. The capture goes to a stream
+ * of its own, so that what other threads enqueue meanwhile stays out of it. Long lists are cut into several graphs,
+ * between steps, so that a request that may not wait need not wait for all of them. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpu/cuda/executable.h"
+#include "runtime/base/log.h"
+
+#define DJ_LOG_MODULE "gpu"
+
+void dj_cuda_instance_clear(dj_cuda_instance_t *instance)
+{
+    for (uint32_t i = 0; i < instance->n_pieces; i++)
+        dj_cuda.cuGraphExecDestroy(instance->pieces[i]);
+    free(instance->pieces);
+    *instance = (dj_cuda_instance_t){.fixed = instance->fixed};
+}
+
+static bool is_key(const dj_cuda_executable_t *exe, const dj_cuda_instance_t *instance, const dj_launch_t *launch)
+{
+    if (!instance->used || instance->stack != (CUdeviceptr)(uintptr_t)launch->stack ||
+        instance->spill != (CUdeviceptr)(uintptr_t)launch->spill)
+        return false;
+    for (uint32_t i = 0, n = 0; n < exe->n_fixed; i++)
+        if (!exe->moves[i] && instance->fixed[n++] != launch->bindings[i])
+            return false;
+    return true;
+}
+
+dj_cuda_instance_t *dj_cuda_instance_of(dj_cuda_executable_t *exe, const dj_launch_t *launch)
+{
+    dj_cuda_instance_t *oldest = &exe->instances[0];
+    exe->clock++;
+    for (uint32_t i = 0; i < DJ_CUDA_INSTANCES_MAX; i++) {
+        dj_cuda_instance_t *instance = &exe->instances[i];
+        if (is_key(exe, instance, launch)) {
+            instance->used = exe->clock;
+            return instance;
+        }
+        oldest = instance->used < oldest->used ? instance : oldest;
+    }
+    dj_cuda_instance_clear(oldest);
+    oldest->used = exe->clock;
+    oldest->stack = (CUdeviceptr)(uintptr_t)launch->stack;
+    oldest->spill = (CUdeviceptr)(uintptr_t)launch->spill;
+    for (uint32_t i = 0, n = 0; n < exe->n_fixed; i++)
+        if (!exe->moves[i])
+            oldest->fixed[n++] = launch->bindings[i];
+    return oldest;
+}
+
+/* Records [first, end) as one graph that is ready to launch. */
+static dj_status_t capture_piece(dj_cuda_executable_t *exe, uint32_t first, uint32_t end, CUstream stream,
+                                 CUgraphExec *piece_p)
+{
+    CUgraph graph = NULL;
+    dj_status_t status = dj_cuda_status(dj_cuda.cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED),
+                                        "beginning a capture");
+    if (status != DJ_OK)
+        return status;
+    status = dj_cuda_list_play(exe, &exe->fixed, first, end, stream);
+    CUresult ended = dj_cuda.cuStreamEndCapture(stream, &graph);
+    if (status == DJ_OK)
+        status = dj_cuda_status(ended, "ending a capture");
+    if (status == DJ_OK)
+        status = dj_cuda_status(dj_cuda.cuGraphInstantiate(piece_p, graph, 0), "instantiating a graph");
+    if (graph)
+        dj_cuda.cuGraphDestroy(graph);
+    return status;
+}
+
+static dj_status_t capture_pieces(dj_cuda_executable_t *exe, dj_cuda_instance_t *instance, CUstream stream)
+{
+    CUstream compute = dj_cuda_device_of(&exe->base)->compute;
+    dj_status_t status = DJ_OK;
+    uint32_t n = 0;
+    for (uint32_t first = 0; first < exe->fixed.n_records; n++)
+        first = dj_cuda_list_cut(exe, &exe->fixed, first);
+    instance->pieces = calloc(n + 1ull, sizeof(*instance->pieces));
+    if (!instance->pieces)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for %u graphs", n);
+    for (uint32_t first = 0, end; status == DJ_OK && first < exe->fixed.n_records; first = end) {
+        CUgraphExec *piece = &instance->pieces[instance->n_pieces];
+        end = dj_cuda_list_cut(exe, &exe->fixed, first);
+        status = capture_piece(exe, first, end, stream, piece);
+        if (status != DJ_OK)
+            break;
+        instance->n_pieces++;
+        status = dj_cuda_status(dj_cuda.cuGraphUpload(*piece, compute), "uploading a graph");
+    }
+    return status;
+}
+
+dj_status_t dj_cuda_instance_capture(dj_cuda_executable_t *exe, dj_cuda_instance_t *instance,
+                                     const dj_launch_t *launch)
+{
+    dj_cuda_resolution_t resolution = {instance->stack, instance->spill, launch->bindings, launch->scalars, false};
+    CUstream stream;
+    dj_status_t status = dj_cuda_list_make(exe, &resolution, &exe->fixed);
+    if (status == DJ_OK)
+        status = dj_cuda_status(dj_cuda.cuStreamCreateWithPriority(&stream, CU_STREAM_NON_BLOCKING, 0),
+                                "a stream to capture on");
+    if (status == DJ_OK) {
+        status = capture_pieces(exe, instance, stream);
+        dj_cuda.cuStreamDestroy(stream);
+    }
+    if (status == DJ_OK) {
+        instance->captured = true;
+        exe->counters.captures++;
+        return DJ_OK;
+    }
+    for (uint32_t i = 0; i < instance->n_pieces; i++)
+        dj_cuda.cuGraphExecDestroy(instance->pieces[i]);
+    free(instance->pieces);
+    instance->pieces = NULL;
+    instance->n_pieces = 0;
+    instance->refused = true;
+    if (status != DJ_ERR_DEVICE)
+        dj_log(WARN, "a program of %u steps replays without a CUDA graph: %s", exe->n_steps, dj_error_text());
+    return status;
+}
+
+dj_status_t dj_cuda_instance_launch(dj_cuda_executable_t *exe, const dj_cuda_instance_t *instance)
+{
+    CUstream compute = dj_cuda_device_of(&exe->base)->compute;
+    for (uint32_t i = 0; i < instance->n_pieces; i++) {
+        dj_status_t status = dj_cuda_status(dj_cuda.cuGraphLaunch(instance->pieces[i], compute), "a graph");
+        if (status != DJ_OK)
+            return status;
+    }
+    exe->counters.launches += instance->n_pieces;
+    return DJ_OK;
+}

@@ -7,12 +7,17 @@
  *
  * Semantics are PyTorch's: NaN wins in maximum, minimum and clamp; remainder takes the sign of the
  * divisor; integer division floors, and by zero gives 0 (no trap on a server). Integer overflow
- * wraps: compile with -fwrapv. */
+ * wraps: compile with -fwrapv, or, where a compiler has no such thing, say in DJ_PW_LONG what to
+ * compute with (gpu/cuda/kernels/fused.cuh). */
 #ifndef DJ_GPU_POINTWISE_H
 #define DJ_GPU_POINTWISE_H
 
 #ifndef DJ_PW_FUNCTION
 #define DJ_PW_FUNCTION static inline __attribute__((always_inline, unused))
+#endif
+
+#ifndef DJ_PW_LONG
+#define DJ_PW_LONG long
 #endif
 
 #define DJ_PW_PASTE2(name, class) dj_##name##_##class
@@ -57,7 +62,7 @@
 
 DJ_PW_COMMON(f32, float)
 DJ_PW_COMMON(f64, double)
-DJ_PW_COMMON(i64, long)
+DJ_PW_COMMON(i64, DJ_PW_LONG)
 DJ_PW_COMMON(b8, unsigned char)
 
 /* The floats: `f` is the suffix of the C functions. */
@@ -128,35 +133,35 @@ DJ_PW_COMMON(b8, unsigned char)
 DJ_PW_FLOAT(f32, float, f)
 DJ_PW_FLOAT(f64, double, )
 
-DJ_PW_FUNCTION long dj_abs_i64(long a)
+DJ_PW_FUNCTION DJ_PW_LONG dj_abs_i64(DJ_PW_LONG a)
 {
     return a < 0 ? -a : a;
 }
 
 /* -1 apart: the most negative number over -1 traps. */
-DJ_PW_FUNCTION long dj_remainder_i64(long a, long b)
+DJ_PW_FUNCTION DJ_PW_LONG dj_remainder_i64(DJ_PW_LONG a, DJ_PW_LONG b)
 {
     if (b == 0 || b == -1)
         return 0;
-    long rest = a % b;
+    DJ_PW_LONG rest = a % b;
     return (rest != 0 && (rest < 0) != (b < 0)) ? rest + b : rest;
 }
 
-DJ_PW_FUNCTION long dj_floor_divide_i64(long a, long b)
+DJ_PW_FUNCTION DJ_PW_LONG dj_floor_divide_i64(DJ_PW_LONG a, DJ_PW_LONG b)
 {
     if (b == 0)
         return 0;
     if (b == -1)
         return -a;
-    long whole = a / b;
+    DJ_PW_LONG whole = a / b;
     return (whole * b != a && (a < 0) != (b < 0)) ? whole - 1 : whole;
 }
 
-DJ_PW_FUNCTION long dj_pow_i64(long a, long b)
+DJ_PW_FUNCTION DJ_PW_LONG dj_pow_i64(DJ_PW_LONG a, DJ_PW_LONG b)
 {
     if (b < 0)
         return a == 1 ? 1 : a == -1 ? (b % 2 ? -1 : 1) : 0;
-    long power = 1;
+    DJ_PW_LONG power = 1;
     for (; b; b >>= 1, a *= a)
         if (b & 1)
             power *= a;
@@ -201,7 +206,7 @@ DJ_PW_FUNCTION unsigned char dj_pow_b8(unsigned char a, unsigned char b)
         return a ^ b;                                                                              \
     }
 
-DJ_PW_BITS(i64, long, ~)
+DJ_PW_BITS(i64, DJ_PW_LONG, ~)
 DJ_PW_BITS(b8, unsigned char, !)
 
 #define DJ_PW_NO_BITS(class, T)                                                                    \

@@ -125,7 +125,7 @@ DJ_PW_COMMON(b8, unsigned char)
         if (rest != 0 && (b < 0) != (rest < 0))                                                    \
             whole -= 1;                                                                            \
         if (whole == 0)                                                                            \
-            return copysign##f(0, a / b);                                                          \
+            return copysign##f((T)0, a / b);                                                       \
         T floored = floor##f(whole);                                                               \
         return whole - floored > (T)0.5 ? floored + 1 : floored;                                   \
     }

@@ -7,6 +7,7 @@
  * Two threads may compile one text at the same time; the later one takes the earlier one's function. Nothing is
  * locked while a compiler runs. */
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

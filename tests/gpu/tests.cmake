@@ -15,3 +15,13 @@ add_test(NAME gpu_random_cases
          COMMAND python3 ${CMAKE_CURRENT_SOURCE_DIR}/gpu/random_cases.py
                  $<TARGET_FILE:gpu_test_kernels> 1)
 set_tests_properties(gpu_random_cases PROPERTIES LABELS unit TIMEOUT 300)
+
+# The texts of fused kernels are CUDA, for the lowest and the highest architecture.
+if(TARGET dj_cuda)
+  add_executable(gpu_cuda_write_kernels ${CMAKE_CURRENT_SOURCE_DIR}/gpu/cuda/write_kernels.c)
+  target_link_libraries(gpu_cuda_write_kernels PRIVATE dj_gpu)
+  add_test(NAME gpu_cuda_fused_texts
+           COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/gpu/cuda/compile_kernels.sh ${DJINN_NVCC} ${CMAKE_SOURCE_DIR}
+                   $<TARGET_FILE:gpu_cuda_write_kernels> ${DJINN_CUDA_ARCHITECTURES})
+  set_tests_properties(gpu_cuda_fused_texts PROPERTIES LABELS unit TIMEOUT 300)
+endif()

@@ -3,11 +3,13 @@
  * Three layers. The address map: free ranges of the reservation, sorted and coalesced, first fit;
  * address space is plentiful, so this costs nothing but looks. Page blocks: a range of it with
  * pages at its start. Small pages: one page cut into equal slots of a power of two, with one bit a
- * slot.
+ * slot. Slots go up to half a page, whatever a page is: of a GPU's 2 MiB a block of 100 KiB takes a
+ * sixteenth, and not all.
  *
  * A freed page block keeps its pages in a short list for the next block of the same shape, because
  * the outputs of a loop are made and freed at every turn and a page fault costs more than a small
- * copy. The list holds at most DJ_DATA_CACHE_BYTES and gives way to the quota.
+ * copy. The list holds at most DJ_DATA_CACHE_BYTES and gives way to the quota, and to the device where
+ * that has no more pages.
  *
  * Called by runtime's refs and ingress. */
 #include "gpu/data.h"
@@ -17,9 +19,9 @@
 
 #include "runtime/base/table.h"
 
-#define SMALL_MIN_BYTES 64u
-#define SMALL_CLASSES 6u /* 64 to 2048 bytes */
-#define SMALL_MAX_BYTES (SMALL_MIN_BYTES << (SMALL_CLASSES - 1))
+#define SMALL_MIN_BYTES 64ull
+#define SMALL_CLASSES 20u /* 64 bytes to 32 MiB, as far as they are below a page */
+#define WORD_SLOTS 64u
 #define CACHED_MAX 64u
 #define BLOCKS_MAX (1u << 20)
 
@@ -29,8 +31,10 @@ typedef struct range {
 
 typedef struct small_page {
     struct small_page *next, *previous; /* pages of one class with a free slot */
-    uint64_t offset, used_slots;        /* a bit a slot */
-    uint32_t class, n_slots;
+    uint64_t offset;
+    uint32_t class, n_slots, n_used;
+    uint32_t first_word; /* no word before it has a free slot */
+    uint64_t used[];     /* a bit a slot; those beyond the last slot are set */
 } small_page_t;
 
 typedef struct cached {
@@ -40,7 +44,7 @@ typedef struct cached {
 struct dj_data {
     dj_device_t *device;
     uint8_t *base;
-    uint64_t reserved_bytes, quota_bytes, page_bytes;
+    uint64_t reserved_bytes, quota_bytes, page_bytes, small_max_bytes, cache_bytes;
     range_t *free; /* sorted by offset, no two adjacent */
     uint64_t n_free, free_capacity;
     dj_table_t small_pages; /* by page number */
@@ -54,6 +58,15 @@ struct dj_data {
 static uint64_t round_up(const dj_data_t *data, uint64_t bytes)
 {
     return (bytes + data->page_bytes - 1) / data->page_bytes * data->page_bytes;
+}
+
+/* The largest class below a page: two slots of it fill one. */
+static uint64_t small_max(uint64_t page_bytes)
+{
+    uint64_t bytes = SMALL_MIN_BYTES;
+    while (bytes < SMALL_MIN_BYTES << (SMALL_CLASSES - 1) && bytes * 4 <= page_bytes)
+        bytes *= 2;
+    return bytes;
 }
 
 dj_status_t dj_data_create(dj_device_t *device, uint64_t reserve_bytes, uint64_t quota_bytes,
@@ -71,6 +84,10 @@ dj_status_t dj_data_create(dj_device_t *device, uint64_t reserve_bytes, uint64_t
     }
     data->device = device;
     data->page_bytes = device->ops->info(device)->page_bytes;
+    data->small_max_bytes = small_max(data->page_bytes);
+    data->cache_bytes = DJ_DATA_CACHE_BYTES;
+    if (data->page_bytes > DJ_DATA_CACHE_BYTES / CACHED_MAX) /* pages of the same number, up to a limit */
+        data->cache_bytes = DJ_DATA_CACHE_BYTES * 2;
     data->reserved_bytes = round_up(data, reserve_bytes ? reserve_bytes : 1);
     data->quota_bytes = quota_bytes;
     void *base;
@@ -207,6 +224,18 @@ static bool take_cached(dj_data_t *data, uint64_t backed, uint64_t reserve, uint
     return false;
 }
 
+/* Where the device is full, the cache's pages are given back for it. */
+static dj_status_t commit(dj_data_t *data, uint64_t offset, uint64_t bytes)
+{
+    dj_device_t *device = data->device;
+    dj_status_t status = device->ops->memory.commit(device, data->base + offset, bytes);
+    if (status != DJ_ERR_MEMORY || data->n_cached == 0)
+        return status;
+    while (data->n_cached)
+        drop_cached(data, data->n_cached - 1);
+    return device->ops->memory.commit(device, data->base + offset, bytes);
+}
+
 static dj_status_t take_pages(dj_data_t *data, uint64_t backed, uint64_t reserve,
                               uint64_t *offset_p)
 {
@@ -221,7 +250,7 @@ static dj_status_t take_pages(dj_data_t *data, uint64_t backed, uint64_t reserve
         return DJ_OK;
     status = take_range(data, reserve, offset_p);
     if (status == DJ_OK && backed) {
-        status = data->device->ops->memory.commit(data->device, data->base + *offset_p, backed);
+        status = commit(data, *offset_p, backed);
         if (status != DJ_OK)
             return_range(data, *offset_p, reserve);
     }
@@ -234,12 +263,12 @@ static void give_pages(dj_data_t *data, uint64_t offset, uint64_t backed, uint64
 {
     dj_data_counters_t *counters = &data->counters;
     counters->backed_bytes -= backed;
-    if (backed == 0 || backed > DJ_DATA_CACHE_BYTES) {
+    if (backed == 0 || backed > data->cache_bytes) {
         drop_pages(data, offset, backed, reserve);
         return;
     }
     while (data->n_cached &&
-           (data->n_cached == CACHED_MAX || counters->cached_bytes + backed > DJ_DATA_CACHE_BYTES))
+           (data->n_cached == CACHED_MAX || counters->cached_bytes + backed > data->cache_bytes))
         drop_cached(data, 0);
     data->cached[data->n_cached++] = (cached_t){offset, backed, reserve};
     counters->cached_bytes += backed;
@@ -267,17 +296,28 @@ static void unlink_page(dj_data_t *data, small_page_t *page)
 
 static bool page_is_full(const small_page_t *page)
 {
-    return page->used_slots == (page->n_slots == 64 ? UINT64_MAX : (1ull << page->n_slots) - 1);
+    return page->n_used == page->n_slots;
+}
+
+static small_page_t *make_small_page(const dj_data_t *data, uint32_t class)
+{
+    uint64_t n_slots = data->page_bytes / (SMALL_MIN_BYTES << class);
+    uint64_t n_words = (n_slots + WORD_SLOTS - 1) / WORD_SLOTS;
+    small_page_t *page = calloc(1, sizeof(*page) + n_words * sizeof(page->used[0]));
+    if (!page)
+        return NULL;
+    page->class = class;
+    page->n_slots = (uint32_t)n_slots;
+    if (n_slots % WORD_SLOTS)
+        page->used[n_words - 1] = UINT64_MAX << n_slots % WORD_SLOTS;
+    return page;
 }
 
 static dj_status_t open_page(dj_data_t *data, uint32_t class)
 {
-    small_page_t *page = calloc(1, sizeof(*page));
+    small_page_t *page = make_small_page(data, class);
     if (!page)
         return dj_fail(DJ_ERR_MEMORY, "Data: out of memory");
-    uint64_t slots = data->page_bytes / (SMALL_MIN_BYTES << class);
-    page->class = class;
-    page->n_slots = slots > 64 ? 64 : (uint32_t)slots;
     dj_status_t status = take_pages(data, data->page_bytes, data->page_bytes, &page->offset);
     if (status != DJ_OK) {
         free(page);
@@ -301,11 +341,14 @@ static dj_status_t take_slot(dj_data_t *data, uint32_t class, uint64_t *offset_p
             return status;
     }
     small_page_t *page = data->open_pages[class];
-    uint32_t slot = (uint32_t)__builtin_ctzll(~page->used_slots);
-    page->used_slots |= 1ull << slot;
+    while (page->used[page->first_word] == UINT64_MAX) /* it is not full: one has room */
+        page->first_word++;
+    uint32_t bit = (uint32_t)__builtin_ctzll(~page->used[page->first_word]);
+    page->used[page->first_word] |= 1ull << bit;
+    page->n_used++;
     if (page_is_full(page))
         unlink_page(data, page);
-    *offset_p = page->offset + (uint64_t)slot * (SMALL_MIN_BYTES << class);
+    *offset_p = page->offset + (page->first_word * WORD_SLOTS + bit) * (SMALL_MIN_BYTES << class);
     return DJ_OK;
 }
 
@@ -316,8 +359,12 @@ static void give_slot(dj_data_t *data, uint64_t offset)
     if (!page)
         return;
     bool was_full = page_is_full(page);
-    page->used_slots &= ~(1ull << ((offset - page->offset) / (SMALL_MIN_BYTES << page->class)));
-    if (page->used_slots) {
+    uint32_t slot = (uint32_t)((offset - page->offset) / (SMALL_MIN_BYTES << page->class));
+    page->used[slot / WORD_SLOTS] &= ~(1ull << slot % WORD_SLOTS);
+    page->n_used--;
+    if (slot / WORD_SLOTS < page->first_word)
+        page->first_word = slot / WORD_SLOTS;
+    if (page->n_used) {
         if (was_full)
             link_page(data, page);
         return;
@@ -339,7 +386,7 @@ dj_status_t dj_data_alloc(dj_data_t *data, uint64_t bytes, uint64_t reserve_byte
         return dj_fail(DJ_ERR_LIMIT, "Data: block of %llu bytes, %llu blocks held (at most %u)",
                        (unsigned long long)reserve, (unsigned long long)data->counters.blocks,
                        BLOCKS_MAX);
-    if (reserve <= SMALL_MAX_BYTES) {
+    if (reserve <= data->small_max_bytes) {
         uint32_t class = 0;
         while ((SMALL_MIN_BYTES << class) < reserve)
             class ++;
@@ -371,8 +418,7 @@ dj_status_t dj_data_grow(dj_data_t *data, dj_block_t *block, uint64_t bytes)
         dj_status_t status = charge(data, more);
         if (status != DJ_OK)
             return status;
-        status = data->device->ops->memory.commit(
-            data->device, (uint8_t *)block->data + block->backed_bytes, more);
+        status = commit(data, (uint64_t)((uint8_t *)block->data - data->base) + block->backed_bytes, more);
         if (status != DJ_OK) {
             data->counters.backed_bytes -= more;
             return status;
@@ -391,7 +437,7 @@ void dj_data_free(dj_data_t *data, dj_block_t *block)
     uint64_t offset = (uint64_t)((uint8_t *)block->data - data->base);
     data->counters.used_bytes -= block->bytes;
     data->counters.blocks--;
-    if (block->reserve_bytes <= SMALL_MAX_BYTES)
+    if (block->reserve_bytes <= data->small_max_bytes)
         give_slot(data, offset);
     else
         give_pages(data, offset, block->backed_bytes, block->reserve_bytes);

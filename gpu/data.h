@@ -1,8 +1,8 @@
 /* data.h - contract 3, Data: what one session owns: outputs, state, mutable buffers.
  *
- * One virtual range a session, reserved once. A block is a range inside it that never moves; blocks
- * below a page come from size classes, larger ones are whole pages of their own, committed when made
- * and returned when freed. So external fragmentation of memory is 0: what is free holds no pages,
+ * One virtual range a session, reserved once. A block is a range inside it that never moves; blocks of
+ * at most half a page come from size classes, larger ones are whole pages of their own, committed when
+ * made and returned when freed. So external fragmentation of memory is 0: what is free holds no pages,
  * except a bounded cache of recently freed blocks (DJ_DATA_CACHE_BYTES), which is counted apart and
  * goes first when the quota presses.
  *
@@ -15,7 +15,7 @@
 
 #include "gpu/segment.h"
 
-#define DJ_DATA_CACHE_BYTES (64ull << 20)
+#define DJ_DATA_CACHE_BYTES (64ull << 20) /* twice that where a page is above 1 MiB */
 
 typedef struct dj_data dj_data_t;
 

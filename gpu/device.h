@@ -69,7 +69,7 @@ typedef struct dj_device_memory {
     /* Every byte becomes `value`; complete on return, as copies are. NULL: done by copies. */
     dj_status_t (*fill)(dj_device_t *device, void *target, uint8_t value, uint64_t bytes);
     /* Both or none: host memory that copies move at full speed (page-locked), aligned to 4096; contents
-     * undefined. Slow to make: gpu/staging.h keeps and reuses it. Any thread. DJ_ERR_MEMORY. */
+     * undefined. Slow to make: gpu/bounce.h keeps and reuses it. Any thread. DJ_ERR_MEMORY. */
     dj_status_t (*pin)(dj_device_t *device, uint64_t bytes, void **memory_p);
     void (*unpin)(dj_device_t *device, void *memory, uint64_t bytes);
     /* Both or none: copies into the device that go on alone, one after another in the order of their

@@ -9,12 +9,19 @@
 #ifndef DJ_GPU_POISON_H
 #define DJ_GPU_POISON_H
 
-#include <stdint.h>
+#include "gpu/device.h"
 
 #define DJ_POISON_BYTE 0x7f
 
+/* Of memory that the host reads. */
 void dj_poison_fill(void *slab, uint64_t bytes, uint8_t value);
 /* One past the highest byte that differs from the poison; 0 when none does. */
 uint64_t dj_poison_peak(const void *slab, uint64_t bytes, uint8_t value);
+
+/* The same of any device's memory: by its fill, and by copies of at most 1 MiB where the host does not read
+ * it. DJ_ERR_MEMORY, DJ_ERR_DEVICE. */
+dj_status_t dj_poison_fill_slab(dj_device_t *device, void *slab, uint64_t bytes, uint8_t value);
+dj_status_t dj_poison_peak_slab(dj_device_t *device, const void *slab, uint64_t bytes, uint8_t value,
+                                uint64_t *peak_p);
 
 #endif

@@ -169,10 +169,66 @@ void dj_text_discard(dj_text_store_t *store, dj_text_t *draft)
     pthread_mutex_unlock(&store->lock);
 }
 
+/* ---- content ---- */
+
+dj_hash_t dj_text_name(const dj_hash_t *parts, uint64_t bytes)
+{
+    uint64_t n = dj_text_parts(bytes);
+    return n == 1 ? parts[0] : dj_hash_pair(&bytes, sizeof(bytes), parts, n * sizeof(*parts));
+}
+
+/* `device` NULL: the host reads `data`. */
+static dj_status_t name_parts(dj_device_t *device, const uint8_t *data, uint64_t bytes,
+                              dj_hash_t *content_p)
+{
+    uint64_t n = dj_text_parts(bytes);
+    dj_hash_t *parts = malloc(n * sizeof(*parts));
+    uint8_t *part = device ? malloc(bytes < DJ_TEXT_PART_BYTES ? bytes + 1 : DJ_TEXT_PART_BYTES) : NULL;
+    dj_status_t status = DJ_OK;
+    if (!parts || (device && !part))
+        status = dj_fail(DJ_ERR_MEMORY, "weight of %llu bytes: no memory for its hash",
+                         (unsigned long long)bytes);
+    for (uint64_t i = 0; i < n && status == DJ_OK; i++) {
+        uint64_t at = i * DJ_TEXT_PART_BYTES;
+        uint64_t size = bytes - at < DJ_TEXT_PART_BYTES ? bytes - at : DJ_TEXT_PART_BYTES;
+        if (device)
+            status = device->ops->memory.copy_out(device, part, data + at, size);
+        if (status == DJ_OK)
+            parts[i] = dj_hash_of(device ? part : data + at, size);
+    }
+    if (status == DJ_OK)
+        *content_p = dj_text_name(parts, bytes);
+    free(part);
+    free(parts);
+    return status;
+}
+
+dj_status_t dj_text_name_of(const void *data, uint64_t bytes, dj_hash_t *content_p)
+{
+    if (bytes > DJ_TEXT_PART_BYTES)
+        return name_parts(NULL, data, bytes, content_p);
+    *content_p = dj_hash_of(data, bytes);
+    return DJ_OK;
+}
+
 dj_status_t dj_text_publish(dj_text_store_t *store, dj_text_t *draft, uint32_t owner,
                             dj_text_t **text_p)
 {
-    draft->content = dj_hash_of(draft->data, draft->bytes);
+    dj_hash_t content;
+    bool reads = store->device->ops->info(store->device)->host_reads;
+    dj_status_t status = reads ? dj_text_name_of(draft->data, draft->bytes, &content)
+                               : name_parts(store->device, draft->data, draft->bytes, &content);
+    if (status != DJ_OK) {
+        dj_text_discard(store, draft);
+        return status;
+    }
+    return dj_text_publish_as(store, draft, content, owner, text_p);
+}
+
+dj_status_t dj_text_publish_as(dj_text_store_t *store, dj_text_t *draft, dj_hash_t content, uint32_t owner,
+                               dj_text_t **text_p)
+{
+    draft->content = content;
     draft->owner = owner;
     draft->references = 1;
     dj_status_t status =

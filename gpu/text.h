@@ -59,6 +59,21 @@ dj_status_t dj_text_publish(dj_text_store_t *store, dj_text_t *draft, uint32_t o
                             dj_text_t **text_p);
 void dj_text_discard(dj_text_store_t *store, dj_text_t *draft);
 
+/* Step two for whoever hashed the bytes on their way into the draft, so that memory which the host does not
+ * read need not be read back. dj_text_publish() copies it out in parts where it must. */
+dj_status_t dj_text_publish_as(dj_text_store_t *store, dj_text_t *draft, dj_hash_t content, uint32_t owner,
+                               dj_text_t **text_p);
+
+/* The content's name: the hash of its bytes, or, where there are more than DJ_TEXT_PART_BYTES, of its length
+ * and the hashes of its parts, so that parts can be read and hashed side by side. */
+#define DJ_TEXT_PART_BYTES (4ull << 20)
+static inline uint64_t dj_text_parts(uint64_t bytes)
+{
+    return bytes ? (bytes + DJ_TEXT_PART_BYTES - 1) / DJ_TEXT_PART_BYTES : 1;
+}
+dj_hash_t dj_text_name(const dj_hash_t *parts, uint64_t bytes); /* of dj_text_parts(bytes) hashes */
+dj_status_t dj_text_name_of(const void *data, uint64_t bytes, dj_hash_t *content_p); /* DJ_ERR_MEMORY */
+
 dj_text_t *dj_text_retain(dj_text_store_t *store, dj_text_t *text);
 void dj_text_release(dj_text_store_t *store, dj_text_t *text);
 /* Ages entries without references; drops those idle for `linger` sweeps. */

@@ -1,0 +1,149 @@
+/* bounce.c - page-locked buffers by powers of two, and plain memory for the rest (bounce.h). */
+#include "gpu/bounce.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CLASS_MIN_BYTES 4096ull
+#define CLASSES 13u /* 4 KiB to 16 MiB */
+_Static_assert(CLASS_MIN_BYTES << (CLASSES - 1) == DJ_BOUNCE_PINNED_MAX, "the largest class");
+
+/* At the start of an idle buffer. */
+typedef struct idle {
+    struct idle *next;
+} idle_t;
+
+struct dj_bounce_pool {
+    dj_device_t *device;
+    uint64_t limit_bytes;
+    pthread_mutex_t lock;
+    idle_t *idle[CLASSES];
+    dj_bounce_counters_t counters;
+};
+
+static uint64_t class_bytes(uint32_t class)
+{
+    return (CLASS_MIN_BYTES << class) + DJ_BOUNCE_SLACK;
+}
+
+/* CLASSES: none is large enough. */
+static uint32_t class_of(uint64_t bytes)
+{
+    uint32_t class = 0;
+    while (class < CLASSES && class_bytes(class) < bytes)
+        class++;
+    return class;
+}
+
+dj_status_t dj_bounce_pool_create(dj_device_t *device, uint64_t pinned_bytes, dj_bounce_pool_t **pool_p)
+{
+    dj_bounce_pool_t *pool = calloc(1, sizeof(*pool));
+    if (!pool)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for a pool of buffers");
+    if (pthread_mutex_init(&pool->lock, NULL) != 0) {
+        free(pool);
+        return dj_fail(DJ_ERR_SYSTEM, "a pool of buffers: cannot make a lock");
+    }
+    pool->device = device;
+    pool->limit_bytes = device->ops->memory.pin ? pinned_bytes : 0;
+    *pool_p = pool;
+    return DJ_OK;
+}
+
+/* Under the lock. */
+static void unpin_idle(dj_bounce_pool_t *pool, uint32_t class)
+{
+    idle_t *buffer = pool->idle[class];
+    pool->idle[class] = buffer->next;
+    pool->counters.pinned_bytes -= class_bytes(class);
+    pool->counters.idle_bytes -= class_bytes(class);
+    pool->device->ops->memory.unpin(pool->device, buffer, class_bytes(class));
+}
+
+void dj_bounce_pool_destroy(dj_bounce_pool_t *pool)
+{
+    if (!pool)
+        return;
+    for (uint32_t class = 0; class < CLASSES; class++)
+        while (pool->idle[class])
+            unpin_idle(pool, class);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}
+
+/* Under the lock: counts one more buffer of the class; idle ones of others make room. */
+static bool charge(dj_bounce_pool_t *pool, uint32_t class)
+{
+    uint64_t bytes = class_bytes(class);
+    if (bytes > pool->limit_bytes)
+        return false;
+    for (uint32_t other = CLASSES; other-- > 0;)
+        while (pool->idle[other] && pool->counters.pinned_bytes > pool->limit_bytes - bytes)
+            unpin_idle(pool, other);
+    if (pool->counters.pinned_bytes > pool->limit_bytes - bytes)
+        return false;
+    pool->counters.pinned_bytes += bytes;
+    return true;
+}
+
+static bool take_pinned(dj_bounce_pool_t *pool, uint32_t class, void **memory_p)
+{
+    pthread_mutex_lock(&pool->lock);
+    idle_t *buffer = pool->idle[class];
+    bool charged = false;
+    if (buffer) {
+        pool->idle[class] = buffer->next;
+        pool->counters.idle_bytes -= class_bytes(class);
+    } else {
+        charged = charge(pool, class);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    *memory_p = buffer;
+    if (buffer || !charged)
+        return buffer != NULL;
+    if (pool->device->ops->memory.pin(pool->device, class_bytes(class), memory_p) == DJ_OK)
+        return true;
+    pthread_mutex_lock(&pool->lock);
+    pool->counters.pinned_bytes -= class_bytes(class);
+    pthread_mutex_unlock(&pool->lock);
+    return false;
+}
+
+dj_status_t dj_bounce_take(dj_bounce_pool_t *pool, uint64_t bytes, dj_bounce_t *bounce)
+{
+    uint32_t class = pool ? class_of(bytes) : CLASSES;
+    dj_bounce_t made = {.bytes = bytes};
+    made.pinned = class < CLASSES && take_pinned(pool, class, &made.memory);
+    if (!made.pinned && bytes < UINT64_MAX - 64)
+        made.memory = aligned_alloc(64, (bytes + 63 + !bytes) & ~63ull);
+    if (!made.memory)
+        return dj_fail(DJ_ERR_MEMORY, "no memory for %llu bytes on their way", (unsigned long long)bytes);
+    *bounce = made;
+    return DJ_OK;
+}
+
+void dj_bounce_give(dj_bounce_pool_t *pool, dj_bounce_t *bounce)
+{
+    if (!bounce->memory)
+        return;
+    if (bounce->pinned) {
+        uint32_t class = class_of(bounce->bytes);
+        idle_t *buffer = bounce->memory;
+        pthread_mutex_lock(&pool->lock);
+        buffer->next = pool->idle[class];
+        pool->idle[class] = buffer;
+        pool->counters.idle_bytes += class_bytes(class);
+        pthread_mutex_unlock(&pool->lock);
+    } else {
+        free(bounce->memory);
+    }
+    *bounce = (dj_bounce_t){0};
+}
+
+void dj_bounce_counters(dj_bounce_pool_t *pool, dj_bounce_counters_t *counters)
+{
+    pthread_mutex_lock(&pool->lock);
+    *counters = pool->counters;
+    pthread_mutex_unlock(&pool->lock);
+}

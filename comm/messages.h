@@ -247,6 +247,11 @@ typedef struct dj_report {
     uint64_t links, moves; /* open links to other ranks; MOVEs that were answered well */
     uint64_t plan_loaded, plan_improved, plan_evicted;
     uint64_t plan_entries, plan_bytes; /* now */
+    uint64_t gpu_known; /* dj_telemetry_field_t of gpu/device.h: which of the following say anything */
+    uint64_t gpu_utilization_percent, gpu_temperature_c, gpu_power_mw;
+    uint64_t gpu_memory_used_bytes, gpu_memory_total_bytes; /* by all processes; of the GPU */
+    uint64_t gpu_ecc_corrected, gpu_ecc_uncorrected;
+    uint64_t gpu_xid, gpu_xids; /* the latest critical error, and how many there were */
 } dj_report_t;
 
 /* Then structure, sizes and plan bytes. */

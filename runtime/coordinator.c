@@ -190,6 +190,18 @@ void dj_coordinator_fini(dj_coordinator_t *coordinator)
     X(stack_bytes) X(stack_peak_bytes) X(ingress_bytes) X(refs) X(busy_ns) X(planning_ns)          \
     X(refused) X(stale) X(peak_checks) X(peak_mismatches) X(links) X(moves)
 
+/* X(name, known): what a GPU says of itself, where it does. */
+#define DJ_GPU_FIELDS(X)                                                                           \
+    X(gpu_utilization_percent, DJ_TELEMETRY_UTILIZATION)                                           \
+    X(gpu_temperature_c, DJ_TELEMETRY_TEMPERATURE)                                                 \
+    X(gpu_power_mw, DJ_TELEMETRY_POWER)                                                            \
+    X(gpu_memory_used_bytes, DJ_TELEMETRY_MEMORY)                                                  \
+    X(gpu_memory_total_bytes, DJ_TELEMETRY_MEMORY)                                                 \
+    X(gpu_ecc_corrected, DJ_TELEMETRY_ECC)                                                         \
+    X(gpu_ecc_uncorrected, DJ_TELEMETRY_ECC)                                                       \
+    X(gpu_xid, DJ_TELEMETRY_XID)                                                                   \
+    X(gpu_xids, DJ_TELEMETRY_XID)
+
 static json_t *describe_rank(uint32_t number, uint32_t incarnation, const char *role,
                              const char *state, uint32_t pid, const char *endpoint,
                              const char *device, uint32_t threads, uint64_t memory_bytes,
@@ -207,6 +219,11 @@ static json_t *describe_rank(uint32_t number, uint32_t incarnation, const char *
     json_object_set_new(rank, "memory_bytes", json_integer((json_int_t)memory_bytes));
 #define X(name) json_object_set_new(rank, #name, json_integer((json_int_t)report->name));
     DJ_REPORT_FIELDS(X)
+#undef X
+#define X(name, known)                                                                             \
+    if (report->gpu_known & (known))                                                               \
+        json_object_set_new(rank, #name, json_integer((json_int_t)report->name));
+    DJ_GPU_FIELDS(X)
 #undef X
     return rank;
 }

@@ -17,6 +17,7 @@
 #define DJ_SHORT_NS 20000           /* contract 5: the progress thread replays plans below this */
 #define DJ_PREDICTION_MARGIN 10.0
 #define DJ_POISON_MARGIN (1u << 20) /* watched beyond the predicted peak */
+#define DJ_IMMEDIATE_ALIGN 64       /* what clients align immediates to, and blind devices want */
 
 /* A test's allocator interposer (tests/tools/alloc_count.c) provides these; without it they are NULL. */
 extern uint64_t dj_alloc_count(void) __attribute__((weak));
@@ -148,18 +149,12 @@ static dj_status_t check_counts(const dj_exec_segment_t *segment, const dj_graph
 
 /* ---- bindings ---- */
 
-/* An empty source may be NULL. */
-static void copy_in(const dj_rank_t *rank, void *target, const void *source, uint64_t bytes)
-{
-    if (bytes)
-        rank->home.device->ops->memory.copy_in(rank->home.device, target, source, bytes);
-}
-
 typedef struct dj_resolution {
     dj_rank_t *rank;
     dj_runner_t *runner;
     dj_job_t *job;
     const dj_exec_body_t *body;
+    uint8_t *immediates; /* a blind device's copy of all immediate bytes, once one is bound */
 } dj_resolution_t;
 
 dj_status_t dj_runner_borrow(dj_runner_t *runner, dj_session_t *session, uint64_t bytes,
@@ -186,12 +181,25 @@ static dj_status_t private_copy(const dj_resolution_t *r, const void *data, uint
                                 void **data_p)
 {
     dj_status_t status = dj_runner_borrow(r->runner, r->job->session, bytes, data_p);
+    return status == DJ_OK ? dj_rank_copy_in(r->rank, *data_p, data, bytes) : status;
+}
+
+/* Where a blind device finds immediate bytes: all of the request's are copied in together, at the first. What
+ * the client has not aligned, kernels may not read where it lies. */
+static dj_status_t device_copy(dj_resolution_t *r, const dj_binding_t *binding, void **data_p)
+{
+    dj_status_t status = DJ_OK;
+    void *all;
+    if (binding->offset % DJ_IMMEDIATE_ALIGN)
+        return private_copy(r, r->body->data + binding->offset, binding->bytes, data_p);
+    if (!r->immediates && (status = private_copy(r, r->body->data, r->job->exec.data_bytes, &all)) == DJ_OK)
+        r->immediates = all;
     if (status == DJ_OK)
-        copy_in(r->rank, *data_p, data, bytes);
+        *data_p = r->immediates + binding->offset;
     return status;
 }
 
-static dj_status_t bind_immediate(const dj_resolution_t *r, const dj_binding_t *binding,
+static dj_status_t bind_immediate(dj_resolution_t *r, const dj_binding_t *binding,
                                   bool written, void **data_p)
 {
     const dj_exec_t *exec = &r->job->exec;
@@ -204,17 +212,21 @@ static dj_status_t bind_immediate(const dj_resolution_t *r, const dj_binding_t *
     const uint8_t *bytes = r->body->data + binding->offset;
     if (!binding->ref) {
         *data_p = (void *)bytes;
-        return written ? private_copy(r, bytes, binding->bytes, data_p) : DJ_OK;
+        if (written)
+            return private_copy(r, bytes, binding->bytes, data_p);
+        return dj_home_is_blind(&r->rank->home) ? device_copy(r, binding, data_p) : DJ_OK;
     }
     dj_status_t status = dj_ref_create(r->job->session, binding->ref, binding->bytes, &slot);
     if (status != DJ_OK)
         return status;
     *data_p = slot->block.data;
-    copy_in(r->rank, *data_p, bytes, binding->bytes);
-    return DJ_OK;
+    status = dj_rank_copy_in(r->rank, *data_p, bytes, binding->bytes);
+    if (status != DJ_OK)
+        dj_ref_drop(r->job->session, &r->rank->home, binding->ref);
+    return status;
 }
 
-static dj_status_t bind_input(const dj_resolution_t *r, const dj_storage_t *storage,
+static dj_status_t bind_input(dj_resolution_t *r, const dj_storage_t *storage,
                               const dj_binding_t *binding, void **data_p, dj_text_t **text_p)
 {
     dj_ref_slot_t *slot = NULL;
@@ -252,7 +264,7 @@ static void drop_outputs(const dj_resolution_t *r, const dj_exec_segment_t *segm
 }
 
 /* Pointers for one segment, from bindings[0] on; refs made here are dropped again on failure. */
-static dj_status_t bind_segment(const dj_resolution_t *r, const dj_exec_segment_t *segment,
+static dj_status_t bind_segment(dj_resolution_t *r, const dj_exec_segment_t *segment,
                                 const dj_graph_t *graph, void **bindings, dj_text_t **texts)
 {
     dj_status_t status = DJ_OK;
@@ -286,18 +298,20 @@ static dj_status_t bind_segment(const dj_resolution_t *r, const dj_exec_segment_
 static dj_status_t replay_poisoned(dj_executable_t *exe, const dj_launch_t *launch,
                                    uint64_t predicted, uint8_t value, uint64_t *peak_p)
 {
-    uint64_t watched = predicted + DJ_POISON_MARGIN;
-    dj_poison_fill(launch->stack, watched, value);
+    uint64_t watched = predicted + DJ_POISON_MARGIN, peak = 0;
+    dj_status_t status = dj_poison_fill_slab(exe->device, launch->stack, watched, value);
+    if (status != DJ_OK)
+        return status;
     uint64_t allocations = dj_alloc_count ? dj_alloc_count() : 0;
-    dj_status_t status = exe->ops->replay(exe, launch);
+    status = exe->ops->replay(exe, launch);
     if (status != DJ_OK)
         return status;
     if (dj_alloc_count && dj_alloc_count() != allocations)
         return dj_fail(DJ_ERR_INTERNAL, "replay allocated memory %llu times",
                        (unsigned long long)(dj_alloc_count() - allocations));
-    uint64_t peak = dj_poison_peak(launch->stack, watched, value);
+    status = dj_poison_peak_slab(exe->device, launch->stack, watched, value, &peak);
     *peak_p = peak > *peak_p ? peak : *peak_p;
-    return DJ_OK;
+    return status;
 }
 
 static bool writes_inputs(const dj_graph_t *graph)
@@ -420,7 +434,7 @@ static dj_status_t plan_all(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job,
     return status == DJ_OK ? reserve_bindings(runner, n_bindings) : status;
 }
 
-static dj_status_t bind_all(const dj_resolution_t *r, dj_execution_t *execution)
+static dj_status_t bind_all(dj_resolution_t *r, dj_execution_t *execution)
 {
     uint32_t n = r->job->exec.n_segments;
     for (uint32_t i = 0; i < n; i++) {
@@ -480,6 +494,35 @@ static dj_status_t check_fetches(const dj_job_t *job, const dj_fetch_t *fetches)
     return DJ_OK;
 }
 
+/* A blind device's: one after another into one buffer, which leaves as one piece. */
+static dj_status_t copy_fetches(dj_rank_t *rank, dj_job_t *job, const dj_fetch_t *fetches)
+{
+    uint64_t bytes = 0, limit = rank->config->ingress_bytes;
+    for (uint32_t i = 0; i < job->exec.n_fetches; i++) {
+        if (fetches[i].bytes > limit - bytes)
+            return dj_fail(DJ_ERR_RESOURCE, "the request fetches more than %llu bytes, which must wait in host "
+                                            "memory: fetch less at once or raise --ingress-bytes",
+                           (unsigned long long)limit);
+        bytes += fetches[i].bytes;
+    }
+    dj_status_t status = dj_bounce_take(rank->home.bounce, bytes, &job->bounce);
+    uint8_t *at = job->bounce.memory;
+    for (uint32_t i = 0; i < job->exec.n_fetches && status == DJ_OK; i++) {
+        dj_ref_slot_t *slot;
+        status = dj_ref_find(job->session, fetches[i].ref, &slot);
+        if (status == DJ_OK)
+            status = dj_rank_copy_out(rank, at, (const uint8_t *)dj_ref_data(slot) + fetches[i].offset,
+                                      fetches[i].bytes);
+        at += fetches[i].bytes;
+    }
+    if (status != DJ_OK)
+        return status;
+    job->pieces[0] = (dj_piece_t){job->bounce.memory, bytes};
+    job->n_pieces = bytes > 0;
+    job->answer.result.bytes = bytes;
+    return DJ_OK;
+}
+
 static dj_status_t collect_fetches(dj_job_t *job, const dj_fetch_t *fetches)
 {
     uint64_t bytes = 0;
@@ -526,7 +569,7 @@ static dj_status_t execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
                                         execution.segments, DJ_EXEC_SEGMENTS_MAX, &execution.body);
     if (status != DJ_OK)
         return status;
-    dj_resolution_t r = {rank, runner, job, &execution.body};
+    dj_resolution_t r = {rank, runner, job, &execution.body, NULL};
     status = plan_all(rank, runner, job, &execution);
     if (status == DJ_OK)
         status = bind_all(&r, &execution);
@@ -540,7 +583,8 @@ static dj_status_t execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
     }
     free_temporaries(runner, job->session);
     if (status == DJ_OK && job->exec.n_fetches)
-        status = collect_fetches(job, execution.body.fetches);
+        status = dj_home_is_blind(&rank->home) ? copy_fetches(rank, job, execution.body.fetches)
+                                               : collect_fetches(job, execution.body.fetches);
     return status;
 }
 
@@ -564,6 +608,7 @@ void dj_job_execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
             status = dj_landing_apply(rank, job);
     }
     if (status != DJ_OK && job->status == DJ_OK) {
+        dj_rank_heed(rank, status);
         job->status = status;
         snprintf(job->text, sizeof(job->text), "%s", dj_error_text());
     }

@@ -3,7 +3,10 @@
  * Where nothing else of the session is pending, they land at once where they will stay: in the block
  * of their ref, or in a draft of Text; a transfer of many megabytes is then copied once. A landing
  * may also follow other landings that have not ended, as long as no two of them write the same bytes.
- * Everything else goes through ingress and is applied when its turn comes. */
+ * Everything else goes through ingress and is applied when its turn comes.
+ *
+ * Beside a blind device nothing lands in place: all goes through ingress, but for a large weight, which
+ * arrives in a bounce buffer of its own, as large as its draft, and is hashed there. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,12 +17,6 @@ enum {
     LOOK_AHEAD = 16,
     SHORT_BYTES = 64 << 10, /* copied in well under what the progress thread may take */
 };
-
-static void copy_in(const dj_rank_t *rank, void *target, const void *source, uint64_t bytes)
-{
-    if (bytes)
-        rank->home.device->ops->memory.copy_in(rank->home.device, target, source, bytes);
-}
 
 static dj_status_t check_range(const dj_ref_slot_t *slot, uint64_t offset, uint64_t bytes)
 {
@@ -56,6 +53,18 @@ static dj_status_t check_upload(const dj_upload_t *upload, uint64_t payload_byte
     return DJ_OK;
 }
 
+/* `payload` NULL: a rendezvous, else it is here and may as well wait in ingress. */
+static dj_status_t place_beside(dj_rank_t *rank, dj_job_t *job, void **memory_p)
+{
+    if (!(job->upload.flags & DJ_UPLOAD_WEIGHT) || job->payload || !job->payload_bytes)
+        return DJ_OK;
+    dj_status_t status = dj_text_draft(rank->home.text, job->payload_bytes, &job->draft);
+    if (status == DJ_OK)
+        status = dj_bounce_take(rank->home.bounce, job->payload_bytes, &job->bounce);
+    *memory_p = job->bounce.memory;
+    return status;
+}
+
 static dj_status_t place_upload(dj_rank_t *rank, dj_job_t *job, void **memory_p)
 {
     const dj_upload_t *upload = &job->upload;
@@ -63,6 +72,8 @@ static dj_status_t place_upload(dj_rank_t *rank, dj_job_t *job, void **memory_p)
     dj_status_t status = check_upload(upload, job->payload_bytes);
     if (status != DJ_OK)
         return status;
+    if (dj_home_is_blind(&rank->home))
+        return place_beside(rank, job, memory_p);
     if (upload->flags & DJ_UPLOAD_WEIGHT) {
         status = dj_text_draft(rank->home.text, job->payload_bytes, &job->draft);
         if (status == DJ_OK)
@@ -100,7 +111,7 @@ static dj_status_t place_put(dj_rank_t *rank, dj_job_t *job, void **memory_p)
     dj_status_t status = dj_put_check(&job->put, job->payload_bytes);
     if (status != DJ_OK)
         return status;
-    if (job->put.n_parts || !may_land(job))
+    if (job->put.n_parts || !may_land(job) || dj_home_is_blind(&rank->home))
         return DJ_OK;
     if ((status = dj_ref_find(job->session, job->put.ref, &slot)) != DJ_OK)
         return status;
@@ -140,10 +151,25 @@ dj_status_t dj_landing_place(dj_rank_t *rank, dj_job_t *job, void **memory_p)
 
 /* ---- applying ---- */
 
-static dj_status_t publish(dj_rank_t *rank, dj_session_t *session, uint64_t ref, dj_text_t *draft)
+/* Takes the draft over. `data`: its bytes, where they are not in it yet. */
+static dj_status_t publish(dj_rank_t *rank, dj_session_t *session, uint64_t ref, dj_text_t *draft,
+                           const void *data)
 {
     dj_text_t *text;
-    dj_status_t status = dj_text_publish(rank->home.text, draft, (uint32_t)getuid(), &text);
+    dj_hash_t content;
+    dj_status_t status = DJ_OK;
+    if (data) {
+        status = dj_text_name_of(data, draft->bytes, &content);
+        if (status == DJ_OK)
+            status = dj_rank_copy_in(rank, draft->data, data, draft->bytes);
+        if (status != DJ_OK) {
+            dj_text_discard(rank->home.text, draft);
+            return status;
+        }
+        status = dj_text_publish_as(rank->home.text, draft, content, (uint32_t)getuid(), &text);
+    } else {
+        status = dj_text_publish(rank->home.text, draft, (uint32_t)getuid(), &text);
+    }
     if (status != DJ_OK)
         return status;
     status = dj_ref_create_text(session, ref, text);
@@ -152,17 +178,27 @@ static dj_status_t publish(dj_rank_t *rank, dj_session_t *session, uint64_t ref,
     return status;
 }
 
+static dj_status_t new_weight(dj_rank_t *rank, dj_session_t *session, uint64_t ref, const void *data,
+                              uint64_t bytes)
+{
+    dj_text_t *draft;
+    dj_status_t status = dj_text_draft(rank->home.text, bytes, &draft);
+    return status == DJ_OK ? publish(rank, session, ref, draft, bytes ? data : "") : status;
+}
+
 static dj_status_t apply_upload(dj_rank_t *rank, dj_job_t *job)
 {
     dj_ref_slot_t *slot;
     if (job->draft) {
         dj_text_t *draft = job->draft;
         job->draft = NULL;
-        return publish(rank, job->session, job->upload.ref, draft);
+        return publish(rank, job->session, job->upload.ref, draft, job->bounce.memory);
     }
+    if (job->upload.flags & DJ_UPLOAD_WEIGHT)
+        return new_weight(rank, job->session, job->upload.ref, job->payload, job->upload.bytes);
     dj_status_t status = dj_ref_create(job->session, job->upload.ref, job->upload.bytes, &slot);
     if (status == DJ_OK && !(job->upload.flags & DJ_UPLOAD_EMPTY))
-        copy_in(rank, slot->block.data, job->payload, job->upload.bytes);
+        status = dj_rank_copy_in(rank, slot->block.data, job->payload, job->upload.bytes);
     return status;
 }
 
@@ -176,7 +212,7 @@ static dj_status_t write_ref(dj_rank_t *rank, dj_session_t *session, uint64_t re
     if (status == DJ_OK)
         status = dj_ref_make_private(session, &rank->home, slot);
     if (status == DJ_OK)
-        copy_in(rank, (uint8_t *)slot->block.data + offset, data, bytes);
+        status = dj_rank_copy_in(rank, (uint8_t *)slot->block.data + offset, data, bytes);
     return status;
 }
 
@@ -204,19 +240,13 @@ static dj_status_t apply_part(dj_rank_t *rank, dj_session_t *session, const dj_p
                               const void *data)
 {
     dj_ref_slot_t *slot;
-    dj_text_t *draft;
     if (!(part->flags & DJ_PART_NEW))
         return write_ref(rank, session, part->ref, part->offset, data, part->bytes);
-    if (part->flags & DJ_PART_WEIGHT) {
-        dj_status_t status = dj_text_draft(rank->home.text, part->bytes, &draft);
-        if (status != DJ_OK)
-            return status;
-        copy_in(rank, draft->data, data, part->bytes);
-        return publish(rank, session, part->ref, draft);
-    }
+    if (part->flags & DJ_PART_WEIGHT)
+        return new_weight(rank, session, part->ref, data, part->bytes);
     dj_status_t status = dj_ref_create(session, part->ref, part->bytes, &slot);
     if (status == DJ_OK)
-        copy_in(rank, slot->block.data, data, part->bytes);
+        status = dj_rank_copy_in(rank, slot->block.data, data, part->bytes);
     return status;
 }
 

@@ -3,7 +3,10 @@
  * The file is a client's word: it must lie under an allowed root, be regular and readable by its owner or
  * the world, and every offset of its header is checked against its real size. It is read with pread(),
  * never mapped: a file truncated behind our back is then a short read, not a SIGBUS. The header is JSON
- * and goes to jansson. A load is all or nothing. */
+ * and goes to jansson. A load is all or nothing.
+ *
+ * Tensors are read some hundred MiB at a time by several threads (reading.c): what is in Text already then
+ * takes no more than that much beside it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -15,6 +18,9 @@
 #include <unistd.h>
 
 #include "runtime/rank.h"
+#include "runtime/reading.h"
+
+#define BATCH_BYTES (256ull << 20)
 
 typedef struct dj_weight_file {
     int fd;
@@ -166,61 +172,133 @@ static dj_status_t find_tensor(const dj_weight_file_t *file, const char *name, u
     return DJ_OK;
 }
 
-static dj_status_t load_tensor(dj_rank_t *rank, dj_session_t *session,
-                               const dj_weight_file_t *file, const char *name, uint64_t ref,
-                               dj_loaded_t *loaded)
+/* ---- tensors into Text ---- */
+
+/* Those of one LOAD: `n_made` stand behind refs, `n_drafted` have drafts to be read, the rest is still to come. */
+typedef struct dj_loading {
+    dj_rank_t *rank;
+    dj_job_t *job;
+    const dj_weight_file_t *file;
+    uint32_t n_made, n_drafted;
+    uint64_t drafted_bytes;
+    uint64_t *refs;
+    dj_reading_t *readings;
+    dj_loaded_t *loaded;
+} dj_loading_t;
+
+static dj_status_t decode_tensor(dj_reader_t *reader, uint32_t at, uint64_t *ref_p,
+                                 char name[DJ_LOAD_NAME_MAX + 1])
 {
-    uint64_t begin = 0;
-    dj_view_t view;
-    dj_text_t *draft, *text;
-    dj_status_t status = find_tensor(file, name, &begin, &view);
+    *ref_p = dj_reader_u64(reader);
+    uint32_t name_bytes = dj_reader_u32(reader);
+    memset(name, 0, DJ_LOAD_NAME_MAX + 1);
+    if (name_bytes > DJ_LOAD_NAME_MAX)
+        reader->failed = true;
+    else
+        dj_reader_copy(reader, name, name_bytes);
+    return reader->failed ? dj_fail(DJ_ERR_PROTOCOL, "LOAD: tensor %u is cut short", at) : DJ_OK;
+}
+
+/* Takes the draft over. */
+static dj_status_t publish(dj_loading_t *l, uint32_t at)
+{
+    dj_text_store_t *store = l->rank->home.text;
+    dj_reading_t *reading = &l->readings[at];
+    dj_text_t *draft = reading->draft, *text;
+    dj_status_t status = dj_text_publish_as(store, draft, reading->content, (uint32_t)getuid(), &text);
     if (status != DJ_OK)
         return status;
-    *loaded = (dj_loaded_t){.bytes = dj_view_dense_bytes(&view), .dtype = view.dtype,
-                            .rank = view.rank};
-    memcpy(loaded->sizes, view.sizes, view.rank * sizeof(*view.sizes));
-    if ((status = dj_text_draft(rank->home.text, loaded->bytes, &draft)) != DJ_OK)
-        return status;
-    if ((status = read_all(file, draft->data, loaded->bytes, begin)) != DJ_OK) {
-        dj_text_discard(rank->home.text, draft);
-        return status;
+    l->loaded[at].shared = text != draft;
+    status = dj_ref_create_text(l->job->session, l->refs[at], text);
+    if (status != DJ_OK)
+        dj_text_release(store, text);
+    return status;
+}
+
+/* Reads all drafts; they become refs. */
+static dj_status_t load_drafts(dj_loading_t *l)
+{
+    const dj_reading_file_t file = {l->rank->home.device, l->rank->home.bounce, l->file->fd, l->file->path};
+    dj_status_t status = dj_readings_read(&file, l->readings + l->n_made, l->n_drafted);
+    while (status == DJ_OK && l->n_drafted) {
+        l->n_drafted--;
+        status = publish(l, l->n_made);
+        if (status == DJ_OK)
+            l->n_made++;
+        else
+            memmove(&l->readings[l->n_made], &l->readings[l->n_made + 1],
+                    l->n_drafted * sizeof(*l->readings));
     }
-    status = dj_text_publish(rank->home.text, draft, (uint32_t)getuid(), &text);
+    l->drafted_bytes = 0;
+    return status;
+}
+
+static dj_status_t draft_tensor(dj_loading_t *l, uint64_t ref, const char *name)
+{
+    uint32_t at = l->n_made + l->n_drafted;
+    dj_text_store_t *store = l->rank->home.text;
+    dj_view_t view;
+    uint64_t begin = 0;
+    dj_text_t *draft;
+    dj_status_t status = find_tensor(l->file, name, &begin, &view);
     if (status != DJ_OK)
         return status;
-    loaded->shared = text != draft;
-    status = dj_ref_create_text(session, ref, text);
+    uint64_t bytes = dj_view_dense_bytes(&view);
+    status = dj_text_draft(store, bytes, &draft);
+    if (status == DJ_ERR_RESOURCE && l->n_drafted) { /* perhaps what waits is there already */
+        status = load_drafts(l);
+        at = l->n_made;
+        status = status == DJ_OK ? dj_text_draft(store, bytes, &draft) : status;
+    }
     if (status != DJ_OK)
-        dj_text_release(rank->home.text, text);
+        return status;
+    l->loaded[at] = (dj_loaded_t){.bytes = bytes, .dtype = view.dtype, .rank = view.rank};
+    memcpy(l->loaded[at].sizes, view.sizes, view.rank * sizeof(*view.sizes));
+    l->readings[at] = (dj_reading_t){.draft = draft, .begin = begin};
+    l->refs[at] = ref;
+    l->n_drafted++;
+    l->drafted_bytes += bytes;
+    return l->drafted_bytes >= BATCH_BYTES ? load_drafts(l) : DJ_OK;
+}
+
+static dj_status_t load_tensors(dj_loading_t *l, dj_reader_t *reader)
+{
+    char name[DJ_LOAD_NAME_MAX + 1];
+    uint32_t n = l->job->load.n_tensors;
+    dj_status_t status = DJ_OK;
+    for (uint32_t i = 0; i < n && status == DJ_OK; i++) {
+        uint64_t ref;
+        status = decode_tensor(reader, i, &ref, name);
+        if (status == DJ_OK)
+            status = draft_tensor(l, ref, name);
+    }
+    if (status == DJ_OK)
+        status = load_drafts(l);
+    if (status == DJ_OK) {
+        dj_bytes_put(&l->job->reply, l->loaded, n * sizeof(*l->loaded));
+        return DJ_OK;
+    }
+    for (uint32_t i = 0; i < l->n_drafted; i++)
+        dj_text_discard(l->rank->home.text, l->readings[l->n_made + i].draft);
+    for (uint32_t i = 0; i < l->n_made; i++)
+        dj_ref_drop(l->job->session, &l->rank->home, l->refs[i]);
     return status;
 }
 
 static dj_status_t load_all(dj_rank_t *rank, dj_job_t *job, const dj_weight_file_t *file,
                             dj_reader_t *reader)
 {
-    uint64_t refs_made[DJ_LOAD_TENSORS_MAX];
-    uint32_t n = job->load.n_tensors, made = 0;
-    dj_status_t status = DJ_OK;
-    for (; made < n && status == DJ_OK; made++) {
-        char name[DJ_LOAD_NAME_MAX + 1] = {0};
-        dj_loaded_t loaded;
-        uint64_t ref = dj_reader_u64(reader);
-        uint32_t name_bytes = dj_reader_u32(reader);
-        if (name_bytes > DJ_LOAD_NAME_MAX)
-            reader->failed = true;
-        else
-            dj_reader_copy(reader, name, name_bytes);
-        if (reader->failed)
-            status = dj_fail(DJ_ERR_PROTOCOL, "LOAD: tensor %u is cut short", made);
-        else
-            status = load_tensor(rank, job->session, file, name, ref, &loaded);
-        if (status != DJ_OK)
-            break;
-        refs_made[made] = ref;
-        dj_bytes_put(&job->reply, &loaded, sizeof(loaded));
-    }
-    while (status != DJ_OK && made > 0)
-        dj_ref_drop(job->session, &rank->home, refs_made[--made]);
+    size_t n = job->load.n_tensors + 1ull;
+    dj_loading_t loading = {.rank = rank, .job = job, .file = file,
+                            .refs = calloc(n, sizeof(uint64_t)),
+                            .readings = calloc(n, sizeof(dj_reading_t)),
+                            .loaded = calloc(n, sizeof(dj_loaded_t))};
+    dj_status_t status = loading.refs && loading.readings && loading.loaded
+                             ? load_tensors(&loading, reader)
+                             : dj_fail(DJ_ERR_MEMORY, "no memory for a load of %u tensors", job->load.n_tensors);
+    free(loading.refs);
+    free(loading.readings);
+    free(loading.loaded);
     return status;
 }
 

@@ -16,6 +16,10 @@
  *
  * Both ends on one rank: the PULL's turn is a device copy, made where long requests run.
  *
+ * A blind device's bytes leave from a bounce buffer and arrive in one: they are copied out before they are
+ * sent, and in before the client is answered; many of them where long requests run. A session's PULLs under
+ * way hold at most ingress_bytes so, or one of them more; others wait.
+ *
  * Trust: whoever knows session, generation and ref may read it, and no one but its client does. A client
  * that sends a PULL or a RESULT of its own making gets nothing: answers go over links alone, and numbers of
  * PULLs begin at 64 random bits. */
@@ -167,7 +171,7 @@ static void queue_pull(dj_rank_t *rank, dj_job_t *job)
         session->last_job_p = &job->next;
     session->pending++;
     job->state = DJ_JOB_READY;
-    if (at_once && dj_pull_start(rank, job) != DJ_IN_PROGRESS)
+    if (at_once && dj_pull_may_start(job) && dj_pull_start(rank, job) != DJ_IN_PROGRESS)
         dj_job_retire(rank, job);
 }
 
@@ -242,6 +246,34 @@ static void end_partner(dj_rank_t *rank, dj_job_t *job)
     end_move(rank, target, job->status == DJ_OK ? DJ_OK : dj_fail(job->status, "%s", job->text));
 }
 
+bool dj_pull_may_start(const dj_job_t *job)
+{
+    const dj_rank_t *rank = job->rank;
+    uint64_t held = job->session->pulled_bytes;
+    return !dj_home_is_blind(&rank->home) || held == 0 ||
+           job->pull.bytes <= rank->config->ingress_bytes - (held < rank->config->ingress_bytes
+                                                                  ? held : rank->config->ingress_bytes);
+}
+
+static void count_pulled(dj_job_t *job)
+{
+    job->session->pulled_bytes += job->pull.bytes;
+    job->moving.counted = true;
+}
+
+/* Out of the device first, then as send_bytes(). */
+static dj_status_t start_bounced(dj_rank_t *rank, dj_job_t *job)
+{
+    count_pulled(job);
+    if (job->pull.bytes > DJ_MOVE_INLINE_BYTES) {
+        job->state = DJ_JOB_RUNNING;
+        dj_queue_push(&rank->jobs, &job->entry);
+        return DJ_IN_PROGRESS;
+    }
+    dj_pull_copy(rank, job);
+    return send_bytes(rank, job);
+}
+
 static dj_status_t start_local(dj_rank_t *rank, dj_job_t *job)
 {
     if (job->status == DJ_OK && job->pull.bytes > DJ_MOVE_INLINE_BYTES) {
@@ -265,25 +297,49 @@ dj_status_t dj_pull_start(dj_rank_t *rank, dj_job_t *job)
     bool wanted = local ? job->moving.partner != NULL : job->started_ns <= job->deadline_ns;
     if (wanted && (status = find_bytes(job)) != DJ_OK)
         dj_job_fail(job, status);
-    if (wanted)
+    bool bounced = wanted && !local && job->status == DJ_OK && dj_home_is_blind(&rank->home);
+    if (bounced)
+        status = start_bounced(rank, job);
+    else if (wanted)
         status = local ? start_local(rank, job) : send_bytes(rank, job);
     if (status != DJ_IN_PROGRESS)
         let_go(rank, job);
     return status;
 }
 
+static dj_status_t copy_out(dj_rank_t *rank, dj_job_t *job)
+{
+    dj_status_t status = dj_bounce_take(rank->home.bounce, job->pull.bytes, &job->bounce);
+    if (status == DJ_OK)
+        status = dj_rank_copy_out(rank, job->bounce.memory, job->moving.memory, job->pull.bytes);
+    if (status == DJ_OK)
+        job->moving.memory = job->bounce.memory;
+    return status;
+}
+
 void dj_pull_copy(dj_rank_t *rank, dj_job_t *job)
 {
     dj_device_t *device = rank->home.device;
-    if (job->pull.bytes)
-        device->ops->memory.copy(device, job->moving.partner->moving.memory, job->moving.memory,
-                                 job->pull.bytes);
+    dj_status_t status = DJ_OK;
+    if (job->pull.rank != rank->rank)
+        status = copy_out(rank, job);
+    else if (job->pull.bytes)
+        status = dj_rank_heed(rank, device->ops->memory.copy(device, job->moving.partner->moving.memory,
+                                                             job->moving.memory, job->pull.bytes));
+    if (status != DJ_OK)
+        dj_job_fail(job, status);
 }
 
 void dj_pull_copied(dj_rank_t *rank, dj_job_t *job)
 {
     job->state = DJ_JOB_ANSWERING;
-    end_partner(rank, job);
+    if (job->pull.rank != rank->rank) {
+        if (send_bytes(rank, job) == DJ_IN_PROGRESS)
+            return;
+        let_go(rank, job);
+    } else {
+        end_partner(rank, job);
+    }
     dj_job_retire(rank, job);
 }
 
@@ -375,7 +431,7 @@ dj_status_t dj_move_start(dj_rank_t *rank, dj_job_t *job)
     dj_ref_slot_t *slot;
     dj_status_t status = check_move(rank, job);
     if (status == DJ_OK)
-        status = dj_ref_create(job->session, job->move.ref, job->move.bytes, &slot);
+        status = dj_rank_heed(rank, dj_ref_create(job->session, job->move.ref, job->move.bytes, &slot));
     if (status != DJ_OK) {
         dj_job_fail(job, status);
         return status;
@@ -423,16 +479,51 @@ static dj_status_t damaged(const dj_job_t *job)
                    job->move.source_rank);
 }
 
+/* Where a rendezvous may write. */
+static dj_status_t find_place(dj_rank_t *rank, dj_job_t *job, void **memory_p)
+{
+    *memory_p = job->moving.memory;
+    if (!dj_home_is_blind(&rank->home))
+        return DJ_OK;
+    dj_status_t status = dj_bounce_take(rank->home.bounce, job->move.bytes, &job->bounce);
+    *memory_p = job->bounce.memory;
+    return status;
+}
+
+void dj_move_land(dj_rank_t *rank, dj_job_t *job)
+{
+    dj_status_t status = dj_rank_copy_in(rank, job->moving.memory, job->bounce.memory, job->move.bytes);
+    if (status != DJ_OK)
+        dj_job_fail(job, status);
+}
+
+void dj_move_landed(dj_rank_t *rank, dj_job_t *job)
+{
+    job->moving.receiving = false;
+    end_move(rank, job, job->status == DJ_OK ? DJ_OK : dj_fail(job->status, "%s", job->text));
+}
+
+/* A rendezvous came to its end. Until bytes beside a blind device are in it the MOVE counts as receiving: its
+ * memory is in use, but no link is any more. */
+static void end_arrival(dj_rank_t *rank, dj_job_t *job, const dj_incoming_t *incoming)
+{
+    dj_status_t status = incoming->failed ? source_lost(job, "its bytes did not arrive whole")
+                         : incoming->corrupt ? damaged(job) : DJ_OK;
+    if (status == DJ_OK && job->bounce.memory) {
+        forget_pull(rank, job);
+        dj_queue_push(&rank->jobs, &job->entry);
+        return;
+    }
+    job->moving.receiving = false;
+    end_move(rank, job, status);
+}
+
 dj_status_t dj_move_message(dj_rank_t *rank, const dj_incoming_t *incoming, void **memory_p,
                             void **token_p)
 {
-    dj_device_t *device = rank->home.device;
     dj_job_t *job = incoming->token;
-    if (job) { /* a rendezvous came to its end */
-        job->moving.receiving = false;
-        dj_status_t status = incoming->failed ? source_lost(job, "its bytes did not arrive whole")
-                             : incoming->corrupt ? damaged(job) : DJ_OK;
-        end_move(rank, job, status);
+    if (job) {
+        end_arrival(rank, job, incoming);
         return DJ_OK;
     }
     job = find_move(rank, incoming->header);
@@ -441,15 +532,13 @@ dj_status_t dj_move_message(dj_rank_t *rank, const dj_incoming_t *incoming, void
         return dj_fail(DJ_ERR_STALE, "a RESULT that nobody waits for");
     }
     dj_status_t status = incoming->corrupt ? damaged(job) : check_answer(job, incoming);
-    if (status == DJ_OK && incoming->rendezvous) {
+    if (status == DJ_OK && incoming->rendezvous && (status = find_place(rank, job, memory_p)) == DJ_OK) {
         job->moving.receiving = true;
-        *memory_p = job->moving.memory;
         *token_p = job;
         return DJ_OK;
     }
-    if (status == DJ_OK && incoming->payload_bytes)
-        device->ops->memory.copy_in(device, job->moving.memory, incoming->payload,
-                                    incoming->payload_bytes);
+    if (status == DJ_OK)
+        status = dj_rank_copy_in(rank, job->moving.memory, incoming->payload, incoming->payload_bytes);
     end_move(rank, job, status);
     return status;
 }

@@ -22,6 +22,7 @@ enum {
     DJ_RANK_EXIT_TOLD = 0,     /* ended as told: by a signal, or by rank 0 */
     DJ_RANK_EXIT_FAILED = 1,   /* could not start, or cannot go on; the reason is logged */
     DJ_RANK_EXIT_WORDS = 2,    /* its options are wrong; one sentence on stderr */
+    DJ_RANK_EXIT_DEVICE = 4,   /* its GPU failed; a new process may find it well */
     DJ_RANK_EXIT_REPLACED = 3, /* rank 0 knows another process as this rank: starting it anew is no use */
 };
 
@@ -50,7 +51,17 @@ int dj_rank_run(const dj_config_t *config);
     X(bytes_in)                                                                                    \
     X(bytes_out)                                                                                   \
     X(links)                                                                                       \
-    X(moves)
+    X(moves)                                                                                       \
+    X(gpu_known)                                                                                   \
+    X(gpu_utilization_percent)                                                                     \
+    X(gpu_temperature_c)                                                                           \
+    X(gpu_power_mw)                                                                                \
+    X(gpu_memory_used_bytes)                                                                       \
+    X(gpu_memory_total_bytes)                                                                      \
+    X(gpu_ecc_corrected)                                                                           \
+    X(gpu_ecc_uncorrected)                                                                         \
+    X(gpu_xid)                                                                                     \
+    X(gpu_xids)
 
 typedef struct dj_rank_counters {
 #define X(name) _Atomic uint64_t name;
@@ -86,6 +97,7 @@ typedef struct dj_moving {
     uint32_t incarnation; /* of the source, when it was asked first */
     void *memory; /* of the MOVE's new ref; what the PULL reads */
     bool made, receiving, again;
+    bool counted; /* in its session's pulled_bytes */
 } dj_moving_t;
 
 /* One message of a session, from arrival to the moment its answer has left. */
@@ -104,9 +116,10 @@ typedef struct dj_job {
         dj_pull_t pull;
     };
     const void *payload;
-    void *owned; /* the payload's memory in ingress, or NULL */
-    void *hold;  /* a rendezvous that waits for its turn to land */
+    dj_bounce_t owned; /* the payload's memory in ingress, or none */
+    void *hold;        /* a rendezvous that waits for its turn to land */
     uint64_t payload_bytes;
+    dj_bounce_t bounce; /* a blind device's: a weight that lands, an answer, a move's bytes */
     dj_text_t *draft;   /* UPLOAD of a weight lands here */
     bool landed;        /* UPLOAD or PUT arrives in the block of its ref */
     uint8_t state;
@@ -201,8 +214,28 @@ typedef struct dj_rank {
     _Atomic uint64_t ends_ns; /* when this rank ends at the latest; 0: it serves */
     atomic_bool deserted;     /* rank 0 ends, and no worker is connected any more */
     atomic_bool replaced;     /* rank 0 has registered another process as this rank */
+    atomic_bool device_lost;  /* the GPU failed: this rank answers what it has, and ends */
     dj_rank_counters_t counters;
 } dj_rank_t;
+
+/* rank.c: what the device answered, passed on. DJ_ERR_DEVICE is logged, and ends this rank. Any thread. Not for a
+ * status that came from another rank. */
+dj_status_t dj_rank_lose_device(dj_rank_t *rank);
+static inline dj_status_t dj_rank_heed(dj_rank_t *rank, dj_status_t status)
+{
+    return status == DJ_ERR_DEVICE ? dj_rank_lose_device(rank) : status;
+}
+/* Copies of `home.device`, heeded. */
+static inline dj_status_t dj_rank_copy_in(dj_rank_t *rank, void *target, const void *host, uint64_t bytes)
+{
+    dj_device_t *device = rank->home.device;
+    return bytes ? dj_rank_heed(rank, device->ops->memory.copy_in(device, target, host, bytes)) : DJ_OK;
+}
+static inline dj_status_t dj_rank_copy_out(dj_rank_t *rank, void *host, const void *source, uint64_t bytes)
+{
+    dj_device_t *device = rank->home.device;
+    return bytes ? dj_rank_heed(rank, device->ops->memory.copy_out(device, host, source, bytes)) : DJ_OK;
+}
 
 /* worker.c */
 dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void **memory_p,
@@ -312,8 +345,13 @@ dj_status_t dj_move_message(dj_rank_t *rank, const dj_incoming_t *incoming, void
 dj_status_t dj_pull_message(dj_rank_t *rank, const dj_incoming_t *incoming);
 /* A PULL whose turn has come. DJ_IN_PROGRESS: it will retire by itself; else it is over. */
 dj_status_t dj_pull_start(dj_rank_t *rank, dj_job_t *job);
-void dj_pull_copy(dj_rank_t *rank, dj_job_t *job);   /* any thread: source and target are here */
+bool dj_pull_may_start(const dj_job_t *job);
+/* Any thread: source and target are here; or to where a blind device's bytes leave from. Its failure is noted. */
+void dj_pull_copy(dj_rank_t *rank, dj_job_t *job);
 void dj_pull_copied(dj_rank_t *rank, dj_job_t *job); /* progress thread, after it */
+/* A MOVE whose bytes have arrived beside a blind device: into it (device thread), and its end. */
+void dj_move_land(dj_rank_t *rank, dj_job_t *job);
+void dj_move_landed(dj_rank_t *rank, dj_job_t *job);
 
 /* worker.c, for move.c: a job that is in no queue, with its clock started; one that ran (its answer leaves,
  * the next one starts); one without an answer. */

@@ -96,7 +96,11 @@ dj_status_t dj_ref_make_private(dj_session_t *session, const dj_session_home_t *
     dj_status_t status = dj_data_alloc(session->data, bytes, bytes, &block);
     if (status != DJ_OK)
         return status;
-    home->device->ops->memory.copy(home->device, block.data, slot->text->data, bytes);
+    status = home->device->ops->memory.copy(home->device, block.data, slot->text->data, bytes);
+    if (status != DJ_OK) {
+        dj_data_free(session->data, &block);
+        return status;
+    }
     dj_text_release(home->text, slot->text);
     slot->text = NULL;
     slot->block = block;

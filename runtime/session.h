@@ -17,7 +17,11 @@
  * Destruction waits for an empty queue.
  *
  * Ingress: bytes of requests not yet run, counted against ingress_bytes before memory is made for them;
- * a slow sender holds its own quota and nothing else.
+ * a slow sender holds its own quota and nothing else. It is host memory, always.
+ *
+ * Blind devices (their info's host_reads is false): nothing but the device's own copies and replays touches
+ * Text, Data and Stack. What arrives waits in ingress or in a bounce buffer (gpu/bounce.h) and is copied in
+ * when its turn comes; what leaves is copied out to one first.
  *
  * Refs: slot by low 32 bits, tag in the high 32 bits, owner is the session. A ref stands for a block of
  * Data or for Text. The first write to Text moves it: a private copy in Data takes its place under the
@@ -26,6 +30,7 @@
 #define DJ_RUNTIME_SESSION_H
 
 #include "comm/endpoint.h"
+#include "gpu/bounce.h"
 #include "gpu/data.h"
 #include "gpu/text.h"
 #include "planner/cache.h"
@@ -88,6 +93,7 @@ typedef struct dj_session {
     uint32_t pending;                       /* jobs in the queue */
     uint32_t landing;                       /* of them: arriving in the blocks of their refs */
     uint64_t ingress_bytes;
+    uint64_t pulled_bytes; /* of PULLs under way: in host memory on their way to other ranks (blind devices) */
     uint32_t sequence_out;
     dj_kept_answer_t last;
     uint64_t last_seen_request; /* ids rise; a repeat is not run again */
@@ -105,7 +111,13 @@ typedef struct dj_session_home {
     dj_device_t *device;
     dj_text_store_t *text;
     dj_cache_t *cache;
+    dj_bounce_pool_t *bounce; /* NULL: the host reads the device's memory, nothing passes through here */
 } dj_session_home_t;
+
+static inline bool dj_home_is_blind(const dj_session_home_t *home)
+{
+    return home->bounce != NULL;
+}
 
 dj_status_t dj_session_create(const dj_session_home_t *home, uint64_t id, dj_session_t **session_p);
 /* Returns Data to the byte, releases Text and plans. The endpoint is the caller's business. */

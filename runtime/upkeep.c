@@ -1,10 +1,12 @@
-/* upkeep.c - what is done for the plan cache while nobody waits for it.
+/* upkeep.c - what is done while nobody waits for it, for the plan cache above all.
  *
  * Plans come from a file when the rank starts, and go to one now and then, and when it ends.
  *
  * Programs that are used again and again and whose plan is above its bound get a better one: another
  * rank's, where one was published since, or what exact search finds (dj_plan_improve). exchange.c puts
  * it into use, and the ranks of the class are told.
+ *
+ * And a GPU is asked how it is, once a second: its driver's answer may take as long as it likes here.
  *
  * One thread, which sleeps most of the time and takes the cache's lock only for moments. A search runs
  * on a thread of its own that the kernel schedules when a core is idle; it takes no lock, so that nobody
@@ -23,7 +25,7 @@
 
 #define DJ_LOG_MODULE "runtime"
 
-enum { TURN_MS = 250, LAST_WAIT_MS = 1000, SEARCH_MS = 2000 };
+enum { TURN_MS = 250, LAST_WAIT_MS = 1000, SEARCH_MS = 2000, TELEMETRY_MS = 1000 };
 
 struct dj_upkeep {
     dj_rank_t *rank;
@@ -38,6 +40,7 @@ struct dj_upkeep {
     dj_exchange_t *exchange;
     uint64_t saved_ns, saved_changes; /* of the last file */
     bool told;                        /* that files cannot be written */
+    uint64_t asked_ns;                /* the device, how it is */
 };
 
 /* ---- the file ---- */
@@ -211,6 +214,35 @@ static void improve(dj_upkeep_t *upkeep)
     upkeep->entry = NULL;
 }
 
+/* ---- the device ---- */
+
+static void ask_device(dj_upkeep_t *upkeep)
+{
+    dj_rank_t *rank = upkeep->rank;
+    dj_device_t *device = rank->home.device;
+    uint64_t now_ns = dj_clock_ns();
+    dj_telemetry_t says = {0};
+    if (!device->ops->telemetry ||
+        (upkeep->asked_ns && now_ns - upkeep->asked_ns < TELEMETRY_MS * DJ_NS_PER_MS))
+        return;
+    upkeep->asked_ns = now_ns;
+    device->ops->telemetry(device, &says);
+    uint64_t last = atomic_load(&rank->counters.gpu_xids);
+    atomic_store(&rank->counters.gpu_utilization_percent, says.utilization_percent);
+    atomic_store(&rank->counters.gpu_temperature_c, says.temperature_c);
+    atomic_store(&rank->counters.gpu_power_mw, says.power_mw);
+    atomic_store(&rank->counters.gpu_memory_used_bytes, says.memory_used_bytes);
+    atomic_store(&rank->counters.gpu_memory_total_bytes, says.memory_total_bytes);
+    atomic_store(&rank->counters.gpu_ecc_corrected, says.ecc_corrected);
+    atomic_store(&rank->counters.gpu_ecc_uncorrected, says.ecc_uncorrected);
+    atomic_store(&rank->counters.gpu_xid, says.xid);
+    atomic_store(&rank->counters.gpu_xids, says.xid_count);
+    atomic_store(&rank->counters.gpu_known, says.known);
+    if (says.known & DJ_TELEMETRY_XID && says.xid_count > last)
+        dj_log(WARN, "%s reports Xid %u; %u since this rank began", device->ops->info(device)->name, says.xid,
+               says.xid_count);
+}
+
 /* ---- the thread ---- */
 
 /* False: it is over. */
@@ -234,6 +266,7 @@ static void *upkeep_main(void *argument)
     dj_upkeep_t *upkeep = argument;
     pthread_setname_np(pthread_self(), "dj-upkeep");
     while (sleep_a_turn(upkeep)) {
+        ask_device(upkeep);
         improve(upkeep);
         save_when_due(upkeep);
     }
@@ -254,7 +287,7 @@ static dj_status_t init_waiting(dj_upkeep_t *upkeep)
 
 dj_status_t dj_upkeep_start(dj_rank_t *rank, dj_upkeep_t **upkeep_p)
 {
-    if (!rank->config->plan_cache[0] && !rank->config->improve_hits)
+    if (!rank->config->plan_cache[0] && !rank->config->improve_hits && !rank->home.device->ops->telemetry)
         return DJ_OK; /* nothing to do, no thread */
     dj_upkeep_t *upkeep = calloc(1, sizeof(*upkeep));
     if (!upkeep)

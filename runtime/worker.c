@@ -25,7 +25,8 @@ static dj_job_t *job_get(dj_rank_t *rank)
     else if (!(job = calloc(1, sizeof(*job))))
         return NULL;
     job->next = NULL;
-    job->payload = job->owned = job->hold = NULL;
+    job->payload = job->hold = NULL;
+    job->owned = job->bounce = (dj_bounce_t){0};
     job->payload_bytes = 0;
     job->started_ns = 0;
     job->draft = NULL;
@@ -48,10 +49,11 @@ static void count_ingress(dj_rank_t *rank, dj_session_t *session, int64_t bytes)
 
 static void job_put(dj_rank_t *rank, dj_job_t *job)
 {
-    if (job->owned) {
+    if (job->owned.memory) {
         count_ingress(rank, job->session, -(int64_t)job->payload_bytes);
-        free(job->owned);
+        dj_bounce_give(rank->home.bounce, &job->owned);
     }
+    dj_bounce_give(rank->home.bounce, &job->bounce);
     if (job->draft)
         dj_text_discard(rank->home.text, job->draft);
     if (job->reply.capacity > (1u << 20))
@@ -93,6 +95,8 @@ static void retire(dj_rank_t *rank, dj_job_t *job)
         session->last_job_p = at_p;
     session->pending--;
     session->landing -= job->landed;
+    if (job->moving.counted)
+        session->pulled_bytes -= job->pull.bytes;
     job_put(rank, job);
 }
 
@@ -174,7 +178,7 @@ static dj_job_t *next_pull(const dj_session_t *session)
 {
     for (dj_job_t *at = session->first_job; at; at = at->next) {
         bool pull = at->header.type == DJ_MESSAGE_PULL;
-        if (pull && at->state == DJ_JOB_READY)
+        if (pull && at->state == DJ_JOB_READY && dj_pull_may_start(at))
             return at;
         if (!pull && at->state != DJ_JOB_MOVING)
             return NULL;
@@ -214,7 +218,7 @@ static void advance(dj_rank_t *rank, dj_session_t *session)
             dj_session_end(rank, session);
             return;
         }
-        if (!job || job->state != DJ_JOB_READY)
+        if (!job || job->state != DJ_JOB_READY || job->header.type == DJ_MESSAGE_PULL)
             break;
         if (run_head(rank, job, ++ran <= RUN_AHEAD) == DJ_IN_PROGRESS)
             return;
@@ -228,7 +232,7 @@ static void advance(dj_rank_t *rank, dj_session_t *session)
 
 static dj_status_t own_payload(dj_rank_t *rank, dj_job_t *job)
 {
-    if (job->owned || job->payload_bytes == 0)
+    if (job->owned.memory || job->payload_bytes == 0)
         return DJ_OK;
     if (job->payload_bytes > rank->config->ingress_bytes ||
         job->session->ingress_bytes > rank->config->ingress_bytes - job->payload_bytes)
@@ -236,13 +240,12 @@ static dj_status_t own_payload(dj_rank_t *rank, dj_job_t *job)
                                         "wait for answers or raise --ingress-bytes",
                        (unsigned long long)job->session->ingress_bytes,
                        (unsigned long long)rank->config->ingress_bytes);
-    void *copy = aligned_alloc(64, (job->payload_bytes + 63) & ~63ull);
-    if (!copy)
+    if (dj_bounce_take(rank->home.bounce, job->payload_bytes, &job->owned) != DJ_OK)
         return dj_fail(DJ_ERR_MEMORY, "no memory for a request of %llu bytes",
                        (unsigned long long)job->payload_bytes);
     if (job->payload)
-        memcpy(copy, job->payload, job->payload_bytes);
-    job->payload = job->owned = copy;
+        memcpy(job->owned.memory, job->payload, job->payload_bytes);
+    job->payload = job->owned.memory;
     count_ingress(rank, job->session, (int64_t)job->payload_bytes);
     return DJ_OK;
 }
@@ -349,11 +352,10 @@ static void arrive_eager(dj_rank_t *rank, dj_job_t *job)
     dj_status_t status = DJ_OK;
     if (job->header.type == DJ_MESSAGE_UPLOAD)
         status = dj_landing_place(rank, job, &memory);
+    if (status == DJ_OK && memory)
+        status = dj_rank_copy_in(rank, memory, job->payload, job->payload_bytes);
     if (status != DJ_OK)
         dj_job_fail(job, status);
-    else if (memory && job->payload_bytes)
-        rank->home.device->ops->memory.copy_in(rank->home.device, memory, job->payload,
-                                               job->payload_bytes);
     if (memory || status != DJ_OK)
         job->payload = NULL;
     accept_ready(rank, job);
@@ -375,7 +377,7 @@ static dj_status_t begin_rendezvous(dj_rank_t *rank, dj_job_t *job, void *hold, 
     }
     if (status == DJ_OK && !memory) {
         status = own_payload(rank, job);
-        memory = job->owned;
+        memory = job->owned.memory;
     }
     if (status != DJ_OK) {
         dj_job_fail(job, status);
@@ -473,6 +475,8 @@ void dj_worker_turn(dj_rank_t *rank)
             dj_exchange_placed(rank, job->exchange);
         else if (job->header.type == DJ_MESSAGE_PULL)
             dj_pull_copied(rank, job);
+        else if (job->header.type == DJ_MESSAGE_MOVE)
+            dj_move_landed(rank, job);
         else
             dj_job_finish(rank, job);
     }

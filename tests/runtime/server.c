@@ -46,20 +46,29 @@ static const char *find_run(char path[512])
 
 static void run(const server_t *server, int out, const char *const *words)
 {
-    char home[80], preload[512], errors[96], count[16], path[512];
+    char home[80], preload[512], errors[96], count[16], path[512], program[512];
+    const char *blind = getenv("TEST_BLIND");
     const char *argv[WORDS_MAX + 4] = {find_run(path), "-n", count};
     char *env[] = {home,
                    "PATH=/usr/bin:/bin",
                    "LC_ALL=C",
                    "LSAN_OPTIONS=print_suppressions=0:suppressions=" SUPPRESSED,
-                   server->poison ? preload : NULL,
-                   "DJINN_POISON=1",
-                   NULL};
+                   NULL, NULL, NULL, NULL, NULL};
+    int n_env = 4;
     int n = 3;
     snprintf(count, sizeof(count), "%d", server->ranks);
     snprintf(home, sizeof(home), "HOME=%s", server->home);
     snprintf(preload, sizeof(preload), "LD_PRELOAD=%s", ALLOC_COUNT);
     snprintf(errors, sizeof(errors), "%s/errors", server->home);
+    if (server->poison) {
+        env[n_env++] = preload;
+        env[n_env++] = "DJINN_POISON=1";
+    }
+    if (blind) {
+        snprintf(program, sizeof(program), "DJINN_RANK_PROGRAM=%s/djinn-rank-blind", DJINN_BIN);
+        env[n_env++] = program;
+        env[n_env++] = blind[0] == '2' ? "BLIND_EXTRAS=0" : "BLIND_EXTRAS=1";
+    }
     for (int i = 0; words && words[i] && i < WORDS_MAX; i++)
         argv[n++] = words[i];
     argv[n] = NULL;

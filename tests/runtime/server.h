@@ -5,6 +5,9 @@
  * environment every rank runs with --poison and counts allocations, and server_stop() fails when a
  * measured peak differed from the predicted one or a replay allocated.
  *
+ * With TEST_BLIND the ranks' device is one whose memory the host cannot touch (tests/gpu/blind_device.h); 2: without
+ * the optional slots of its table.
+ *
  * Every wait is bounded. Functions that fail print why on stderr. */
 #ifndef TESTS_RUNTIME_SERVER_H
 #define TESTS_RUNTIME_SERVER_H

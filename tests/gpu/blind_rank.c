@@ -1,0 +1,13 @@
+/* blind_rank.c - what a rank opens in the place of gpu/device.c: the blind device, whatever it is told. */
+#include <stdlib.h>
+
+#include "tests/gpu/blind_device.h"
+
+dj_status_t dj_device_open(const dj_config_t *config, dj_device_t **device_p)
+{
+    const char *page = getenv("BLIND_PAGE_BYTES"), *extras = getenv("BLIND_EXTRAS");
+    blind_options_t options = {.page_bytes = page ? strtoull(page, NULL, 10) : 2u << 20,
+                               .no_extras = extras && extras[0] == '0',
+                               .fail_file = getenv("BLIND_FAIL_FILE")};
+    return blind_open(config, &options, device_p);
+}

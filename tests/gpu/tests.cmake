@@ -32,3 +32,6 @@ target_link_libraries(blind_device PUBLIC dj_gpu dj_planner dj_base Threads::Thr
 add_executable(djinn-rank-blind ${CMAKE_SOURCE_DIR}/launcher/rank_main.c
                ${CMAKE_CURRENT_SOURCE_DIR}/gpu/blind_rank.c)
 target_link_libraries(djinn-rank-blind PRIVATE dj_runtime blind_device)
+# Its first thread has a rank's name, which alloc_count knows.
+set_target_properties(djinn-rank-blind PROPERTIES OUTPUT_NAME djinn-rank
+                      RUNTIME_OUTPUT_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/blind)

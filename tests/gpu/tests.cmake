@@ -26,7 +26,7 @@ if(TARGET dj_cuda)
   set_tests_properties(gpu_cuda_fused_texts PROPERTIES LABELS unit TIMEOUT 300)
 endif()
 
-# Ranks whose device's memory the host cannot touch (blind_device.h), for tests that say TEST_RANK.
+# Ranks whose device's memory the host cannot touch (blind_device.h), for tests that run with TEST_BLIND.
 add_library(blind_device STATIC ${CMAKE_CURRENT_SOURCE_DIR}/gpu/blind_device.c)
 target_link_libraries(blind_device PUBLIC dj_gpu dj_planner dj_base Threads::Threads)
 add_executable(djinn-rank-blind ${CMAKE_SOURCE_DIR}/launcher/rank_main.c

@@ -17,6 +17,7 @@ struct dj_cuda_memory;  /* memory.c: mapped chunks */
 struct dj_cuda_copies;  /* copies.c: pinned rings */
 struct dj_cuda_modules; /* module.c: loaded fatbins and functions */
 struct dj_cuda_jit;     /* jit.c: compiled sources, disk cache */
+struct dj_cuda_telemetry; /* telemetry.c: NVML's handle */
 
 struct dj_cuda_device {
     dj_device_t base;
@@ -33,6 +34,7 @@ struct dj_cuda_device {
     struct dj_cuda_copies *copies;
     struct dj_cuda_modules *modules;
     struct dj_cuda_jit *jit;
+    struct dj_cuda_telemetry *telemetry; /* NULL: NVML is not here */
     cublasLtHandle_t blas; /* NULL: no cuBLASLt here; matmul.c makes it at first use, under `lock` */
     cudnnHandle_t dnn;     /* the same, convolution.c */
     pthread_mutex_t lock;
@@ -50,6 +52,11 @@ extern const dj_device_memory_t dj_cuda_memory_ops;
 /* copies.c */
 dj_status_t dj_cuda_copies_open(dj_cuda_device_t *device);
 void dj_cuda_copies_close(dj_cuda_device_t *device);
+
+/* telemetry.c; without NVML all fields stay unknown. */
+void dj_cuda_telemetry_open(dj_cuda_device_t *device);
+void dj_cuda_telemetry_close(dj_cuda_device_t *device);
+void dj_cuda_telemetry_read(dj_device_t *device, dj_telemetry_t *says);
 
 /* module.c */
 dj_status_t dj_cuda_modules_open(dj_cuda_device_t *device);

@@ -35,3 +35,7 @@ target_link_libraries(djinn-rank-blind PRIVATE dj_runtime blind_device)
 # Its first thread has a rank's name, which alloc_count knows.
 set_target_properties(djinn-rank-blind PROPERTIES OUTPUT_NAME djinn-rank
                       RUNTIME_OUTPUT_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/blind)
+
+# The CUDA device on the simulator of CUDA.
+include(${CMAKE_CURRENT_SOURCE_DIR}/gpu/simulator/tests.cmake)
+include(${CMAKE_CURRENT_SOURCE_DIR}/gpu/cuda/tests.cmake OPTIONAL)

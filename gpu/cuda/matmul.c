@@ -2,19 +2,26 @@
  *
  * Preparing turns every op into [batch][rows][columns] windows and picks how the product is made:
  *
- *   float dtypes, strides that a library takes    cuBLASLt (blas.h)
- *   all else                                      own tiles of any strides (kernels/matmul.cu)
+ *   reals, where cuBLASLt is and takes them    cuBLASLt (blas.h)
+ *   integers, K = 0, all else                  own tiles of any strides (kernels/matmul.cu)
  *
  * What does not fold into such windows, and for the library what is not dense along one side, is gathered into the
- * workspace first. */
+ * workspace first; what moves with the request passes through it (kernel.h).
+ *
+ * alpha and beta are the request's, so a captured graph must read them from device memory: a small kernel makes them
+ * there, of the library's type, together with what the product is added to. A value a column is the library's bias,
+ * already times beta; any other addend is spread over C, which the product is then added to. */
 #include <stdio.h>
 
+#include "gpu/cuda/blas.h"
 #include "gpu/cuda/copy.h"
 #include "gpu/cuda/cuda_device.h"
 #include "gpu/cuda/kernels/matmul.h"
 #include "gpu/cuda/prepare.h"
 
 #define ABSENT UINT32_MAX
+#define NO_ROOM UINT64_MAX
+#define BIAS_ALIGN_BYTES 16 /* the least at which the library reads a bias */
 
 typedef struct matrix {
     int64_t batch, rows, columns, batch_stride, row_stride, column_stride; /* elements */
@@ -26,16 +33,31 @@ typedef struct side {
     matrix_t matrix;
     bool gathered;
     dj_cuda_copy_t copy; /* between the view and the dense room */
-    uint64_t room;       /* offset in the workspace */
+    uint64_t room;       /* offset in the workspace: the dense form, or where a moving operand passes through */
 } side_t;
+
+/* How a library's product comes by its addend. */
+typedef enum adding {
+    ADD_NOTHING,
+    ADD_BIAS,   /* the operand itself */
+    ADD_VECTOR, /* a vector of the workspace: the operand times beta */
+    ADD_SPREAD, /* C, where the operand was spread before */
+} adding_t;
 
 typedef struct product {
     dj_cuda_device_t *device;
     side_t a, b, c;
     uint32_t addend; /* operand, or ABSENT */
+    const dj_view_t *addend_view;
     int64_t addend_strides[3];
     dj_cuda_scalar_t alpha, beta;
     CUfunction own;
+    /* of the library: */
+    dj_cuda_blas_t blas;
+    adding_t adding;
+    CUfunction spread;
+    dj_cuda_loop_t loop;                    /* from the addend to the vector, or to C */
+    uint64_t bias, factors, library;        /* offsets in the workspace */
 } product_t;
 
 /* ---- windows ---- */
@@ -76,13 +98,44 @@ static void transpose(matrix_t *m)
     m->column_stride = stride;
 }
 
+/* Rows that lie dense, far enough apart; strides of single rows and columns become regular. */
+static bool rows_are_dense(matrix_t *m)
+{
+    if ((m->columns > 1 && m->column_stride != 1) || (m->rows > 1 && m->row_stride < m->columns))
+        return false;
+    m->column_stride = 1;
+    if (m->rows == 1)
+        m->row_stride = m->columns;
+    return true;
+}
+
+/* Rows or columns that do. */
+static bool is_regular(matrix_t *matrix)
+{
+    matrix_t turned = *matrix;
+    if (rows_are_dense(matrix))
+        return true;
+    transpose(&turned);
+    if (!rows_are_dense(&turned))
+        return false;
+    transpose(&turned);
+    *matrix = turned;
+    return true;
+}
+
+static uint64_t take_room(dj_cuda_kernel_t *kernel, uint64_t bytes)
+{
+    uint64_t room = kernel->workspace_bytes;
+    kernel->workspace_bytes += dj_align_up(bytes);
+    return room;
+}
+
 /* Gives the side a dense room in the workspace: a copy to it for what is read, from it for what is written. */
 static dj_status_t gather(dj_executable_t *exe, dj_cuda_kernel_t *kernel, side_t *side, bool batched, bool written)
 {
     dj_view_t dense = dj_view_contiguous(side->view->dtype, side->view->rank, side->view->sizes);
     side->gathered = true;
-    side->room = kernel->workspace_bytes;
-    kernel->workspace_bytes += dj_align_up(dj_view_dense_bytes(side->view));
+    side->room = take_room(kernel, dj_view_dense_bytes(side->view));
     window(&dense, batched, &side->matrix);
     return written ? dj_cuda_copy_make(exe, &side->copy, &dense, side->view)
                    : dj_cuda_copy_make(exe, &side->copy, side->view, &dense);
@@ -131,6 +184,7 @@ static void take_addend(product_t *p, const dj_node_t *node, form_t form)
         if (view->sizes[d] != 1)
             p->addend_strides[3 - view->rank + d] = view->strides[d];
     p->addend = dj_node_operand_index(&node->call, form.addend);
+    p->addend_view = view;
     if (form.factors) {
         p->beta = dj_cuda_scalar_of(node, 3);
         p->alpha = dj_cuda_scalar_of(node, 4);
@@ -212,6 +266,236 @@ static dj_status_t prepare_own(dj_cuda_kernel_t *kernel, product_t *p)
     return dj_cuda_function(p->device, name, &p->own);
 }
 
+/* ---- the library's ---- */
+
+static dj_cuda_blas_matrix_t blas_matrix(const side_t *side)
+{
+    const matrix_t *m = &side->matrix;
+    bool turned = m->column_stride != 1;
+    dj_cuda_blas_matrix_t matrix = {.turned = turned,
+                                    .line = turned ? m->column_stride : m->row_stride,
+                                    .batch_stride = m->batch_stride,
+                                    .align_bytes = DJ_ALIGN_BYTES};
+    if (!side->gathered) {
+        uint64_t at = (uint64_t)side->view->offset * dj_dtype_bytes(side->view->dtype) | DJ_ALIGN_BYTES;
+        matrix.align_bytes = (uint32_t)(at & -at);
+    }
+    return matrix;
+}
+
+/* Is the addend the same for every row? */
+static bool is_a_row(const product_t *p)
+{
+    return p->c.matrix.batch == 1 && (p->c.matrix.rows == 1 || p->addend_strides[1] == 0);
+}
+
+static bool is_a_bias(const product_t *p)
+{
+    uint64_t at = (uint64_t)p->addend_view->offset * dj_dtype_bytes(p->addend_view->dtype);
+    return is_a_row(p) && p->alpha.slot == DJ_CUDA_NONE && p->beta.slot == DJ_CUDA_NONE &&
+           (p->addend_strides[2] == 1 || p->c.matrix.columns == 1) && at % BIAS_ALIGN_BYTES == 0;
+}
+
+static dj_status_t prepare_spread(product_t *p, const dj_view_t *to)
+{
+    char name[48];
+    const dj_view_t *views[] = {p->addend_view, to};
+    snprintf(name, sizeof(name), "dj_matmul_addend_%s", dj_dtype_name(to->dtype));
+    dj_status_t status = dj_cuda_loop_make(&p->loop, views, 2);
+    return status == DJ_OK ? dj_cuda_function(p->device, name, &p->spread) : status;
+}
+
+/* Rooms for the addend's vector and the factors, and the kernel that fills them. */
+static dj_status_t prepare_adding(dj_executable_t *exe, dj_cuda_kernel_t *kernel, product_t *p)
+{
+    dj_view_t to = *p->c.view;
+    if (p->adding == ADD_NOTHING)
+        return DJ_OK;
+    if (p->adding == ADD_BIAS) {
+        p->bias = take_room(kernel, dj_cuda_moving_bytes(exe, kernel->node, p->addend));
+        return DJ_OK;
+    }
+    if (p->adding == ADD_VECTOR) {
+        int64_t sizes[DJ_RANK_MAX];
+        for (uint32_t d = 0; d < to.rank; d++)
+            sizes[d] = d + 1u < to.rank ? 1 : to.sizes[d];
+        to = dj_view_contiguous(to.dtype, to.rank, sizes);
+        p->bias = take_room(kernel, dj_view_dense_bytes(&to));
+    } else if (p->c.gathered) {
+        to = dj_view_contiguous(to.dtype, to.rank, to.sizes);
+    }
+    if (p->alpha.slot != DJ_CUDA_NONE || p->beta.slot != DJ_CUDA_NONE)
+        p->factors = take_room(kernel, 2 * sizeof(double));
+    return prepare_spread(p, &to);
+}
+
+static dj_status_t enter_library(dj_executable_t *exe, dj_cuda_kernel_t *kernel, side_t *side, bool turned,
+                                 bool batched)
+{
+    dj_status_t status = DJ_OK;
+    if (!is_regular(&side->matrix) && !side->gathered) {
+        status = gather(exe, kernel, side, batched, false);
+        if (turned)
+            transpose(&side->matrix);
+        is_regular(&side->matrix);
+    }
+    if (!side->gathered)
+        side->room = take_room(kernel, dj_cuda_moving_bytes(exe, kernel->node, side->operand));
+    return status;
+}
+
+/* C needs dense rows, and a place of its own for every element. */
+static dj_status_t leave_library(dj_executable_t *exe, dj_cuda_kernel_t *kernel, side_t *side, bool batched)
+{
+    matrix_t *m = &side->matrix;
+    uint64_t moving = dj_cuda_moving_bytes(exe, kernel->node, side->operand);
+    bool fits = rows_are_dense(m) && (m->batch == 1 || m->batch_stride >= m->rows * m->row_stride) &&
+                (moving == 0 || dj_view_is_dense(side->view));
+    if (side->gathered)
+        return DJ_OK;
+    if (fits) {
+        side->room = take_room(kernel, moving);
+        return DJ_OK;
+    }
+    dj_status_t status = gather(exe, kernel, side, batched, true);
+    rows_are_dense(m);
+    return status;
+}
+
+static dj_status_t try_library(dj_executable_t *exe, dj_cuda_kernel_t *kernel, product_t *p, form_t form)
+{
+    dj_status_t status = enter_library(exe, kernel, &p->a, false, form.batched);
+    if (status == DJ_OK)
+        status = enter_library(exe, kernel, &p->b, form.linear, form.batched);
+    if (status == DJ_OK)
+        status = leave_library(exe, kernel, &p->c, form.batched);
+    if (status == DJ_OK)
+        status = prepare_adding(exe, kernel, p);
+    if (status != DJ_OK)
+        return status;
+    dj_cuda_blas_shape_t shape = {.dtype = p->c.view->dtype,
+                                  .batch = p->c.matrix.batch,
+                                  .m = p->c.matrix.rows,
+                                  .n = p->c.matrix.columns,
+                                  .k = p->a.matrix.columns,
+                                  .a = blas_matrix(&p->a),
+                                  .b = blas_matrix(&p->b),
+                                  .c = blas_matrix(&p->c),
+                                  .bias = p->adding == ADD_BIAS || p->adding == ADD_VECTOR,
+                                  .adds = p->adding == ADD_SPREAD,
+                                  .factors = p->factors != NO_ROOM};
+    status = dj_cuda_blas_prepare(p->device, &shape, &p->blas);
+    if (status == DJ_OK)
+        p->library = take_room(kernel, p->blas.workspace_bytes);
+    return status;
+}
+
+static dj_status_t side_open(const side_t *side, dj_cuda_emit_t *emit, const product_t *p, CUdeviceptr *address_p)
+{
+    CUdeviceptr room = dj_cuda_emit_workspace(emit) + side->room;
+    if (!side->gathered)
+        return dj_cuda_emit_fixed_in(emit, side->operand, room, address_p);
+    *address_p = room;
+    return side_enter(p, side, emit);
+}
+
+static dj_status_t emit_adding(const product_t *p, dj_cuda_emit_t *emit, dj_cuda_blas_at_t *at)
+{
+    CUdeviceptr workspace = dj_cuda_emit_workspace(emit);
+    if (p->adding == ADD_NOTHING)
+        return DJ_OK;
+    if (p->adding == ADD_BIAS)
+        return dj_cuda_emit_fixed_in(emit, p->addend, workspace + p->bias, &at->bias);
+    at->bias = p->adding == ADD_VECTOR ? workspace + p->bias : 0;
+    dj_matmul_addend_t params = {.from = dj_cuda_emit_ref(emit, p->addend),
+                                 .to = dj_cuda_ref_at(at->bias ? at->bias : at->c),
+                                 .alpha = p->alpha,
+                                 .beta = p->beta,
+                                 .loop = p->loop,
+                                 .scaled = p->adding == ADD_VECTOR};
+    if (p->factors != NO_ROOM) {
+        at->factors = workspace + p->factors;
+        params.factors = dj_cuda_ref_at(at->factors);
+    }
+    dj_cuda_grid_t grid = dj_cuda_grid_flat(p->device, p->loop.count, DJ_MATMUL_THREADS, 1);
+    return dj_cuda_emit_kernel(emit, p->spread, &grid, &params, sizeof(params));
+}
+
+static dj_status_t call_library(const dj_cuda_kernel_t *kernel, dj_cuda_device_t *device, CUstream stream,
+                                const CUdeviceptr *addresses)
+{
+    const product_t *p = kernel->state;
+    dj_cuda_blas_at_t at;
+    memcpy(&at, addresses, sizeof(at));
+    return dj_cuda_blas_run(&p->blas, device, stream, &at);
+}
+
+static dj_status_t emit_library(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)
+{
+    const product_t *p = kernel->state;
+    CUdeviceptr room = dj_cuda_emit_workspace(emit) + p->c.room;
+    dj_cuda_blas_at_t at = {.workspace = dj_cuda_emit_workspace(emit) + p->library, .c = room};
+    _Static_assert(sizeof(at) <= DJ_CUDA_ADDRESSES_MAX * sizeof(CUdeviceptr), "addresses of a call");
+    dj_status_t status = side_open(&p->a, emit, p, &at.a);
+    if (status == DJ_OK)
+        status = side_open(&p->b, emit, p, &at.b);
+    if (status == DJ_OK && !p->c.gathered)
+        status = dj_cuda_emit_fixed_out(emit, p->c.operand, room, &at.c);
+    if (status == DJ_OK)
+        status = emit_adding(p, emit, &at);
+    if (status == DJ_OK)
+        status = dj_cuda_emit_call(emit, kernel, call_library, (const CUdeviceptr *)&at,
+                                   sizeof(at) / sizeof(CUdeviceptr));
+    if (status != DJ_OK)
+        return status;
+    return p->c.gathered ? side_leave(p, &p->c, emit) : dj_cuda_emit_fixed_done(emit, p->c.operand, room);
+}
+
+static void give_back(dj_cuda_kernel_t *kernel)
+{
+    product_t *p = kernel->state;
+    dj_cuda_blas_destroy(&p->blas);
+}
+
+static bool is_for_library(const product_t *p)
+{
+    const matrix_t *c = &p->c.matrix;
+    return dj_dtype_is_float(p->c.view->dtype) && p->a.matrix.columns > 0 && c->batch <= UINT16_MAX &&
+           c->rows <= INT32_MAX && c->columns <= INT32_MAX && p->a.matrix.columns <= INT32_MAX &&
+           dj_cuda_blas_handle(p->device);
+}
+
+/* DJ_ERR_UNSUPPORTED leaves kernel and product as they were. */
+static dj_status_t prepare_library(dj_executable_t *exe, dj_cuda_kernel_t *kernel, product_t *p, form_t form)
+{
+    const product_t before = *p;
+    const uint64_t workspace = kernel->workspace_bytes;
+    adding_t ways[2] = {ADD_NOTHING}; /* the better one first */
+    uint32_t n_ways = 1;
+    if (!is_for_library(p))
+        return DJ_ERR_UNSUPPORTED;
+    if (p->addend != ABSENT) {
+        if (is_a_row(p))
+            ways[n_ways++ - 1] = is_a_bias(p) ? ADD_BIAS : ADD_VECTOR;
+        ways[n_ways - 1] = ADD_SPREAD;
+    }
+    for (uint32_t i = 0; i < n_ways; i++) {
+        *p = before;
+        kernel->workspace_bytes = workspace;
+        p->adding = ways[i];
+        dj_status_t status = try_library(exe, kernel, p, form);
+        if (status == DJ_OK) {
+            kernel->emit = emit_library;
+            kernel->fini = give_back;
+        }
+        if (status != DJ_ERR_UNSUPPORTED)
+            return status;
+    }
+    *p = before;
+    kernel->workspace_bytes = workspace;
+    return DJ_ERR_UNSUPPORTED;
+}
+
 /* ---- prepare ---- */
 
 static dj_status_t emit_nothing(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)
@@ -256,5 +540,7 @@ dj_status_t dj_cuda_matmul_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kerne
     if (form.linear)
         transpose(&p->b.matrix);
     take_addend(p, node, form);
-    return prepare_own(kernel, p);
+    p->bias = p->factors = p->library = NO_ROOM;
+    status = prepare_library(exe, kernel, p, form);
+    return status == DJ_ERR_UNSUPPORTED ? prepare_own(kernel, p) : status;
 }

@@ -2,6 +2,7 @@
  *
  * The types are NVML's own, as documented; the product's header (gpu/cuda/abi/nvml.h) is not included, so that the
  * two are written apart. */
+#include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,9 +17,28 @@ typedef struct {
     unsigned long long total, available, used;
 } memory_t;
 
-enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7 };
+typedef struct set *nvml_event_set_t;
+typedef struct {
+    nvml_device_t device;
+    unsigned long long type, data;
+    unsigned gpu_instance, compute_instance;
+} event_t;
+
+enum {
+    SUCCESS = 0,
+    UNINITIALIZED = 1,
+    INVALID_ARGUMENT = 2,
+    NOT_FOUND = 6,
+    INSUFFICIENT_SIZE = 7,
+    TIMEOUT = 10,
+};
+enum { EVENT_XID = 8, XIDS_MAX = 256 };
 
 static int users;
+static unsigned sets, xids[XIDS_MAX], xids_first, xids_end; /* one queue for all sets */
+static unsigned long long registered;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static char the_set;
 static char the_device;
 #define DEVICE ((nvml_device_t)(void *)&the_device)
 
@@ -161,4 +181,55 @@ int nvmlDeviceGetCurrentClocksEventReasons(nvml_device_t device, unsigned long l
 {
     *reasons = 0;
     return check(device);
+}
+
+/* ---- events ---- */
+
+void sim_post_xid(unsigned xid)
+{
+    pthread_mutex_lock(&lock);
+    if (registered & EVENT_XID && xids_end - xids_first < XIDS_MAX)
+        xids[xids_end++ % XIDS_MAX] = xid;
+    pthread_mutex_unlock(&lock);
+}
+
+int nvmlEventSetCreate(nvml_event_set_t *set)
+{
+    if (users == 0)
+        return UNINITIALIZED;
+    ++sets;
+    *set = (nvml_event_set_t)(void *)&the_set;
+    return SUCCESS;
+}
+
+int nvmlEventSetFree(nvml_event_set_t set)
+{
+    if (sets == 0 || (void *)set != &the_set)
+        return INVALID_ARGUMENT;
+    if (--sets == 0)
+        registered = 0;
+    return SUCCESS;
+}
+
+int nvmlDeviceRegisterEvents(nvml_device_t device, unsigned long long types, nvml_event_set_t set)
+{
+    if ((void *)set != &the_set)
+        return INVALID_ARGUMENT;
+    registered |= types;
+    return check(device);
+}
+
+/* Does not wait: what is not there now is a timeout. */
+int nvmlEventSetWait_v2(nvml_event_set_t set, event_t *event, unsigned timeout_ms)
+{
+    if (sets == 0 || (void *)set != &the_set)
+        return INVALID_ARGUMENT;
+    int result = TIMEOUT;
+    pthread_mutex_lock(&lock);
+    if (xids_first != xids_end) {
+        *event = (event_t){DEVICE, EVENT_XID, xids[xids_first++ % XIDS_MAX], 0, 0};
+        result = SUCCESS;
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
 }

@@ -50,6 +50,9 @@ typedef struct sim_counters {
 } sim_counters_t;
 void sim_counters(sim_counters_t *counters);
 
+/* libnvidia-ml.so.1: an Xid event, for those who registered. */
+void sim_post_xid(unsigned xid);
+
 #ifdef __cplusplus
 }
 #endif

@@ -12,9 +12,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <dlfcn.h>
+
 #include <cmocka.h>
 
-#include "gpu/cuda/abi/nvrtc.h"
+#include "gpu/cuda/api.h"
 #include "tests/gpu/simulator/simulator.h"
 
 #define PIECE (2ull << 20)
@@ -145,6 +147,54 @@ static int setup(void **state)
     OK(cuMemAlloc(&a, 16384));
     OK(cuMemAlloc(&b, 16384));
     return 0;
+}
+
+/* ---- the libraries ---- */
+
+#define TEXT_OF(name) #name
+#define SYMBOL(name) TEXT_OF(name),
+static const char *const driver_symbols[] = {DJ_CUDA_DRIVER(SYMBOL) NULL};
+static const char *const nvrtc_symbols[] = {DJ_CUDA_NVRTC(SYMBOL) NULL};
+static const char *const nvml_symbols[] = {DJ_CUDA_NVML(SYMBOL) NULL};
+
+static void check_symbols(const char *file, const char *const *symbols)
+{
+    void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL)
+        fail_msg("%s", dlerror());
+    for (; *symbols; ++symbols) {
+        if (dlsym(library, *symbols) == NULL)
+            fail_msg("%s has no %s", file, *symbols);
+    }
+}
+
+static void test_symbols(void **state)
+{
+    check_symbols("libcuda.so.1", driver_symbols);
+    check_symbols("libnvrtc.so.13", nvrtc_symbols);
+    check_symbols("libnvidia-ml.so.1", nvml_symbols);
+}
+
+static void test_telemetry(void **state)
+{
+    nvmlDevice_t device;
+    nvmlEventSet_t set;
+    dj_nvml_event_t event;
+    dj_nvml_memory_t memory;
+    char pci[16];
+    OK(cuDeviceGetPCIBusId(pci, sizeof pci, 0));
+    OK(nvmlInit_v2());
+    OK(nvmlDeviceGetHandleByPciBusId_v2(pci, &device));
+    OK(nvmlDeviceGetMemoryInfo(device, &memory));
+    assert_int_equal(memory.used, 32768); /* a and b */
+    OK(nvmlEventSetCreate(&set));
+    OK(nvmlDeviceRegisterEvents(device, DJ_NVML_EVENT_XID, set));
+    sim_post_xid(79);
+    OK(nvmlEventSetWait_v2(set, &event, 0));
+    assert_int_equal(event.data, 79);
+    assert_int_not_equal(nvmlEventSetWait_v2(set, &event, 0), 0);
+    OK(nvmlEventSetFree(set));
+    OK(nvmlShutdown());
 }
 
 /* ---- threads ---- */
@@ -629,6 +679,8 @@ static void test_seeds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_symbols),
+        cmocka_unit_test(test_telemetry),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_shared),
         cmocka_unit_test(test_votes),

@@ -22,7 +22,7 @@ function(dj_cuda_test source)
                        "LD_LIBRARY_PATH=path_list_prepend:${CMAKE_BINARY_DIR}/bin/simulator")
 endfunction()
 
-dj_cuda_test(gpu/simulator/test_simulator.c LIBS sim_cuda sim_nvrtc)
+dj_cuda_test(gpu/simulator/test_simulator.c LIBS sim_cuda sim_nvrtc sim_nvidia-ml)
 
 # Once more with another order of threads, blocks and streams.
 add_test(NAME gpu_simulator_test_simulator_seed COMMAND gpu_simulator_test_simulator)

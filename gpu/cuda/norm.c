@@ -29,7 +29,7 @@ static int32_t lanes_of(int64_t size, uint32_t *threads_p)
     int32_t lanes = 1;
     *threads_p = THREADS;
     if (size > WARP_ROW_MAX) {
-        *threads_p = size <= 8192 ? 256 : size <= 32768 ? 512 : 1024;
+        *threads_p = size <= 8192 ? 256 : 512; /* more than that and registers would not suffice */
         return (int32_t)*threads_p;
     }
     while (lanes < 32 && lanes * 4 < size)

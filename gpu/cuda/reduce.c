@@ -189,7 +189,7 @@ static uint64_t kernels_choose(const dj_node_t *node, uint32_t kind, uint8_t in,
     else if (dtype && out != DJ_F64 && (kind == DJ_REDUCE_SUM || kind == DJ_REDUCE_MAX || kind == DJ_REDUCE_MIN)) {
         snprintf(fold, size, "dj_reduce_%s_%s", fast[kind], dtype);
         snprintf(join, size, "dj_reduce_join_%s", fast[kind]);
-        return 4;
+        return kind == DJ_REDUCE_SUM ? 8 : 4;
     }
     snprintf(fold, size, "dj_reduce_%s", slow);
     snprintf(join, size, "dj_reduce_join_%s", slow);

@@ -100,6 +100,24 @@ static inline void ref_layer_norm(const ref_call_t *call)
     }
 }
 
+/* input, weight, bias, running mean and variance, momentum, eps */
+static inline void ref_batch_norm(const ref_call_t *call)
+{
+    ref_t *in = ref_arg(call, 0), *weight = ref_arg(call, 1), *bias = ref_arg(call, 2);
+    ref_t *mean = ref_arg(call, 3), *variance = ref_arg(call, 4);
+    for (int64_t c = 0; c < mean->count; c++) {
+        ref_set(call->outs[1], c, mean->real[c], 0);
+        ref_set(call->outs[2], c, 1 / sqrt(variance->real[c] + ref_real(call, 6, 0)), 0);
+    }
+    for (int64_t i = 0; i < in->count; i++) {
+        int64_t at[DJ_RANK_MAX];
+        ref_unravel(in, i, at);
+        double x = (in->real[i] - mean->real[at[1]]) / sqrt(variance->real[at[1]] + ref_real(call, 6, 0));
+        ref_set(call->outs[0], i,
+                x * (weight ? weight->real[at[1]] : 1) + (bias ? bias->real[at[1]] : 0), 0);
+    }
+}
+
 static inline void ref_softmax(const ref_call_t *call, bool is_log)
 {
     ref_t *in = ref_arg(call, 0), *out = call->outs[0];
@@ -360,6 +378,9 @@ static inline bool ref_multiplying(const ref_call_t *call)
         return true;
     case DJ_OP_LAYER_NORM:
         ref_layer_norm(call);
+        return true;
+    case DJ_OP_BATCH_NORM_EVAL:
+        ref_batch_norm(call);
         return true;
     case DJ_OP_SOFTMAX:
     case DJ_OP_LOG_SOFTMAX:

@@ -17,7 +17,11 @@
 #define DJ_MEMBER __device__ __forceinline__
 #define DJ_UNROLL _Pragma("unroll")
 #define DJ_ROLLED _Pragma("unroll 1") /* a loop that is not worth its copies */
+/* Before DJ_KERNEL: how many threads its blocks have, and how many blocks a multiprocessor should hold. */
+#define DJ_BOUNDS(name, type, threads, blocks)                                                     \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ type p);
 #else
+#define DJ_BOUNDS(name, type, threads, blocks)
 #define DJ_MEMBER inline
 #define DJ_UNROLL
 #define DJ_ROLLED

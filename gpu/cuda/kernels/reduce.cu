@@ -33,23 +33,69 @@ DJ_DEVICE uint32_t kind_of(const dj_reduce_params_t &p, double order)
     return order == -(double)INFINITY ? DJ_REDUCE_ABS_MIN : DJ_REDUCE_POWER_SUM;
 }
 
-/* float32 from a known dtype; `Kind` is SUM, MAX or MIN. */
-template <typename T, int Kind> struct fold_float {
+/* A float32 sum and what rounding took from it: as good as float64 without its price. Not for NaN and infinities,
+ * where `lost` means nothing. */
+struct sum2 {
+    float sum, lost;
+};
+
+DJ_DEVICE sum2 dj_exchange(sum2 value, int bits)
+{
+    sum2 other;
+    other.sum = dj_exchange(value.sum, bits);
+    other.lost = dj_exchange(value.lost, bits);
+    return other;
+}
+
+template <typename T> struct fold_sum {
+    typedef sum2 value_t;
+    static const int unroll = 4;
+
+    DJ_MEMBER explicit fold_sum(const dj_reduce_params_t &)
+    {
+    }
+    DJ_MEMBER sum2 first() const
+    {
+        sum2 none = {0, 0};
+        return none;
+    }
+    DJ_MEMBER sum2 operator()(sum2 a, sum2 b) const
+    {
+        float sum = a.sum + b.sum, part = sum - a.sum;
+        a.lost += b.lost + ((a.sum - (sum - part)) + (b.sum - part));
+        a.sum = sum;
+        return a;
+    }
+    DJ_MEMBER void take(sum2 &r, const char *at, int64_t) const
+    {
+        sum2 x = {dj_float(*reinterpret_cast<const T *>(at)), 0};
+        if (sizeof(T) == 4)
+            r = (*this)(r, x);
+        else
+            r.sum += x.sum; /* float32 has digits enough for what float16 has */
+    }
+    DJ_MEMBER void finish(const dj_reduce_params_t &p, int64_t output, sum2 r) const
+    {
+        char *out = dj_at(p.head, p.out) + dj_loop_offset(p.kept, 1, output);
+        double sum = r.sum - r.sum == 0 ? (double)r.sum + (double)r.lost : (double)r.sum;
+        dj_store(out, p.out_dtype, p.mean ? sum / (double)p.along.count : sum);
+    }
+};
+
+template <typename T, bool Largest> struct fold_extreme {
     typedef float value_t;
     static const int unroll = 4;
 
-    DJ_MEMBER explicit fold_float(const dj_reduce_params_t &)
+    DJ_MEMBER explicit fold_extreme(const dj_reduce_params_t &)
     {
     }
     DJ_MEMBER float first() const
     {
-        return Kind == DJ_REDUCE_SUM ? 0 : Kind == DJ_REDUCE_MAX ? -INFINITY : INFINITY;
+        return Largest ? -INFINITY : INFINITY;
     }
     DJ_MEMBER float operator()(float r, float x) const
     {
-        if (Kind == DJ_REDUCE_SUM)
-            return r + x;
-        return ((Kind == DJ_REDUCE_MAX ? x > r : x < r) || x != x) ? x : r;
+        return ((Largest ? x > r : x < r) || x != x) ? x : r;
     }
     DJ_MEMBER void take(float &r, const char *at, int64_t) const
     {
@@ -57,8 +103,7 @@ template <typename T, int Kind> struct fold_float {
     }
     DJ_MEMBER void finish(const dj_reduce_params_t &p, int64_t output, float r) const
     {
-        char *out = dj_at(p.head, p.out) + dj_loop_offset(p.kept, 1, output);
-        dj_store(out, p.out_dtype, p.mean ? (double)r / (double)p.along.count : (double)r);
+        dj_store(dj_at(p.head, p.out) + dj_loop_offset(p.kept, 1, output), p.out_dtype, r);
     }
 };
 
@@ -395,24 +440,24 @@ template <typename F> DJ_DEVICE void join_run(const dj_reduce_params_t &p)
         join_run<__VA_ARGS__>(p);                                                                  \
     }
 
-REDUCE(sum_f32, fold_float<float, DJ_REDUCE_SUM>)
-REDUCE(sum_f16, fold_float<dj_f16, DJ_REDUCE_SUM>)
-REDUCE(sum_bf16, fold_float<dj_bf16, DJ_REDUCE_SUM>)
-REDUCE(max_f32, fold_float<float, DJ_REDUCE_MAX>)
-REDUCE(max_f16, fold_float<dj_f16, DJ_REDUCE_MAX>)
-REDUCE(max_bf16, fold_float<dj_bf16, DJ_REDUCE_MAX>)
-REDUCE(min_f32, fold_float<float, DJ_REDUCE_MIN>)
-REDUCE(min_f16, fold_float<dj_f16, DJ_REDUCE_MIN>)
-REDUCE(min_bf16, fold_float<dj_bf16, DJ_REDUCE_MIN>)
+REDUCE(sum_f32, fold_sum<float>)
+REDUCE(sum_f16, fold_sum<dj_f16>)
+REDUCE(sum_bf16, fold_sum<dj_bf16>)
+REDUCE(max_f32, fold_extreme<float, true>)
+REDUCE(max_f16, fold_extreme<dj_f16, true>)
+REDUCE(max_bf16, fold_extreme<dj_bf16, true>)
+REDUCE(min_f32, fold_extreme<float, false>)
+REDUCE(min_f16, fold_extreme<dj_f16, false>)
+REDUCE(min_bf16, fold_extreme<dj_bf16, false>)
 REDUCE(real, fold_real)
 REDUCE(integer, fold_integer)
 REDUCE(variance, fold_variance)
 REDUCE(place_f32, fold_place<float>)
 REDUCE(place_f64, fold_place<double>)
 REDUCE(place_i64, fold_place<int64_t>)
-JOIN(sum, fold_float<float, DJ_REDUCE_SUM>)
-JOIN(max, fold_float<float, DJ_REDUCE_MAX>)
-JOIN(min, fold_float<float, DJ_REDUCE_MIN>)
+JOIN(sum, fold_sum<float>)
+JOIN(max, fold_extreme<float, true>)
+JOIN(min, fold_extreme<float, false>)
 JOIN(real, fold_real)
 JOIN(integer, fold_integer)
 JOIN(variance, fold_variance)

@@ -24,6 +24,12 @@ if(TARGET dj_cuda)
            COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/gpu/cuda/compile_kernels.sh ${DJINN_NVCC} ${CMAKE_SOURCE_DIR}
                    $<TARGET_FILE:gpu_cuda_write_kernels> ${DJINN_CUDA_ARCHITECTURES})
   set_tests_properties(gpu_cuda_fused_texts PROPERTIES LABELS unit TIMEOUT 300)
+  dj_test(gpu/cuda/test_fuse.c LABEL unit LIBS dj_gpu)
+  dj_test(gpu/cuda/test_fused_values.c LABEL unit LIBS dj_gpu ${CMAKE_DL_LIBS})
+  get_filename_component(nvcc ${DJINN_NVCC} REALPATH)
+  get_filename_component(cuda ${nvcc}/../../include ABSOLUTE)
+  target_compile_definitions(gpu_cuda_test_fused_values PRIVATE DJ_SOURCE_FOLDER="${CMAKE_SOURCE_DIR}"
+                             DJ_CUDA_INCLUDE="${cuda}")
 endif()
 
 # Ranks whose device's memory the host cannot touch (blind_device.h), for tests that run with TEST_BLIND.

@@ -175,7 +175,7 @@ static void a_staged_result_is_copied_home(void **state)
     list_of(&test, false, &list);
     assert_int_equal(list.n_records, 2);
     const dj_layout_copy_t *made = params_of(&list, 0), *home = params_of(&list, 1);
-    REF(made->from, 0, 0, DJ_CUDA_NONE);
+    REF(made->from, 49 * 8, 0, DJ_CUDA_NONE); /* from its last element on */
     REF(made->to, STACK + staging, DJ_CUDA_NONE, DJ_CUDA_NONE);
     assert_int_equal(made->loop.strides[1][0], 4);
     REF(home->from, STACK + staging, DJ_CUDA_NONE, DJ_CUDA_NONE);

@@ -1,0 +1,691 @@
+/* test_replay.c - programs replayed on the CUDA device, to the stream and as graphs, against the host device.
+ *
+ * Values are small integers, so sums are exact in any order and every byte must agree. A *session* is one set of
+ * memory behind a program's bindings, on both devices; each run starts from the session's own contents. What needs the
+ * simulator (its counters, its faults) is skipped on a GPU. */
+#include "tests/gpu/cuda/open.h"
+
+#include <dlfcn.h>
+
+#include "tests/gpu/simulator/simulator.h"
+
+#define SLACK_BYTES 4096u
+
+static dj_device_t *cuda, *host;
+static void (*counters_of)(sim_counters_t *);
+static void (*set_fault)(CUresult);
+static void (*fail_next)(const char *, CUresult);
+
+/* ---- programs ---- */
+
+typedef struct program program_t;
+
+/* What an input holds at first: small integers, or indices below a bound. */
+typedef struct filling {
+    uint8_t dtype;
+    int64_t below;
+} filling_t;
+
+struct program {
+    test_case_t on_host, on_cuda;
+    filling_t fillings[CASE_BINDINGS_MAX];
+    dj_text_t texts[CASE_BINDINGS_MAX]; /* stand-ins: bind() compares them and no more */
+    dj_segment_t stack;
+    uint8_t *host_stack;
+};
+
+typedef dj_operand_t (*record_t)(program_t *program, test_case_t *test);
+
+static dj_view_t view(uint8_t dtype, uint8_t rank, int64_t a, int64_t b)
+{
+    int64_t sizes[] = {a, b};
+    return dj_view_contiguous(dtype, rank, sizes);
+}
+
+static dj_operand_t input(program_t *program, test_case_t *test, dj_operand_class_t class, dj_view_t of, int64_t below)
+{
+    uint32_t at = test->n_inputs;
+    program->fillings[at] = (filling_t){of.dtype, below};
+    if (class == DJ_CLASS_WEIGHT && test == &program->on_cuda) {
+        program->texts[at].serial = at + 1;
+        test->texts[at] = &program->texts[at];
+    }
+    return case_input(test, class, NULL, dj_view_dense_bytes(&of), of);
+}
+
+static dj_operand_t op1(test_case_t *test, uint16_t op, dj_operand_t a)
+{
+    dj_arg_t args[] = {tensor_arg(&a)};
+    return case_add(test, op, args, 1, NULL);
+}
+
+static dj_operand_t op2(test_case_t *test, uint16_t op, dj_operand_t a, dj_operand_t b)
+{
+    dj_arg_t args[] = {tensor_arg(&a), tensor_arg(&b)};
+    return case_add(test, op, args, 2, NULL);
+}
+
+static dj_operand_t plus(test_case_t *test, dj_operand_t a, dj_operand_t b, double times)
+{
+    dj_arg_t args[] = {tensor_arg(&a), tensor_arg(&b), real_arg(times)};
+    return case_add(test, DJ_OP_ADD, args, 3, NULL);
+}
+
+static dj_operand_t convert(test_case_t *test, dj_operand_t a, uint8_t dtype)
+{
+    dj_arg_t args[] = {tensor_arg(&a), {.kind = DJ_ARG_INTEGER, .integer = dtype, .slot = DJ_SLOT_NONE}};
+    return case_add(test, DJ_OP_TO_COPY, args, 2, NULL);
+}
+
+static dj_operand_t flip(test_case_t *test, dj_operand_t a, const dj_operand_t *target)
+{
+    static const int64_t first[] = {0};
+    dj_arg_t args[] = {tensor_arg(&a),
+                       {.kind = DJ_ARG_INTEGERS, .count = 1, .integers = first, .slot = DJ_SLOT_NONE}};
+    return case_add(test, DJ_OP_FLIP, args, 2, target);
+}
+
+static dj_operand_t rows_of(test_case_t *test, dj_operand_t table, dj_operand_t indices)
+{
+    dj_arg_t args[] = {tensor_arg(&table), tensor_arg(&indices), {.kind = DJ_ARG_NONE, .slot = DJ_SLOT_NONE},
+                       {.kind = DJ_ARG_NONE, .slot = DJ_SLOT_NONE}, {.kind = DJ_ARG_NONE, .slot = DJ_SLOT_NONE}};
+    return case_add(test, DJ_OP_EMBEDDING, args, 5, NULL);
+}
+
+static dj_operand_t record_network(program_t *program, test_case_t *test)
+{
+    dj_operand_t w = input(program, test, DJ_CLASS_WEIGHT, view(DJ_F32, 2, 24, 40), 0);
+    dj_operand_t v = input(program, test, DJ_CLASS_WEIGHT, view(DJ_F32, 2, 40, 8), 0);
+    dj_operand_t x = input(program, test, DJ_CLASS_IMMEDIATE, view(DJ_F32, 2, 5, 24), 0);
+    dj_operand_t h = op1(test, DJ_OP_RELU, op2(test, DJ_OP_MM, x, w));
+    h = plus(test, h, op2(test, DJ_OP_MUL, h, h), 0.5);
+    return op2(test, DJ_OP_MM, h, v);
+}
+
+static dj_operand_t record_moves(program_t *program, test_case_t *test)
+{
+    dj_operand_t a = input(program, test, DJ_CLASS_STATE, view(DJ_F32, 2, 33, 7), 0);
+    return convert(test, flip(test, convert(test, flip(test, a, NULL), DJ_F64), NULL), DJ_BF16);
+}
+
+static dj_operand_t record_lookup(program_t *program, test_case_t *test)
+{
+    dj_operand_t table = input(program, test, DJ_CLASS_WEIGHT, view(DJ_F32, 2, 50, 16), 0);
+    dj_operand_t indices = input(program, test, DJ_CLASS_IMMEDIATE, view(DJ_I64, 1, 9, 0), 50);
+    return plus(test, rows_of(test, table, indices), op1(test, DJ_OP_RELU, rows_of(test, table, indices)), 2);
+}
+
+/* In place, into a window that overlaps what is read: staged. */
+static dj_operand_t record_staged(program_t *program, test_case_t *test)
+{
+    dj_operand_t a = input(program, test, DJ_CLASS_STATE, view(DJ_F32, 1, 100, 0), 0), target = a;
+    a.view = target.view = view(DJ_F32, 1, 50, 0);
+    a.view.strides[0] = target.view.strides[0] = 2;
+    target.view.offset = 2;
+    target.view.sizes[0] = a.view.sizes[0] = 40;
+    return flip(test, a, &target);
+}
+
+/* A row of a cache, at a position that moves. */
+static dj_operand_t record_cache(program_t *program, test_case_t *test)
+{
+    dj_operand_t cache = input(program, test, DJ_CLASS_STATE, view(DJ_F32, 2, 16, 8), 0), row = cache;
+    dj_operand_t x = input(program, test, DJ_CLASS_IMMEDIATE, view(DJ_F32, 1, 8, 0), 0);
+    row.view = view(DJ_F32, 1, 8, 0);
+    row.view.offset = 8;
+    dj_arg_t args[] = {tensor_arg(&x)};
+    case_add(test, DJ_OP_COPY, args, 1, &row);
+    return convert(test, cache, DJ_F64);
+}
+
+static void build_on(program_t *program, test_case_t *test, dj_device_t *device, record_t record)
+{
+    case_open(test, device);
+    dj_operand_t out = record(program, test);
+    CHECK_OK(case_build(test, &out.storage, record == record_staged ? 0 : 1));
+}
+
+static void program_open(program_t *program, record_t record)
+{
+    memset(program, 0, sizeof(*program));
+    build_on(program, &program->on_host, host, record);
+    build_on(program, &program->on_cuda, cuda, record);
+    uint64_t slab = program->on_cuda.plan->peak_bytes + SLACK_BYTES;
+    CHECK_OK(dj_segment_init(&program->stack, cuda, slab));
+    CHECK_OK(dj_segment_grow(&program->stack, slab));
+    program->host_stack = aligned_alloc(256, dj_align_up(program->on_host.plan->peak_bytes + 256));
+    assert_non_null(program->host_stack);
+    CHECK_OK(host->ops->bind(program->on_host.exe, program->on_host.texts));
+    CHECK_OK(cuda->ops->bind(program->on_cuda.exe, program->on_cuda.texts));
+}
+
+static void program_close(program_t *program)
+{
+    dj_segment_fini(&program->stack);
+    free(program->host_stack);
+    case_close(&program->on_host);
+    case_close(&program->on_cuda);
+}
+
+/* ---- sessions ---- */
+
+typedef struct session {
+    uint32_t n;
+    uint64_t bytes[CASE_BINDINGS_MAX];
+    uint8_t *first[CASE_BINDINGS_MAX]; /* contents at the start of each run */
+    uint8_t *host[CASE_BINDINGS_MAX];  /* after a run there */
+    dj_segment_t cuda[CASE_BINDINGS_MAX];
+    void *bindings[CASE_BINDINGS_MAX];
+    bool shared[CASE_BINDINGS_MAX]; /* another session's memory: weights */
+} session_t;
+
+static void fill(uint8_t *memory, uint64_t bytes, filling_t filling, uint32_t seed)
+{
+    uint64_t n = filling.dtype == DJ_I64 ? bytes / 8 : bytes / 4;
+    for (uint64_t i = 0; i < n; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        if (filling.dtype == DJ_I64)
+            ((int64_t *)(void *)memory)[i] = (seed >> 8) % filling.below;
+        else
+            ((float *)(void *)memory)[i] = (float)((int)(seed >> 16) % 7 - 3);
+    }
+}
+
+/* Weights are those of `like`, if there is one. */
+static void session_open(session_t *session, const program_t *program, uint32_t seed, const session_t *like)
+{
+    const dj_graph_t *graph = program->on_cuda.graph;
+    memset(session, 0, sizeof(*session));
+    session->n = graph->n_bindings;
+    for (uint32_t i = 0; i < session->n; i++) {
+        const dj_storage_t *storage = &graph->storages[graph->bindings[i]];
+        uint64_t bytes = session->bytes[i] = storage->bytes;
+        session->first[i] = calloc(1, bytes);
+        session->host[i] = aligned_alloc(64, (bytes + 63) & ~63ull);
+        assert_true(session->first[i] && session->host[i]);
+        session->shared[i] = like && storage->is_input && storage->input_class == DJ_CLASS_WEIGHT;
+        if (i < graph->n_inputs)
+            fill(session->first[i], bytes, program->fillings[i], session->shared[i] ? 1 : seed + i);
+        if (session->shared[i]) {
+            memcpy(session->first[i], like->first[i], bytes);
+            session->cuda[i] = like->cuda[i];
+        } else {
+            CHECK_OK(dj_segment_init(&session->cuda[i], cuda, bytes));
+            CHECK_OK(dj_segment_grow(&session->cuda[i], bytes));
+        }
+        session->bindings[i] = session->cuda[i].base;
+    }
+}
+
+static void session_close(session_t *session)
+{
+    for (uint32_t i = 0; i < session->n; i++) {
+        free(session->first[i]);
+        free(session->host[i]);
+        if (!session->shared[i])
+            dj_segment_fini(&session->cuda[i]);
+    }
+}
+
+static uint64_t *scalars_of(const program_t *program)
+{
+    return (uint64_t *)program->on_cuda.program.scalars.data;
+}
+
+static dj_status_t replay(program_t *program, session_t *session)
+{
+    for (uint32_t i = 0; i < session->n; i++)
+        CHECK_OK(cuda->ops->memory.copy_in(cuda, session->bindings[i], session->first[i], session->bytes[i]));
+    dj_launch_t launch = {session->bindings, program->stack.base, NULL, scalars_of(program)};
+    return cuda->ops->replay(program->on_cuda.exe, &launch);
+}
+
+static dj_status_t replay_on_host(program_t *program, session_t *session)
+{
+    for (uint32_t i = 0; i < session->n; i++)
+        memcpy(session->host[i], session->first[i], session->bytes[i]);
+    dj_launch_t launch = {(void *const *)session->host, program->host_stack, NULL, scalars_of(program)};
+    return host->ops->replay(program->on_host.exe, &launch);
+}
+
+static void same_as_host(session_t *session)
+{
+    for (uint32_t i = 0; i < session->n; i++) {
+        uint8_t *got = malloc(session->bytes[i]);
+        assert_non_null(got);
+        CHECK_OK(cuda->ops->memory.copy_out(cuda, got, session->bindings[i], session->bytes[i]));
+        assert_memory_equal(got, session->host[i], session->bytes[i]);
+        free(got);
+    }
+}
+
+static void run_both(program_t *program, session_t *session)
+{
+    CHECK_OK(replay(program, session));
+    CHECK_OK(replay_on_host(program, session));
+    same_as_host(session);
+}
+
+static dj_cuda_counters_t *counted(program_t *program)
+{
+    return &exe_of(&program->on_cuda)->counters;
+}
+
+#define COUNTED(program_, direct_, graphs_, captures_)                                             \
+    do {                                                                                           \
+        assert_int_equal(counted(program_)->direct_replays, (direct_));                            \
+        assert_int_equal(counted(program_)->graph_replays, (graphs_));                             \
+        assert_int_equal(counted(program_)->captures, (captures_));                                \
+    } while (0)
+
+/* ---- tests ---- */
+
+static void same_on_both(record_t record)
+{
+    program_t program;
+    session_t session;
+    program_open(&program, record);
+    session_open(&session, &program, 1, NULL);
+    for (int i = 0; i < 4; i++)
+        run_both(&program, &session);
+    COUNTED(&program, 1, 3, 1);
+    session_close(&session);
+    program_close(&program);
+}
+
+static void a_network_gives_the_host_s_bytes(void **state)
+{
+    same_on_both(record_network);
+}
+
+static void moves_give_the_host_s_bytes(void **state)
+{
+    same_on_both(record_moves);
+}
+
+static void lookups_give_the_host_s_bytes(void **state)
+{
+    same_on_both(record_lookup);
+}
+
+static void a_staged_result_gives_the_host_s_bytes(void **state)
+{
+    same_on_both(record_staged);
+}
+
+static void without_graphs_every_replay_is_direct(void **state)
+{
+    program_t program;
+    session_t session;
+    ((dj_cuda_device_t *)cuda)->use_graphs = false;
+    program_open(&program, record_network);
+    session_open(&session, &program, 1, NULL);
+    for (int i = 0; i < 3; i++)
+        run_both(&program, &session);
+    COUNTED(&program, 3, 0, 0);
+    ((dj_cuda_device_t *)cuda)->use_graphs = true;
+    session_close(&session);
+    program_close(&program);
+}
+
+static void a_graph_serves_every_session(void **state)
+{
+    program_t program;
+    session_t one, other, tuned;
+    program_open(&program, record_network);
+    session_open(&one, &program, 1, NULL);
+    session_open(&other, &program, 100, &one);
+    session_open(&tuned, &program, 200, NULL); /* other weights */
+    run_both(&program, &one);
+    run_both(&program, &other);
+    run_both(&program, &one);
+    run_both(&program, &other);
+    COUNTED(&program, 1, 3, 1);
+    run_both(&program, &tuned);
+    COUNTED(&program, 2, 3, 1);
+    run_both(&program, &tuned);
+    run_both(&program, &one);
+    COUNTED(&program, 2, 5, 2);
+    session_close(&other);
+    session_close(&one);
+    session_close(&tuned);
+    program_close(&program);
+}
+
+static void a_weight_that_is_not_text_replays_directly(void **state)
+{
+    program_t program;
+    session_t session;
+    dj_text_t *texts[CASE_BINDINGS_MAX];
+    program_open(&program, record_network);
+    session_open(&session, &program, 1, NULL);
+    memcpy(texts, program.on_cuda.texts, sizeof(texts));
+    texts[1] = NULL;
+    assert_false(cuda->ops->bound(program.on_cuda.exe, texts));
+    CHECK_OK(cuda->ops->bind(program.on_cuda.exe, texts));
+    assert_true(cuda->ops->bound(program.on_cuda.exe, texts));
+    for (int i = 0; i < 3; i++)
+        run_both(&program, &session);
+    COUNTED(&program, 3, 0, 0);
+    session_close(&session);
+    program_close(&program);
+}
+
+static void a_position_moves_through_one_graph(void **state)
+{
+    program_t program;
+    session_t session;
+    program_open(&program, record_cache);
+    session_open(&session, &program, 1, NULL);
+    assert_int_equal(program.on_cuda.graph->n_scalars, 1);
+    for (uint64_t i = 0; i < 16; i++) {
+        scalars_of(&program)[0] = i * 8;
+        run_both(&program, &session);
+    }
+    COUNTED(&program, 1, 15, 1);
+    session_close(&session);
+    program_close(&program);
+}
+
+static void an_index_out_of_range_names_its_node(void **state)
+{
+    program_t program;
+    session_t session;
+    program_open(&program, record_lookup);
+    session_open(&session, &program, 1, NULL);
+    for (int i = 0; i < 3; i++) {
+        run_both(&program, &session);
+        int64_t *index = (int64_t *)(void *)session.first[1] + 3, good = *index;
+        *index = 50;
+        assert_int_equal(replay(&program, &session), DJ_ERR_INVALID);
+        assert_non_null(strstr(dj_error_text(), "node 0, "));
+        assert_non_null(strstr(dj_error_text(), "embedding: an index is out of range"));
+        *index = good;
+    }
+    COUNTED(&program, 1, 5, 1);
+    session_close(&session);
+    program_close(&program);
+}
+
+static void long_programs_are_several_graphs(void **state)
+{
+    program_t program;
+    session_t session;
+    program_open(&program, record_moves);
+    dj_cuda_executable_t *exe = exe_of(&program.on_cuda);
+    session_open(&session, &program, 1, NULL);
+    for (uint32_t i = 0; i < exe->n_steps; i++)
+        exe->steps[i].predicted_ns = 3e6;
+    for (int i = 0; i < 3; i++)
+        run_both(&program, &session);
+    COUNTED(&program, 1, 2, 1);
+    assert_int_equal(exe->n_steps, 4);
+    assert_int_equal(exe->instances[0].n_pieces, 4);
+    assert_int_equal(exe->counters.launches, 3 * 4);
+    session_close(&session);
+    program_close(&program);
+}
+
+static void another_plan_is_captured_anew(void **state)
+{
+    program_t program;
+    session_t session;
+    program_open(&program, record_moves);
+    session_open(&session, &program, 1, NULL);
+    for (int i = 0; i < 3; i++)
+        run_both(&program, &session);
+    CHECK_OK(cuda->ops->place(program.on_cuda.exe, program.on_cuda.plan));
+    assert_true(cuda->ops->bound(program.on_cuda.exe, program.on_cuda.texts));
+    for (int i = 0; i < 3; i++)
+        run_both(&program, &session);
+    COUNTED(&program, 2, 4, 2);
+    session_close(&session);
+    program_close(&program);
+}
+
+/* One past the highest byte of the slab that is not the poison's. */
+static uint64_t peak_of(program_t *program)
+{
+    uint64_t bytes = program->on_cuda.plan->peak_bytes + SLACK_BYTES, peak = bytes;
+    uint8_t *slab = malloc(bytes);
+    assert_non_null(slab);
+    CHECK_OK(cuda->ops->memory.copy_out(cuda, slab, program->stack.base, bytes));
+    while (peak > 0 && slab[peak - 1] == DJ_POISON_BYTE)
+        peak--;
+    free(slab);
+    return peak;
+}
+
+static void poison(program_t *program)
+{
+    uint64_t bytes = program->on_cuda.plan->peak_bytes + SLACK_BYTES;
+    uint8_t *slab = malloc(bytes);
+    assert_non_null(slab);
+    memset(slab, DJ_POISON_BYTE, bytes);
+    CHECK_OK(cuda->ops->memory.copy_in(cuda, program->stack.base, slab, bytes));
+    free(slab);
+}
+
+static void the_peak_is_the_plan_s(void **state)
+{
+    static const record_t records[] = {record_network, record_moves, record_lookup, record_staged, record_cache};
+    ((dj_cuda_device_t *)cuda)->poison = true;
+    for (size_t r = 0; r < sizeof(records) / sizeof(records[0]); r++) {
+        program_t program;
+        session_t session;
+        program_open(&program, records[r]);
+        session_open(&session, &program, 1, NULL);
+        for (int i = 0; i < 3; i++) {
+            poison(&program);
+            run_both(&program, &session);
+            assert_int_equal(peak_of(&program), program.on_cuda.plan->peak_bytes);
+        }
+        COUNTED(&program, 1, 2, 1);
+        session_close(&session);
+        program_close(&program);
+    }
+    ((dj_cuda_device_t *)cuda)->poison = false;
+}
+
+/* A kernel asks for 100 bytes of workspace and writes 164, or 100 alone. */
+static dj_status_t overwrite(const dj_cuda_kernel_t *kernel, dj_cuda_device_t *device, CUstream stream,
+                             const CUdeviceptr *addresses)
+{
+    return dj_cuda_status(dj_cuda.cuMemsetD8Async(addresses[0], 1, *(const uint32_t *)kernel->state, stream), "a test");
+}
+
+static dj_status_t emit_overwrite(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)
+{
+    CUdeviceptr workspace = dj_cuda_emit_workspace(emit);
+    return dj_cuda_emit_call(emit, kernel, overwrite, &workspace, 1);
+}
+
+static void who_writes_past_a_workspace_is_found(void **state)
+{
+    program_t program;
+    session_t session;
+    uint32_t bytes = 128;
+    ((dj_cuda_device_t *)cuda)->poison = true;
+    program_open(&program, record_moves);
+    session_open(&session, &program, 1, NULL);
+    dj_cuda_kernel_t *kernel = &exe_of(&program.on_cuda)->kernels[0];
+    program.on_cuda.plan->workspace_bytes = 128 + DJ_CUDA_GUARD_BYTES;
+    kernel->emit = emit_overwrite;
+    kernel->state = &bytes;
+    CHECK_OK(replay(&program, &session));
+    bytes = 129;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(replay(&program, &session), DJ_ERR_INTERNAL);
+        assert_non_null(strstr(dj_error_text(), "past its workspace"));
+    }
+    ((dj_cuda_device_t *)cuda)->poison = false;
+    session_close(&session);
+    program_close(&program);
+}
+
+/* ---- with the simulator ---- */
+
+static void replays_allocate_nothing(void **state)
+{
+    program_t program;
+    session_t session;
+    sim_counters_t before, after;
+    if (!counters_of)
+        skip();
+    program_open(&program, record_network);
+    session_open(&session, &program, 1, NULL);
+    counters_of(&before);
+    run_both(&program, &session);
+    counters_of(&after);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(after.allocations, before.allocations);
+        assert_int_equal(after.handles, before.handles);
+        assert_int_equal(after.pinned_bytes, before.pinned_bytes);
+        assert_int_equal(after.streams, before.streams);
+        assert_int_equal(after.events, before.events);
+        assert_int_equal(after.graphs, before.graphs);
+        assert_int_equal(after.graph_execs, before.graph_execs);
+        run_both(&program, &session);
+        if (i == 0) {
+            counters_of(&before); /* the second replay has made its graphs */
+            assert_int_equal(before.streams, after.streams);
+            assert_int_equal(before.graphs, after.graphs);
+            assert_int_equal(before.graph_execs, after.graph_execs + 1);
+        }
+        counters_of(&after);
+    }
+    program_close(&program);
+    session_close(&session);
+    counters_of(&after);
+    assert_int_equal(after.graph_execs, before.graph_execs - 1);
+    assert_int_equal(after.allocations, before.allocations - 1);
+    assert_int_equal(after.events, before.events - 1);
+}
+
+static void a_graph_replay_is_one_copy_and_one_launch(void **state)
+{
+    program_t program;
+    session_t session;
+    sim_counters_t before, after;
+    if (!counters_of)
+        skip();
+    program_open(&program, record_network);
+    session_open(&session, &program, 1, NULL);
+    run_both(&program, &session);
+    run_both(&program, &session);
+    dj_launch_t launch = {session.bindings, program.stack.base, NULL, scalars_of(&program)};
+    counters_of(&before);
+    CHECK_OK(cuda->ops->replay(program.on_cuda.exe, &launch));
+    counters_of(&after);
+    assert_int_equal(after.graph_launches - before.graph_launches, 1);
+    assert_int_equal(after.copies - before.copies, 1);
+    assert_int_equal(after.memsets - before.memsets, 0);
+    session_close(&session);
+    program_close(&program);
+}
+
+static void what_cannot_be_captured_plays_directly(void **state)
+{
+    static const char *const functions[] = {"cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate",
+                                            "cuGraphUpload", "cuStreamCreateWithPriority"};
+    if (!fail_next)
+        skip();
+    for (size_t f = 0; f < sizeof(functions) / sizeof(functions[0]); f++) {
+        program_t program;
+        session_t session;
+        sim_counters_t before, after;
+        program_open(&program, record_network);
+        session_open(&session, &program, 1, NULL);
+        run_both(&program, &session);
+        counters_of(&before);
+        fail_next(functions[f], CUDA_ERROR_OUT_OF_MEMORY);
+        for (int i = 0; i < 3; i++)
+            run_both(&program, &session);
+        COUNTED(&program, 4, 0, 0);
+        counters_of(&after);
+        assert_int_equal(after.graph_execs, before.graph_execs);
+        assert_int_equal(after.graphs, before.graphs);
+        assert_int_equal(after.streams, before.streams);
+        session_close(&session);
+        program_close(&program);
+    }
+}
+
+static void a_refused_launch_leaves_the_device_usable(void **state)
+{
+    program_t program;
+    session_t session;
+    if (!fail_next)
+        skip();
+    program_open(&program, record_network);
+    session_open(&session, &program, 1, NULL);
+    fail_next("cuLaunchKernel", CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
+    assert_int_not_equal(replay(&program, &session), DJ_OK);
+    assert_non_null(strstr(dj_error_text(), "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"));
+    for (int i = 0; i < 3; i++)
+        run_both(&program, &session);
+    session_close(&session);
+    program_close(&program);
+}
+
+/* Last: the device is lost. */
+static void a_fault_of_the_gpu_names_it(void **state)
+{
+    program_t program;
+    session_t session;
+    if (!set_fault)
+        skip();
+    program_open(&program, record_network);
+    session_open(&session, &program, 1, NULL);
+    for (int i = 0; i < 4; i++) { /* direct and as a graph */
+        run_both(&program, &session);
+        set_fault(CUDA_ERROR_ECC_UNCORRECTABLE);
+        dj_launch_t launch = {session.bindings, program.stack.base, NULL, scalars_of(&program)};
+        assert_int_equal(cuda->ops->replay(program.on_cuda.exe, &launch), DJ_ERR_DEVICE);
+        assert_non_null(strstr(dj_error_text(), cuda->ops->info(cuda)->name));
+        assert_non_null(strstr(dj_error_text(), "CUDA_ERROR_ECC_UNCORRECTABLE"));
+        set_fault(CUDA_SUCCESS);
+    }
+    set_fault(CUDA_ERROR_ILLEGAL_ADDRESS);
+    cuda->ops->destroy(program.on_cuda.exe); /* with the context lost */
+    program.on_cuda.exe = NULL;
+    set_fault(CUDA_SUCCESS);
+    session_close(&session);
+    program_close(&program);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_network_gives_the_host_s_bytes),
+        cmocka_unit_test(moves_give_the_host_s_bytes),
+        cmocka_unit_test(lookups_give_the_host_s_bytes),
+        cmocka_unit_test(a_staged_result_gives_the_host_s_bytes),
+        cmocka_unit_test(without_graphs_every_replay_is_direct),
+        cmocka_unit_test(a_graph_serves_every_session),
+        cmocka_unit_test(a_weight_that_is_not_text_replays_directly),
+        cmocka_unit_test(a_position_moves_through_one_graph),
+        cmocka_unit_test(an_index_out_of_range_names_its_node),
+        cmocka_unit_test(long_programs_are_several_graphs),
+        cmocka_unit_test(another_plan_is_captured_anew),
+        cmocka_unit_test(the_peak_is_the_plan_s),
+        cmocka_unit_test(who_writes_past_a_workspace_is_found),
+        cmocka_unit_test(replays_allocate_nothing),
+        cmocka_unit_test(a_graph_replay_is_one_copy_and_one_launch),
+        cmocka_unit_test(what_cannot_be_captured_plays_directly),
+        cmocka_unit_test(a_refused_launch_leaves_the_device_usable),
+        cmocka_unit_test(a_fault_of_the_gpu_names_it),
+    };
+    cuda = open_cuda();
+    if (!cuda)
+        return 77;
+    host = fixture_open(1);
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+    *(void **)&counters_of = driver ? dlsym(driver, "sim_counters") : NULL;
+    *(void **)&set_fault = driver ? dlsym(driver, "sim_set_fault") : NULL;
+    *(void **)&fail_next = driver ? dlsym(driver, "sim_fail_next") : NULL;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    dj_device_close(host);
+    dj_device_close(cuda);
+    return failed;
+}

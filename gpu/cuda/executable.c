@@ -209,29 +209,28 @@ static bool joins(const dj_cuda_executable_t *exe, const dj_plan_t *plan, uint32
 
 static dj_status_t fuse_group(dj_cuda_executable_t *exe, uint32_t first, uint32_t n, dj_cuda_fused_t **fused_p)
 {
-    size_t bytes = n * sizeof(dj_node_t *);
-    dj_cuda_group_t *group = dj_cuda_arena(&exe->base, sizeof(*group) + bytes);
-    if (!group)
-        return out_of_memory(exe->base.graph);
-    group->n = n;
+    const dj_node_t *nodes[DJ_CUDA_FUSED_STEPS_MAX];
     for (uint32_t i = 0; i < n; i++) {
-        group->nodes[i] = exe->steps[first + i].kernel->node;
-        if (exe->steps[first + i].n_places > DJ_CUDA_FUSED_PLACES_MAX)
-            return dj_fail(DJ_ERR_LIMIT, "node %u: %u operands of a pointwise op", exe->steps[first + i].node,
-                           exe->steps[first + i].n_places);
+        const dj_cuda_step_t *step = &exe->steps[first + i];
+        nodes[i] = step->kernel->node;
+        if (step->n_places > DJ_CUDA_FUSED_PLACES_MAX)
+            return dj_fail(DJ_ERR_LIMIT, "node %u: %u operands of a pointwise op, at most %u", step->node,
+                           step->n_places, (unsigned)DJ_CUDA_FUSED_PLACES_MAX);
     }
     for (const dj_cuda_group_t *old = exe->groups; old; old = old->next)
-        if (old->n == n && memcmp(old->nodes, group->nodes, bytes) == 0) {
+        if (old->n == n && memcmp(old->nodes, nodes, n * sizeof(*nodes)) == 0) {
             *fused_p = old->fused;
             return DJ_OK;
         }
-    dj_status_t status = dj_cuda_fuse(&exe->base, group->nodes, n, &group->fused);
+    dj_cuda_group_t *group = dj_cuda_arena(&exe->base, sizeof(*group) + n * sizeof(*nodes));
+    if (!group)
+        return out_of_memory(exe->base.graph);
+    dj_status_t status = dj_cuda_fuse(&exe->base, nodes, n, fused_p);
     if (status != DJ_OK)
-        return dj_fail_prefix(status, "node %u, %s", exe->steps[first].node,
-                              dj_op_info(group->nodes[0]->call.op)->name);
-    group->next = exe->groups;
+        return dj_fail_prefix(status, "node %u, %s", exe->steps[first].node, dj_op_info(nodes[0]->call.op)->name);
+    *group = (dj_cuda_group_t){.next = exe->groups, .fused = *fused_p, .n = n};
+    memcpy(group->nodes, nodes, n * sizeof(*nodes));
     exe->groups = group;
-    *fused_p = group->fused;
     return DJ_OK;
 }
 

@@ -110,6 +110,17 @@ static void weights_and_slabs_are_addresses(void **state)
     case_close(&test);
 }
 
+/* A graph that somebody changed: compiled and planned again. */
+static void build_again(test_case_t *test)
+{
+    device->ops->destroy(test->exe);
+    dj_plan_destroy(test->plan);
+    dj_plan_needs_t needs = {.device_class = device->ops->info(device)->class_hash};
+    CHECK_OK(device->ops->compile(device, test->graph, &test->exe));
+    CHECK_OK(dj_plan_make(test->graph, &needs, &test->plan));
+    CHECK_OK(device->ops->place(test->exe, test->plan));
+}
+
 static void a_spilled_value_lies_in_the_second_slab(void **state)
 {
     test_case_t test;
@@ -118,16 +129,28 @@ static void a_spilled_value_lies_in_the_second_slab(void **state)
     dj_operand_t a = input(&test, DJ_CLASS_STATE, vector(100), 400);
     dj_operand_t middle = convert(&test, &a, DJ_F64);
     build(&test, convert(&test, &middle, DJ_F16));
-    test.device->ops->destroy(test.exe);
-    dj_plan_destroy(test.plan);
     test.graph->storages[middle.storage].is_spilled = 1;
-    dj_plan_needs_t needs = {.device_class = device->ops->info(device)->class_hash};
-    CHECK_OK(device->ops->compile(device, test.graph, &test.exe));
-    CHECK_OK(dj_plan_make(test.graph, &needs, &test.plan));
-    CHECK_OK(device->ops->place(test.exe, test.plan));
+    build_again(&test);
     list_of(&test, false, &list);
     const dj_layout_convert_t *p = params_of(&list, 1);
     REF(p->from, SPILL + test.plan->offsets[middle.storage], DJ_CUDA_NONE, DJ_CUDA_NONE);
+    dj_cuda_list_fini(&list);
+    case_close(&test);
+}
+
+/* Rewrites place windows at constant offsets. */
+static void a_constant_offset_is_in_the_base(void **state)
+{
+    test_case_t test;
+    dj_cuda_list_t list;
+    case_open(&test, device);
+    dj_operand_t a = input(&test, DJ_CLASS_STATE, vector(100), 440);
+    build(&test, convert(&test, &a, DJ_F64));
+    ((dj_operand_t *)test.graph->nodes[0].call.args[0].operands)->view.offset = 10;
+    build_again(&test);
+    list_of(&test, false, &list);
+    const dj_layout_convert_t *p = params_of(&list, 0);
+    REF(p->from, 40, 0, DJ_CUDA_NONE);
     dj_cuda_list_fini(&list);
     case_close(&test);
 }
@@ -412,6 +435,7 @@ int main(void)
         cmocka_unit_test(a_session_s_memory_is_a_row_of_the_table_or_an_address),
         cmocka_unit_test(weights_and_slabs_are_addresses),
         cmocka_unit_test(a_spilled_value_lies_in_the_second_slab),
+        cmocka_unit_test(a_constant_offset_is_in_the_base),
         cmocka_unit_test(a_view_s_offset_travels_in_the_scalars),
         cmocka_unit_test(a_staged_result_is_copied_home),
         cmocka_unit_test(pointwise_steps_are_one_launch_and_survive_another_plan),

@@ -487,7 +487,7 @@ static void the_peak_is_the_plan_s(void **state)
     ((dj_cuda_device_t *)cuda)->poison = false;
 }
 
-/* A kernel asks for 100 bytes of workspace and writes 164, or 100 alone. */
+/* A kernel that writes *state bytes of workspace. */
 static dj_status_t overwrite(const dj_cuda_kernel_t *kernel, dj_cuda_device_t *device, CUstream stream,
                              const CUdeviceptr *addresses)
 {
@@ -506,9 +506,10 @@ static void who_writes_past_a_workspace_is_found(void **state)
     session_t session;
     uint32_t bytes = 128;
     ((dj_cuda_device_t *)cuda)->poison = true;
-    program_open(&program, record_moves);
+    program_open(&program, record_cache); /* which has nothing else in the slab */
     session_open(&session, &program, 1, NULL);
     dj_cuda_kernel_t *kernel = &exe_of(&program.on_cuda)->kernels[0];
+    assert_int_equal(program.on_cuda.plan->peak_bytes, 0);
     program.on_cuda.plan->workspace_bytes = 128 + DJ_CUDA_GUARD_BYTES;
     kernel->emit = emit_overwrite;
     kernel->state = &bytes;
@@ -586,8 +587,8 @@ static void a_graph_replay_is_one_copy_and_one_launch(void **state)
 
 static void what_cannot_be_captured_plays_directly(void **state)
 {
-    static const char *const functions[] = {"cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate",
-                                            "cuGraphUpload", "cuStreamCreateWithPriority"};
+    static const char *const functions[] = {"cuStreamCreateWithPriority", "cuStreamBeginCapture",
+                                            "cuGraphInstantiate", "cuGraphUpload"};
     if (!fail_next)
         skip();
     for (size_t f = 0; f < sizeof(functions) / sizeof(functions[0]); f++) {

@@ -39,7 +39,11 @@ DJ_DEVICE char *dj_at(const dj_cuda_head_t &head, const dj_cuda_ref_t &ref)
         at += reinterpret_cast<const uint64_t *>(head.table)[ref.table];
     if (ref.slot >= 0)
         at += reinterpret_cast<const uint64_t *>(head.scalars)[ref.slot] * ref.item_bytes;
+#ifdef __CUDACC__ /* never shared or local memory: loads and stores need not ask */
+    return static_cast<char *>(__cvta_global_to_generic(at));
+#else
     return reinterpret_cast<char *>(at);
+#endif
 }
 
 DJ_DEVICE uint64_t dj_scalar_bits(const dj_cuda_head_t &head, const dj_cuda_scalar_t &scalar)

@@ -251,7 +251,17 @@ static dj_status_t fuse_steps(dj_cuda_executable_t *exe, const dj_plan_t *plan)
     return DJ_OK;
 }
 
-/* Memory of launches, once; its size follows from the graph. */
+static void events_destroy(dj_cuda_executable_t *exe)
+{
+    CUevent *events[] = {&exe->done, &exe->paces[0], &exe->paces[1]};
+    for (int i = 0; i < 3; i++) {
+        if (*events[i])
+            dj_cuda.cuEventDestroy(*events[i]);
+        *events[i] = NULL;
+    }
+}
+
+/* Memory and events of launches, once; its size follows from the graph. */
 static dj_status_t block_make(dj_cuda_executable_t *exe)
 {
     dj_cuda_block_t *block = &exe->block;
@@ -266,10 +276,12 @@ static dj_status_t block_make(dj_cuda_executable_t *exe)
         status = dj_cuda_status(dj_cuda.cuMemHostAlloc(&mirror, (words + 1) * 8 + DJ_CUDA_GUARD_BYTES,
                                                        CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_PORTABLE),
                                 "pinned memory for launches");
-    if (status == DJ_OK)
-        status = dj_cuda_status(dj_cuda.cuEventCreate(&exe->done, CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING),
-                                "event");
+    CUevent *events[] = {&exe->done, &exe->paces[0], &exe->paces[1]};
+    for (int i = 0; status == DJ_OK && i < 3; i++)
+        status = dj_cuda_status(dj_cuda.cuEventCreate(events[i], CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING),
+                                "an event");
     if (status != DJ_OK) {
+        events_destroy(exe);
         if (mirror)
             dj_cuda.cuMemFreeHost(mirror);
         if (device)
@@ -378,7 +390,7 @@ void dj_cuda_destroy(dj_executable_t *base)
         if (exe->kernels[i].fini)
             exe->kernels[i].fini(&exe->kernels[i]);
     if (exe->block.mirror) {
-        dj_cuda.cuEventDestroy(exe->done);
+        events_destroy(exe);
         dj_cuda.cuMemFree(exe->block.device);
         dj_cuda.cuMemFreeHost(exe->block.mirror);
     }

@@ -91,7 +91,6 @@ dj_cuda_instance_t *dj_cuda_instance_of(dj_cuda_executable_t *exe, const dj_laun
 /* Captures it. A status that is not DJ_ERR_DEVICE only means that this key plays directly. */
 dj_status_t dj_cuda_instance_capture(dj_cuda_executable_t *exe, dj_cuda_instance_t *instance,
                                      const dj_launch_t *launch);
-dj_status_t dj_cuda_instance_launch(dj_cuda_executable_t *exe, const dj_cuda_instance_t *instance);
 void dj_cuda_instance_clear(dj_cuda_instance_t *instance);
 
 /* ---- the executable ---- */
@@ -143,7 +142,7 @@ struct dj_cuda_executable {
     dj_cuda_step_t *steps;     /* after place() */
     uint32_t n_steps;
     dj_cuda_block_t block;     /* after the first place() */
-    CUevent done;
+    CUevent done, paces[2];    /* of a replay; of its pieces in turn */
     CUfunction move;           /* dense bytes from one operand to another */
     dj_cuda_list_t direct, fixed;
     dj_cuda_instance_t instances[DJ_CUDA_INSTANCES_MAX];

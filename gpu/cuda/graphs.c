@@ -6,7 +6,7 @@
  *
  * A key is captured at its second replay: most programs that come once never come again. The capture goes to a stream
  * of its own, so that what other threads enqueue meanwhile stays out of it. Long lists are cut into several graphs,
- * between steps, so that a request that may not wait need not wait for all of them. */
+ * between steps (replay.c says why). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -125,16 +125,4 @@ dj_status_t dj_cuda_instance_capture(dj_cuda_executable_t *exe, dj_cuda_instance
     if (status != DJ_ERR_DEVICE)
         dj_log(WARN, "a program of %u steps replays without a CUDA graph: %s", exe->n_steps, dj_error_text());
     return status;
-}
-
-dj_status_t dj_cuda_instance_launch(dj_cuda_executable_t *exe, const dj_cuda_instance_t *instance)
-{
-    CUstream compute = dj_cuda_device_of(&exe->base)->compute;
-    for (uint32_t i = 0; i < instance->n_pieces; i++) {
-        dj_status_t status = dj_cuda_status(dj_cuda.cuGraphLaunch(instance->pieces[i], compute), "a graph");
-        if (status != DJ_OK)
-            return status;
-    }
-    exe->counters.launches += instance->n_pieces;
-    return DJ_OK;
 }

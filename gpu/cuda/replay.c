@@ -5,6 +5,9 @@
  * sleeps at the event. Nothing is allocated: lists have their room since place(). Only the second replay of a key
  * captures (graphs.c).
  *
+ * A long program goes to the stream in pieces of DJ_CUDA_GRAPH_NS, two at a time: the second keeps the GPU busy while
+ * the thread sees the first one end, and another thread's replay gets its turn behind those two.
+ *
  * A kernel that met an index out of range has clamped it and written its node into the fault word; what the GPU itself
  * faults on ends the rank (DJ_ERR_DEVICE). */
 #include <string.h>
@@ -39,15 +42,42 @@ static dj_status_t send_block(dj_cuda_executable_t *exe, const dj_launch_t *laun
                           "the launch's table");
 }
 
+/* After piece `at`, which is not the last: it may run ahead of the one before it, and no further. */
+static dj_status_t pace(dj_cuda_executable_t *exe, uint32_t at, CUstream compute)
+{
+    CUresult result = dj_cuda.cuEventRecord(exe->paces[at % 2], compute);
+    if (result == CUDA_SUCCESS && at > 0)
+        result = dj_cuda.cuEventSynchronize(exe->paces[(at - 1) % 2]);
+    return dj_cuda_status(result, "a piece of a replay");
+}
+
 static dj_status_t play_direct(dj_cuda_executable_t *exe, const dj_launch_t *launch, CUstream compute)
 {
     dj_cuda_resolution_t resolution = {(CUdeviceptr)(uintptr_t)launch->stack, (CUdeviceptr)(uintptr_t)launch->spill,
                                        launch->bindings, launch->scalars, true};
+    const dj_cuda_list_t *list = &exe->direct;
     dj_status_t status = dj_cuda_list_make(exe, &resolution, &exe->direct);
-    if (status == DJ_OK)
-        status = dj_cuda_list_play(exe, &exe->direct, 0, exe->direct.n_records, compute);
+    for (uint32_t first = 0, end, at = 0; status == DJ_OK && first < list->n_records; first = end, at++) {
+        end = dj_cuda_list_cut(exe, list, first);
+        status = dj_cuda_list_play(exe, list, first, end, compute);
+        if (status == DJ_OK && end < list->n_records)
+            status = pace(exe, at, compute);
+    }
     exe->counters.direct_replays++;
-    exe->counters.launches += exe->direct.n_records;
+    exe->counters.launches += list->n_records;
+    return status;
+}
+
+static dj_status_t play_graphs(dj_cuda_executable_t *exe, const dj_cuda_instance_t *instance, CUstream compute)
+{
+    dj_status_t status = DJ_OK;
+    for (uint32_t at = 0; status == DJ_OK && at < instance->n_pieces; at++) {
+        status = dj_cuda_status(dj_cuda.cuGraphLaunch(instance->pieces[at], compute), "a graph");
+        if (status == DJ_OK && at + 1 < instance->n_pieces)
+            status = pace(exe, at, compute);
+    }
+    exe->counters.graph_replays++;
+    exe->counters.launches += instance->n_pieces;
     return status;
 }
 
@@ -81,12 +111,7 @@ static dj_status_t enqueue(dj_cuda_executable_t *exe, const dj_launch_t *launch,
         status = dj_cuda_status(dj_cuda.cuMemsetD8Async(guard, GUARD_BYTE, DJ_CUDA_GUARD_BYTES, compute), "the guard");
     if (status != DJ_OK)
         return status;
-    if (instance) {
-        status = dj_cuda_instance_launch(exe, instance);
-        exe->counters.graph_replays++;
-    } else {
-        status = play_direct(exe, launch, compute);
-    }
+    status = instance ? play_graphs(exe, instance, compute) : play_direct(exe, launch, compute);
     if (status == DJ_OK && guard)
         status = dj_cuda_status(dj_cuda.cuMemcpyDtoHAsync(exe->block.guard, guard, DJ_CUDA_GUARD_BYTES, compute),
                                 "the guard");

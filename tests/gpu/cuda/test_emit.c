@@ -2,6 +2,8 @@
  * what is copied for a library, and which instance a launch finds. Nothing is replayed here. */
 #include "tests/gpu/cuda/open.h"
 
+#include "planner/fold.h"
+
 #define STACK 0x10000000u
 #define SPILL 0x20000000u
 #define BINDING(i) ((void *)(uintptr_t)(0x30000000u + (i) * 0x100000u))
@@ -136,6 +138,48 @@ static void a_spilled_value_lies_in_the_second_slab(void **state)
     REF(p->from, SPILL + test.plan->offsets[middle.storage], DJ_CUDA_NONE, DJ_CUDA_NONE);
     dj_cuda_list_fini(&list);
     case_close(&test);
+}
+
+static dj_graph_t *decode(const test_case_t *test)
+{
+    const dj_program_t *p = &test->program;
+    dj_graph_t *graph;
+    CHECK_OK(dj_graph_decode(p->structure.data, p->structure.size, p->sizes.data, p->sizes.size,
+                             (uint32_t)(p->scalars.size / 8), &graph));
+    return graph;
+}
+
+/* The graph that reads them bakes them in; the twin that makes them gets them anywhere. */
+static void folded_values_are_addresses_for_who_reads_them(void **state)
+{
+    test_case_t test;
+    dj_cuda_list_t list;
+    case_open(&test, device);
+    dj_operand_t w = input(&test, DJ_CLASS_WEIGHT, vector(100), 400), x = input(&test, DJ_CLASS_STATE, vector(100), 400);
+    dj_operand_t folded = convert(&test, &w, DJ_F64), other = convert(&test, &x, DJ_F64);
+    dj_operand_t sum = add(&test, DJ_OP_MUL, &folded, &other, NULL);
+    build(&test, sum);
+    dj_graph_t *twin = decode(&test), *first = test.graph;
+    test.graph = decode(&test);
+    CHECK_OK(dj_graph_fold(test.graph, twin));
+    assert_int_equal(test.graph->n_folded, 1);
+    test.bindings[3] = BINDING(3);
+    build_again(&test);
+    assert_false(exe_of(&test)->moves[3]);
+    assert_true(exe_of(&test)->moves[2]);
+    dj_graph_t *reader = test.graph;
+    test.graph = twin;
+    build_again(&test);
+    assert_true(exe_of(&test)->moves[3]);
+    list_of(&test, false, &list);
+    assert_int_equal(list.n_records, 1);
+    const dj_layout_convert_t *p = params_of(&list, 0);
+    REF(p->from, (uint64_t)(uintptr_t)BINDING(0), DJ_CUDA_NONE, DJ_CUDA_NONE);
+    REF(p->to, 0, 3, DJ_CUDA_NONE);
+    dj_cuda_list_fini(&list);
+    case_close(&test);
+    dj_graph_destroy(first);
+    dj_graph_destroy(reader);
 }
 
 /* Rewrites place windows at constant offsets. */
@@ -435,6 +479,7 @@ int main(void)
         cmocka_unit_test(a_session_s_memory_is_a_row_of_the_table_or_an_address),
         cmocka_unit_test(weights_and_slabs_are_addresses),
         cmocka_unit_test(a_spilled_value_lies_in_the_second_slab),
+        cmocka_unit_test(folded_values_are_addresses_for_who_reads_them),
         cmocka_unit_test(a_constant_offset_is_in_the_base),
         cmocka_unit_test(a_view_s_offset_travels_in_the_scalars),
         cmocka_unit_test(a_staged_result_is_copied_home),

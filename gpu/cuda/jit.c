@@ -40,6 +40,7 @@ static const char *const fixed_options[] = {"--std=c++17", "-default-device", "-
 enum { N_FIXED = sizeof(fixed_options) / sizeof(*fixed_options) };
 
 #define LOG_BYTES_MAX (1u << 20)
+#define INVALID_OPTION 5 /* NVRTC_ERROR_INVALID_OPTION */
 
 typedef struct entry {
     dj_hash_t source;
@@ -55,7 +56,7 @@ struct dj_cuda_jit {
     pthread_mutex_t lock;
     entry_t *buckets[BUCKETS];
     dj_hash_t headers; /* and options, compute capability, NVRTC's version */
-    char architecture[40];
+    int major, minor;
     int folder; /* of cubins, -1: none */
 };
 
@@ -73,7 +74,8 @@ dj_status_t dj_cuda_jit_open(dj_cuda_device_t *device, const char *cache_directo
     pthread_mutex_init(&jit->lock, NULL);
     if (dj_cuda.has.nvrtc)
         dj_cuda.nvrtcVersion(&version[0], &version[1]);
-    snprintf(jit->architecture, sizeof(jit->architecture), "--gpu-architecture=sm_%d%d", device->major, device->minor);
+    jit->major = device->major;
+    jit->minor = device->minor;
     dj_hasher_update(hasher, version, sizeof(version));
     for (uint32_t i = 0; i < N_FIXED; i++)
         dj_hasher_update(hasher, fixed_options[i], strlen(fixed_options[i]) + 1);
@@ -140,20 +142,35 @@ static dj_status_t take_cubin(nvrtcProgram program, const char *name, void **cub
     return DJ_OK;
 }
 
+/* An NVRTC older than the GPU may know a lower number of its generation, whose machine code runs there, too. */
+static int compile_for(const dj_cuda_jit_t *jit, nvrtcProgram program)
+{
+    const char *options[N_FIXED + 1];
+    char architecture[48];
+    int result = INVALID_OPTION;
+    memcpy(options, fixed_options, sizeof(fixed_options));
+    options[N_FIXED] = architecture;
+    for (int minor = jit->minor; minor >= 0 && result == INVALID_OPTION; minor--) {
+        snprintf(architecture, sizeof(architecture), "--gpu-architecture=sm_%d%d", jit->major, minor);
+        result = dj_cuda.nvrtcCompileProgram(program, N_FIXED + 1, options);
+    }
+    return result;
+}
+
 static dj_status_t compile(const dj_cuda_jit_t *jit, const char *source, const char *name, void **cubin_p,
                            size_t *bytes_p)
 {
-    const char *options[N_FIXED + 1];
     nvrtcProgram program;
     uint64_t start_ns = dj_clock_ns();
-    memcpy(options, fixed_options, sizeof(fixed_options));
-    options[N_FIXED] = jit->architecture;
     int result = dj_cuda.nvrtcCreateProgram(&program, source, name, N_HEADERS, header_texts, header_names);
     if (result != 0)
         return dj_fail(DJ_ERR_INTERNAL, "kernel %s: NVRTC does not start, with %d", name, result);
-    result = dj_cuda.nvrtcCompileProgram(program, N_FIXED + 1, options);
-    dj_status_t status =
-        result != 0 ? fail_compile(program, name, result) : take_cubin(program, name, cubin_p, bytes_p);
+    result = compile_for(jit, program);
+    dj_status_t status = result == INVALID_OPTION ? dj_fail(DJ_ERR_UNSUPPORTED, "this NVRTC has no code for a GPU of "
+                                                            "compute capability %d.%d; install a newer CUDA",
+                                                            jit->major, jit->minor)
+                         : result != 0 ? fail_compile(program, name, result)
+                                       : take_cubin(program, name, cubin_p, bytes_p);
     dj_cuda.nvrtcDestroyProgram(&program);
     if (status == DJ_OK)
         dj_log(DEBUG, "%s: compiled in %.1f ms, %zu bytes", name, (double)(dj_clock_ns() - start_ns) / 1e6, *bytes_p);

@@ -21,6 +21,7 @@ typedef void (*runner_launch_t)(runner_kernel_t kernel, const unsigned grid[3], 
 typedef struct runner {
     char folder[64], names[RUNNER_KERNELS_MAX][32];
     uint32_t n_names, n_launches;
+    bool wide; /* indices as for 2^31 elements and more */
     FILE *texts; /* while collecting */
     void *library;
     runner_launch_t launch;
@@ -44,7 +45,7 @@ static inline void runner_compile(runner_t *runner)
     fclose(runner->texts);
     runner->texts = NULL;
     snprintf(command, sizeof(command),
-             "g++ -std=c++17 -O1 -fPIC -shared -ffp-contract=off -fsanitize=signed-integer-overflow "
+             "g++ -std=c++17 -O0 -fPIC -shared -ffp-contract=off -fsanitize=signed-integer-overflow "
              "-fsanitize-undefined-trap-on-error -w -I %s -isystem " DJ_CUDA_INCLUDE " -o %s/texts.so %s/texts.cpp "
              "%s/tests/gpu/simulator/emulate.cpp -ldl", DJ_SOURCE_FOLDER, runner->folder, runner->folder,
              DJ_SOURCE_FOLDER);
@@ -134,6 +135,7 @@ static inline void runner_steps(runner_t *runner, const test_case_t *test, uint3
         char *source;
         const char *name;
         dj_status_t status = dj_part_make(&part, &nodes[at], n - at < most ? n - at : most);
+        part.narrow &= !runner->wide;
         if (status == DJ_OK)
             status = dj_part_source(&part, &source, &name);
         if (status != DJ_OK)

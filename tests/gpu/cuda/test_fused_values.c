@@ -48,6 +48,7 @@ static const row_t rows[] = {
 
 static void run_row(const row_t *row)
 {
+    runner.wide = false;
     recorded_t r;
     ref_call_t call = {.c = &r.c};
     record(&r, device, row->op, row->text);
@@ -227,6 +228,7 @@ static void fused_and_single_steps_agree(void **state)
     uint32_t n = 0, groups = 0, longest = 0, launches[2] = {0, 0};
     for (uint32_t seed = 0; seed < PROGRAMS; seed++) {
         random_open(&r, seed);
+        runner.wide = seed % 4 == 0;
         if (!is_staged(r.test.plan)) {
             uint32_t before = runner.n_launches;
             runner_plan(&runner, &r.test, DJ_PART_STEPS_MAX);

@@ -66,6 +66,8 @@ static nvrtcResult fake_compile(nvrtcProgram program, int n_options, const char 
     for (int i = 0; i < n_options; i++) {
         if (strncmp(options[i], "--gpu-arch", 10) == 0)
             snprintf(architecture, sizeof(architecture), "%s", options[i]);
+        if (strcmp(options[i], "--gpu-architecture=sm_121") == 0 || strstr(options[i], "=sm_99"))
+            return 5; /* too new */
         contracts &= strcmp(options[i], "--fmad=false") != 0;
     }
     assert_false(contracts);
@@ -241,6 +243,21 @@ static void another_gpu_or_compiler_compiles_anew(void **state)
     assert_int_equal(get("a"), DJ_OK);
     assert_int_equal(n_compiled, 2);
     assert_string_equal(architecture, "--gpu-architecture=sm_120");
+}
+
+static void a_gpu_newer_than_the_compiler_takes_an_older_ones_code(void **state)
+{
+    (void)state;
+    dj_cuda_jit_close(&device);
+    device = (dj_cuda_device_t){.major = 12, .minor = 1};
+    assert_int_equal(dj_cuda_jit_open(&device, folder), DJ_OK);
+    assert_int_equal(get("a"), DJ_OK);
+    assert_string_equal(architecture, "--gpu-architecture=sm_120");
+    dj_cuda_jit_close(&device);
+    device = (dj_cuda_device_t){.major = 99, .minor = 3};
+    assert_int_equal(dj_cuda_jit_open(&device, folder), DJ_OK);
+    assert_int_equal(get("a"), DJ_ERR_UNSUPPORTED);
+    assert_non_null(strstr(dj_error_text(), "99.3"));
 }
 
 static void a_compile_error_is_told_and_not_kept(void **state)
@@ -533,6 +550,7 @@ int main(void)
         TEST(without_nvrtc_the_status_says_what_is_missing),
         TEST(compiled_once_a_process_and_once_a_disk),
         TEST(another_gpu_or_compiler_compiles_anew),
+        TEST(a_gpu_newer_than_the_compiler_takes_an_older_ones_code),
         TEST(the_users_cache_is_the_default),
         TEST(the_oldest_go_first),
         TEST(threads_and_ranks_write_at_once),

@@ -8,11 +8,19 @@
 
 #include "gpu/host/host.h"
 
+#ifdef DJINN_HAS_CUDA
+extern const dj_device_ops_t dj_cuda_device_ops; /* gpu/cuda/cuda_device.h needs CUDA's headers */
+#endif
+
 dj_status_t dj_device_open(const dj_config_t *config, dj_device_t **device_p)
 {
     const char *kind = config->device;
     if (!kind || !*kind || strcmp(kind, "host") == 0)
         return dj_host_device_ops.open(config, device_p);
+#ifdef DJINN_HAS_CUDA
+    if (strcmp(kind, "cuda") == 0)
+        return dj_cuda_device_ops.open(config, device_p);
+#endif
     if (strcmp(kind, "cuda") == 0)
         return dj_fail(DJ_ERR_UNSUPPORTED,
                        "device cuda: this build has no CUDA kernels; use --device=host");

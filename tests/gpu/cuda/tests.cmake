@@ -1,0 +1,5 @@
+# The CUDA device on the simulator, and its parts against a table of functions.
+if(NOT COMMAND dj_cuda_test)
+  return()
+endif()
+dj_cuda_test(gpu/cuda/test_ops.c TIMEOUT 600 LIBS dj_gpu)

@@ -110,7 +110,7 @@ dj_status_t dj_cuda_copy_make(dj_executable_t *exe, dj_cuda_copy_t *copy, const 
     if (from->dtype == to->dtype)
         return dj_cuda_copy_make_loop(exe, copy, &loop, dj_dtype_bytes(to->dtype));
     if (dj_dtype_is_complex(from->dtype) || dj_dtype_is_complex(to->dtype))
-        return dj_fail(DJ_ERR_UNSUPPORTED, "a copy from %s to %s has no CUDA kernel; convert real and imaginary parts",
+        return dj_fail(DJ_ERR_UNSUPPORTED, "a copy from %s to %s has no CUDA kernel; convert the parts",
                        dj_dtype_name(from->dtype), dj_dtype_name(to->dtype));
     copy->loop = loop;
     copy->mode = loop.count ? DJ_CUDA_COPY_CONVERT : DJ_CUDA_COPY_NOTHING;

@@ -22,12 +22,12 @@ const char *dj_judge_ucx(unsigned major, unsigned minor, unsigned release, const
     if (major == 1 && minor == 13)
         return "over tcp it may abort a rank whose peer dies or whose link is cut in the middle of "
                "a connection (about once in 400 times); the supervisor starts the rank anew";
-    *next_p = "UCX 1.20.1 or newer (scripts/build-ucx builds one), or UCX_NET_DEVICES=all for ranks and clients";
-    if (major == 1 && minor == 20 && release == 0)
-        return "it finds no way over the loopback interface by tcp: processes of one machine that may not share "
-               "memory do not connect";
-    *next_p = "";
-    return NULL;
+    bool deaf = major == 1 && minor == 20 && release == 0;
+    *next_p = deaf ? "UCX 1.20.1 or newer (scripts/build-ucx builds one), or UCX_NET_DEVICES=all for ranks and clients"
+                   : "";
+    return deaf ? "it finds no way over the loopback interface by tcp: processes of one machine that may not share "
+                  "memory do not connect"
+                : NULL;
 }
 
 dj_verdict_t dj_check_ucx(dj_exam_t *exam, dj_finding_t *finding)

@@ -13,7 +13,7 @@
 
 static void unknown_values_have_a_name(void **state)
 {
-    const int foreign[] = {2, 127, -23, -1000, INT32_MAX, INT32_MIN};
+    const int foreign[] = {2, 127, -24, -1000, INT32_MAX, INT32_MIN};
     for (unsigned i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
         assert_string_equal(dj_status_name(foreign[i]), "?");
         assert_string_equal(dj_status_text(foreign[i]), "?");

@@ -47,3 +47,20 @@ set_target_properties(djinn-rank-blind PROPERTIES OUTPUT_NAME djinn-rank
 # The CUDA device on the simulator of CUDA.
 include(${CMAKE_CURRENT_SOURCE_DIR}/gpu/simulator/tests.cmake)
 include(${CMAKE_CURRENT_SOURCE_DIR}/gpu/cuda/tests.cmake OPTIONAL)
+
+# The CUDA device's kernels by themselves, on the CPU: device code as C++, each thread a fiber.
+if(TARGET dj_cuda)
+  enable_language(CXX)
+  dj_test(gpu/cuda/test_index.c LABEL unit TIMEOUT 300 LIBS dj_gpu ${CMAKE_DL_LIBS})
+  set(kernels ${CMAKE_SOURCE_DIR}/gpu/cuda/kernels)
+  set(sources ${kernels}/index.cu ${kernels}/layout.cu ${kernels}/scan.cu)
+  list(APPEND sources ${CMAKE_CURRENT_SOURCE_DIR}/gpu/simulator/emulate.cpp)
+  set_source_files_properties(${sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS
+    "-fno-sanitize=all;-ffp-contract=off;-fno-strict-aliasing;-Wno-unknown-pragmas;-Wno-unused-function")
+  target_sources(gpu_cuda_test_index PRIVATE ${sources})
+  target_include_directories(gpu_cuda_test_index SYSTEM PRIVATE ${cuda})
+  set_target_properties(gpu_cuda_test_index PROPERTIES ENABLE_EXPORTS ON)
+  # The same with blocks, warps and lanes in another order.
+  add_test(NAME gpu_cuda_test_index_shuffled COMMAND gpu_cuda_test_index)
+  set_tests_properties(gpu_cuda_test_index_shuffled PROPERTIES LABELS unit TIMEOUT 300 ENVIRONMENT DJ_SIM_SEED=12345)
+endif()

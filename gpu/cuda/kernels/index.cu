@@ -37,7 +37,8 @@ DJ_DEVICE found_t position_find(const dj_cuda_head_t &head, const dj_index_posit
         for (int d = 0; d < DJ_CUDA_RANK_MAX; ++d)
             if (d < positions.rank)
                 from += at[d] * list.strides[d];
-        int64_t inside = dj_index_clamp(head, dj_index_load(from, list.is_wide), list.size, positions.negative_allowed);
+        int64_t value = dj_index_load(from, list.is_wide);
+        int64_t inside = dj_index_clamp(head, value, list.size, positions.negative_allowed);
         found.self += inside * list.step_bytes;
         found.slot += inside * list.step_slots;
         found.inside &= list.size != 0;

@@ -21,6 +21,8 @@
     extern "C" {                                                                                   \
     __attribute__((visibility("default"))) extern const uint64_t name##_params_bytes;              \
     const uint64_t name##_params_bytes = sizeof(type);                                             \
+    __attribute__((visibility("default"))) extern char *const name##_shared[2];                    \
+    char *const name##_shared[2] = {__start_sim_statics, __stop_sim_statics};                      \
     __attribute__((visibility("default"))) void name(const void *params)                           \
     {                                                                                              \
         name##_body(*static_cast<const type *>(params));                                           \
@@ -34,7 +36,8 @@
 #define __device__
 #define __host__
 #define __constant__ static const
-#define __shared__ static
+/* All of an object's lie together, so that a launch can poison them. */
+#define __shared__ static __attribute__((section("sim_statics")))
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __restrict__ __restrict
@@ -55,6 +58,7 @@ extern struct sim_size3 {
     unsigned x, y, z;
 } blockDim, gridDim;
 extern unsigned char sim_shared[];
+extern __attribute__((weak, visibility("hidden"))) char __start_sim_statics[], __stop_sim_statics[];
 
 /* Waits for the block's living threads; how many of them passed a true predicate. */
 unsigned sim_block_barrier(int predicate);

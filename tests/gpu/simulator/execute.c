@@ -32,6 +32,13 @@ static const char *name_of(const sim_op_t *op)
     return op->kind < sizeof names / sizeof names[0] && names[op->kind] ? names[op->kind] : "work";
 }
 
+void sim_leave_work(CUresult fault)
+{
+    sim_say("%s ends", name_of(at_work));
+    sim_fault = fault;
+    siglongjmp(out, 1);
+}
+
 static void on_signal(int number, siginfo_t *info, void *context)
 {
     if (!working || !pthread_equal(worker, pthread_self())) {
@@ -85,6 +92,13 @@ static void record(sim_ticket_t *ticket)
     ticket->done = true;
 }
 
+/* What __shared__ variables hold at first. */
+static void poison(char *const *shared)
+{
+    if (shared[0])
+        memset(shared[0], SIM_POISON, (size_t)(shared[1] - shared[0]));
+}
+
 void sim_perform(sim_op_t *op)
 {
     at_work = op;
@@ -96,6 +110,7 @@ void sim_perform(sim_op_t *op)
             sim_fault = CUDA_ERROR_ILLEGAL_ADDRESS;
             return;
         }
+        poison(op->kernel.function->shared);
         sim_launch(op->kernel.function->kernel, op->kernel.grid, op->kernel.block, op->kernel.shared, op->data);
         return;
     case SIM_COPY:

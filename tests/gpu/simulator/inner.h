@@ -23,6 +23,11 @@
 
 #include "tests/gpu/simulator/simulator.h"
 
+#ifdef __cplusplus
+extern "C" {
+#define _Alignas(n) alignas(n)
+#endif
+
 enum {
     SIM_PIECE_BYTES = 2 << 20, /* granularity, and what is opened at a time */
     SIM_POISON = 0x7f,
@@ -157,6 +162,8 @@ void sim_work_begin(void); /* before a row of sim_execute() */
 void sim_work_end(void);
 /* Runs the op; sets sim_fault when it goes wrong. */
 void sim_execute(sim_op_t *op);
+/* From within simulated work: ends it, with this fault. */
+void sim_leave_work(CUresult fault) __attribute__((noreturn));
 void sim_perform(sim_op_t *op); /* inside sim_execute(): a graph's nodes */
 
 /* ---- streams.c ---- */
@@ -216,8 +223,13 @@ typedef struct sim_function {
     char name[SIM_NAME_MAX];
     sim_kernel_t kernel;
     uint64_t params_bytes;
+    char *const *shared; /* first and end of its object's __shared__ variables; NULL, NULL: it has none */
     struct sim_module *module;
     unsigned shared_max; /* dynamic */
 } sim_function_t;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

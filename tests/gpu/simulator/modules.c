@@ -121,7 +121,7 @@ CUresult cuModuleUnload(CUmodule module)
 
 static CUresult get_function(CUfunction *handle, sim_module_t *module, const char *name)
 {
-    char symbol[SIM_NAME_MAX + sizeof "_params_bytes"];
+    char symbol[SIM_NAME_MAX + sizeof "_params_bytes"], shared[SIM_NAME_MAX + sizeof "_shared"];
     if (strlen(name) >= SIM_NAME_MAX)
         return CUDA_ERROR_NOT_FOUND;
     for (uint32_t i = 0; i < module->n_functions; ++i) {
@@ -144,6 +144,8 @@ static CUresult get_function(CUfunction *handle, sim_module_t *module, const cha
     snprintf(function->name, sizeof function->name, "%s", name);
     memcpy(&function->kernel, &kernel, sizeof kernel);
     function->params_bytes = *bytes;
+    snprintf(shared, sizeof shared, "%s_shared", name);
+    function->shared = dlsym(module->library, shared);
     function->module = module;
     function->shared_max = 48 << 10;
     module->functions = realloc(module->functions, (module->n_functions + 1) * sizeof(*module->functions));

@@ -168,6 +168,7 @@ nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int n_options, const char 
     const char *compiler = getenv("DJ_SIM_CXX");
     char *fixed[] = {(char *)(compiler ? compiler : "g++"), "-x", "c++", "-std=c++17", "-O1", "-fPIC", "-shared",
                      "-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-fno-strict-aliasing", "-ffp-contract=off",
+                     "-fsanitize=alignment,bounds", "-fno-sanitize-recover=all", "-Wl,--as-needed", /* no libubsan */
                      "-I", program->folder, "-I", DJ_SOURCE_FOLDER, "-o", object, source, "-x", "none", "-L", here,
                      "-l:libcuda.so.1", "-lm"};
     enum { N_FIXED = sizeof fixed / sizeof fixed[0] };

@@ -47,7 +47,9 @@ static const char text[] =
     "DJ_KERNEL(k_vote, params_t) {\n"
     "    unsigned votes = __ballot_sync(0xffffffffu, threadIdx.x % 3 == 0);\n"
     "    int up = __shfl_up_sync(0xffffffffu, (int)threadIdx.x, 1), of = __shfl_sync(0xffffffffu, (int)threadIdx.x, 5);\n"
-    "    p.out[3 * threadIdx.x] = (int)votes; p.out[3 * threadIdx.x + 1] = up; p.out[3 * threadIdx.x + 2] = of; }\n"
+    "    int down = __shfl_down_sync(0xffffffffu, (int)threadIdx.x, 3, 8);\n"
+    "    p.out[4 * threadIdx.x] = (int)votes; p.out[4 * threadIdx.x + 1] = up; p.out[4 * threadIdx.x + 2] = of;\n"
+    "    p.out[4 * threadIdx.x + 3] = down; }\n"
     "DJ_KERNEL(k_where, params_t) {\n"
     "    int at = (blockIdx.y * gridDim.x + blockIdx.x) * blockDim.x * blockDim.y * blockDim.z\n"
     "        + (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;\n"
@@ -62,7 +64,13 @@ static const char text[] =
     "DJ_KERNEL(k_stuck, params_t) { if (threadIdx.x < 16) __syncthreads(); else __syncwarp(); }\n"
     "DJ_KERNEL(k_gone, params_t) { if (threadIdx.x == 7) return;\n"
     "    p.out[threadIdx.x] = __shfl_sync(0xffffffffu, 1, 7); }\n"
-    "DJ_KERNEL(k_trap, params_t) { __trap(); }\n";
+    "DJ_KERNEL(k_trap, params_t) { __trap(); }\n"
+    "DJ_KERNEL(k_skew, params_t) { p.out[0] = *(int *)((char *)p.in + p.value); }\n"
+    "DJ_KERNEL(k_beside, params_t) { __shared__ int room[4]; room[p.value] = 1; p.out[0] = room[0]; }\n"
+    "DJ_KERNEL(k_unset, params_t) { __shared__ int room; p.out[0] = room; __syncthreads(); room = 1; }\n"
+    "__attribute__((noinline)) static int deep(int n) { volatile int room[1000]; room[0] = n;\n"
+    "    return n ? deep(n - 1) + room[0] : 0; }\n"
+    "DJ_KERNEL(k_deep, params_t) { p.out[0] = deep(p.value); }\n";
 
 static const char given[] = "struct params_t; typedef struct params_t params_t;\n"
                             "#include <stdint.h>\n"
@@ -220,6 +228,10 @@ static void test_shared(void **state)
     OK(cuMemcpyDtoHAsync(host, b, 4096, stream));
     for (int i = 0; i < 1000; ++i)
         assert_int_equal(host[i], 999 - i);
+    for (int i = 0; i < 2; ++i) { /* nothing stays in shared memory */
+        OK(launch("k_unset", stream, 1, 1, 0, (params_t){a, b, 0, 0}));
+        assert_int_equal(read_one(stream, b), 0x7f7f7f7f);
+    }
     assert_int_equal(launch("k_turn", stream, 1, 32, 49153, (params_t){a, b, 0, 0}), CUDA_ERROR_INVALID_VALUE);
     OK(cuFuncSetAttribute(function_of("k_turn"), CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 60000));
     OK(launch("k_turn", stream, 1, 32, 49153, (params_t){a, b, 0, 0}));
@@ -229,14 +241,15 @@ static void test_shared(void **state)
 static void test_votes(void **state)
 {
     OK(launch("k_vote", stream, 1, 64, 0, (params_t){a, b, 0, 0}));
-    OK(cuMemcpyDtoHAsync(host, b, 64 * 12, stream));
+    OK(cuMemcpyDtoHAsync(host, b, 64 * 16, stream));
     for (int i = 0; i < 64; ++i) {
         unsigned votes = 0;
         for (int k = 0; k < 32; ++k)
             votes |= (unsigned)((i / 32 * 32 + k) % 3 == 0) << k;
-        assert_int_equal(host[3 * i], (int)votes);
-        assert_int_equal(host[3 * i + 1], i % 32 ? i - 1 : i);
-        assert_int_equal(host[3 * i + 2], i / 32 * 32 + 5);
+        assert_int_equal(host[4 * i], (int)votes);
+        assert_int_equal(host[4 * i + 1], i % 32 ? i - 1 : i);
+        assert_int_equal(host[4 * i + 2], i / 32 * 32 + 5);
+        assert_int_equal(host[4 * i + 3], i % 8 < 5 ? i + 3 : i);
     }
 }
 
@@ -526,6 +539,7 @@ static void test_mapping(void **state)
     OK(cuMemRelease(two));
     assert_int_equal(cuMemRelease(two), CUDA_ERROR_INVALID_VALUE);
     assert_int_equal(cuMemUnmap(base + PIECE, PIECE), CUDA_ERROR_INVALID_VALUE);
+    assert_int_equal(cuMemUnmap(base + 2 * PIECE, 2 * PIECE), CUDA_ERROR_INVALID_VALUE);
     OK(cuMemUnmap(base + PIECE, 2 * PIECE));
     OK(cuMemGetInfo(&now, &total));
     assert_int_equal(left - now, PIECE);
@@ -617,6 +631,8 @@ static void test_faults(void **state)
     check_fault(CUDA_ERROR_ILLEGAL_ADDRESS);
     OK(launch("k_trap", stream, 1, 64, 0, (params_t){a, b, 0, 0}));
     check_fault(CUDA_ERROR_LAUNCH_FAILED);
+    OK(launch("k_deep", stream, 1, 64, 0, (params_t){a, b, 0, 100000}));
+    check_fault(CUDA_ERROR_ILLEGAL_ADDRESS);
     OK(cuMemAddressReserve(&base, PIECE, 0, 0, 0));
     OK(cuMemCreate(&handle, PIECE, &prop, 0));
     OK(cuMemMap(base, PIECE, 0, handle, 0));
@@ -631,6 +647,21 @@ static void test_faults(void **state)
     OK(cuMemUnmap(base, PIECE)); /* too early */
     check_fault(CUDA_ERROR_ILLEGAL_ADDRESS);
     OK(cuMemAddressFree(base, PIECE));
+}
+
+/* What the compiler checks in device code. A sanitizer in this program takes the reports for itself. */
+static void test_checks(void **state)
+{
+#ifndef __SANITIZE_ADDRESS__
+    OK(launch("k_skew", stream, 1, 1, 0, (params_t){a, b, 0, 4}));
+    OK(cuStreamSynchronize(stream));
+    OK(launch("k_skew", stream, 1, 1, 0, (params_t){a, b, 0, 2}));
+    check_fault(CUDA_ERROR_MISALIGNED_ADDRESS);
+    OK(launch("k_beside", stream, 1, 1, 0, (params_t){a, b, 0, 3}));
+    OK(cuStreamSynchronize(stream));
+    OK(launch("k_beside", stream, 1, 1, 0, (params_t){a, b, 0, 4}));
+    check_fault(CUDA_ERROR_LAUNCH_FAILED);
+#endif
 }
 
 static void test_context(void **state)
@@ -697,6 +728,7 @@ int main(void)
         cmocka_unit_test(test_strict),
         cmocka_unit_test(test_inject),
         cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_checks),
         cmocka_unit_test(test_context),
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_leaves_nothing),

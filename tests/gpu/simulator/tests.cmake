@@ -6,10 +6,18 @@ endif()
 add_subdirectory(${CMAKE_CURRENT_LIST_DIR})
 get_property(DJINN_CUDA_HOME GLOBAL PROPERTY DJINN_CUDA_HOME)
 
-# dj_cuda_test(<room>/test_<file>.c [LABEL label] [TIMEOUT s] LIBS <targets>...): a CMocka program whose CUDA is the
-# simulated one.
+# dj_cuda_test(<room>/test_<file>.c [LABEL label] [TIMEOUT s] [SEED n] LIBS <targets>...): a CMocka program whose CUDA
+# is the simulated one. With SEED it runs once more, with another order of threads, blocks and streams.
+set(DJ_SIMULATOR_PATH "LD_LIBRARY_PATH=path_list_prepend:${CMAKE_BINARY_DIR}/bin/simulator")
 function(dj_cuda_test source)
-  dj_test(${source} ${ARGN})
+  cmake_parse_arguments(SIM "" "LABEL;TIMEOUT;SEED" "LIBS" ${ARGN})
+  if(NOT SIM_TIMEOUT)
+    set(SIM_TIMEOUT 120)
+  endif()
+  if(NOT SIM_LABEL)
+    set(SIM_LABEL unit)
+  endif()
+  dj_test(${source} LABEL ${SIM_LABEL} TIMEOUT ${SIM_TIMEOUT} LIBS ${SIM_LIBS})
   string(REPLACE "/" "_" name ${source})
   string(REGEX REPLACE "\\.c$" "" name ${name})
   target_include_directories(${name} SYSTEM PRIVATE ${DJINN_CUDA_HOME}/include)
@@ -18,14 +26,12 @@ function(dj_cuda_test source)
   get_property(programs DIRECTORY PROPERTY DJINN_TEST_PROGRAMS)
   list(REMOVE_ITEM programs ${name})
   set_property(DIRECTORY PROPERTY DJINN_TEST_PROGRAMS ${programs})
-  set_tests_properties(${name} PROPERTIES ENVIRONMENT_MODIFICATION
-                       "LD_LIBRARY_PATH=path_list_prepend:${CMAKE_BINARY_DIR}/bin/simulator")
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT_MODIFICATION "${DJ_SIMULATOR_PATH}")
+  if(SIM_SEED)
+    add_test(NAME ${name}_seed COMMAND ${name})
+    set_tests_properties(${name}_seed PROPERTIES LABELS ${SIM_LABEL} SKIP_RETURN_CODE 77 TIMEOUT ${SIM_TIMEOUT}
+      ENVIRONMENT_MODIFICATION "${DJ_SIMULATOR_PATH};DJ_SIM_SEED=set:${SIM_SEED}")
+  endif()
 endfunction()
 
-dj_cuda_test(gpu/simulator/test_simulator.c LIBS sim_cuda sim_nvrtc sim_nvidia-ml)
-
-# Once more with another order of threads, blocks and streams.
-add_test(NAME gpu_simulator_test_simulator_seed COMMAND gpu_simulator_test_simulator)
-set_tests_properties(gpu_simulator_test_simulator_seed PROPERTIES LABELS unit SKIP_RETURN_CODE 77 TIMEOUT 120
-  ENVIRONMENT DJ_SIM_SEED=7
-  ENVIRONMENT_MODIFICATION "LD_LIBRARY_PATH=path_list_prepend:${CMAKE_BINARY_DIR}/bin/simulator")
+dj_cuda_test(gpu/simulator/test_simulator.c SEED 7 LIBS sim_cuda sim_nvrtc sim_nvidia-ml)

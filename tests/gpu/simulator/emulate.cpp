@@ -23,7 +23,7 @@
 #include <ucontext.h>
 #endif
 
-#include "tests/gpu/simulator/inner.h"
+#include "tests/gpu/simulator/simulator.h"
 
 enum {
     THREADS_MAX = 1024,
@@ -87,26 +87,6 @@ void sim_die(const char *what)
     fprintf(stderr, "simulator: kernel %s, block (%u,%u,%u), thread (%u,%u,%u): %s\n", name, blockIdx.x, blockIdx.y,
             blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, what);
     abort();
-}
-
-/* ---- what the compiler checks in device code: -fsanitize=alignment,bounds ---- */
-
-struct place {
-    const char *file;
-    uint32_t line, column;
-};
-
-/* The first member of what either check hands over is its place. */
-extern "C" void __ubsan_handle_type_mismatch_v1_abort(struct place *place, uintptr_t address)
-{
-    sim_say("%s:%u:%u: address %#lx is not aligned", place->file, place->line, place->column, (unsigned long)address);
-    sim_leave_work(CUDA_ERROR_MISALIGNED_ADDRESS);
-}
-
-extern "C" void __ubsan_handle_out_of_bounds_abort(struct place *place, uintptr_t index)
-{
-    sim_say("%s:%u:%u: index %ld is outside its array", place->file, place->line, place->column, (long)index);
-    sim_leave_work(CUDA_ERROR_LAUNCH_FAILED);
 }
 
 /* ---- fibers ---- */

@@ -23,11 +23,6 @@
 
 #include "tests/gpu/simulator/simulator.h"
 
-#ifdef __cplusplus
-extern "C" {
-#define _Alignas(n) alignas(n)
-#endif
-
 enum {
     SIM_PIECE_BYTES = 2 << 20, /* granularity, and what is opened at a time */
     SIM_POISON = 0x7f,
@@ -227,9 +222,5 @@ typedef struct sim_function {
     struct sim_module *module;
     unsigned shared_max; /* dynamic */
 } sim_function_t;
-
-#ifdef __cplusplus
-}
-#endif
 
 #endif

@@ -14,9 +14,9 @@
 #include <stdio.h>
 
 #include "gpu/cuda/blas.h"
-#include "gpu/cuda/copy.h"
 #include "gpu/cuda/cuda_device.h"
 #include "gpu/cuda/kernels/matmul.h"
+#include "gpu/cuda/passage.h"
 #include "gpu/cuda/prepare.h"
 
 #define ABSENT UINT32_MAX
@@ -28,12 +28,9 @@ typedef struct matrix {
 } matrix_t;
 
 typedef struct side {
-    uint32_t operand;
     const dj_view_t *view; /* as the node has it */
-    matrix_t matrix;
-    bool gathered;
-    dj_cuda_copy_t copy; /* between the view and the dense room */
-    uint64_t room;       /* offset in the workspace: the dense form, or where a moving operand passes through */
+    matrix_t matrix;       /* of that, or of its dense form */
+    dj_cuda_passage_t passage;
 } side_t;
 
 /* How a library's product comes by its addend. */
@@ -123,22 +120,11 @@ static bool is_regular(matrix_t *matrix)
     return true;
 }
 
-static uint64_t take_room(dj_cuda_kernel_t *kernel, uint64_t bytes)
-{
-    uint64_t room = kernel->workspace_bytes;
-    kernel->workspace_bytes += dj_align_up(bytes);
-    return room;
-}
-
-/* Gives the side a dense room in the workspace: a copy to it for what is read, from it for what is written. */
 static dj_status_t gather(dj_executable_t *exe, dj_cuda_kernel_t *kernel, side_t *side, bool batched, bool written)
 {
     dj_view_t dense = dj_view_contiguous(side->view->dtype, side->view->rank, side->view->sizes);
-    side->gathered = true;
-    side->room = take_room(kernel, dj_view_dense_bytes(side->view));
     window(&dense, batched, &side->matrix);
-    return written ? dj_cuda_copy_make(exe, &side->copy, &dense, side->view)
-                   : dj_cuda_copy_make(exe, &side->copy, side->view, &dense);
+    return dj_cuda_passage_gather(exe, kernel, &side->passage, side->view, written);
 }
 
 /* Where the op keeps A, B and the addend among its arguments. */
@@ -167,7 +153,7 @@ static dj_status_t take_side(dj_executable_t *exe, dj_cuda_kernel_t *kernel, sid
 {
     const dj_node_t *node = kernel->node;
     bool written = arg == node->call.n_args;
-    side->operand = dj_node_operand_index(&node->call, arg);
+    side->passage.operand = dj_node_operand_index(&node->call, arg);
     side->view = written ? &node->outs[0].view : &node->call.args[arg].operands[0].view;
     return window(side->view, batched, &side->matrix) ? DJ_OK : gather(exe, kernel, side, batched, written);
 }
@@ -193,27 +179,17 @@ static void take_addend(product_t *p, const dj_node_t *node, form_t form)
 
 /* ---- own tiles ---- */
 
-/* Where to read or write the side's window. */
+/* Where the own kernel reads or writes: anywhere, but for a side with a dense form. */
 static dj_cuda_ref_t side_ref(const side_t *side, dj_cuda_emit_t *emit)
 {
-    return side->gathered ? dj_cuda_ref_at(dj_cuda_emit_workspace(emit) + side->room)
-                          : dj_cuda_emit_ref(emit, side->operand);
+    return side->passage.gathered ? dj_cuda_ref_at(dj_cuda_emit_workspace(emit) + side->passage.room)
+                                  : dj_cuda_emit_ref(emit, side->passage.operand);
 }
 
 static dj_status_t side_enter(const product_t *p, const side_t *side, dj_cuda_emit_t *emit)
 {
-    if (!side->gathered)
-        return DJ_OK;
-    return dj_cuda_copy_emit(&side->copy, emit, p->device, dj_cuda_emit_ref(emit, side->operand),
-                             side_ref(side, emit));
-}
-
-static dj_status_t side_leave(const product_t *p, const side_t *side, dj_cuda_emit_t *emit)
-{
-    if (!side->gathered)
-        return DJ_OK;
-    return dj_cuda_copy_emit(&side->copy, emit, p->device, side_ref(side, emit),
-                             dj_cuda_emit_ref(emit, side->operand));
+    CUdeviceptr address;
+    return side->passage.gathered ? dj_cuda_passage_in(&side->passage, emit, p->device, &address) : DJ_OK;
 }
 
 static void put_strides(int64_t *strides, const matrix_t *m)
@@ -255,7 +231,7 @@ static dj_status_t emit_own(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit
         status = side_enter(p, &p->b, emit);
     if (status == DJ_OK)
         status = dj_cuda_emit_kernel(emit, p->own, &grid, &params, sizeof(params));
-    return status == DJ_OK ? side_leave(p, &p->c, emit) : status;
+    return status == DJ_OK && p->c.passage.gathered ? dj_cuda_passage_done(&p->c.passage, emit, p->device) : status;
 }
 
 static dj_status_t prepare_own(dj_cuda_kernel_t *kernel, product_t *p)
@@ -276,7 +252,7 @@ static dj_cuda_blas_matrix_t blas_matrix(const side_t *side)
                                     .line = turned ? m->column_stride : m->row_stride,
                                     .batch_stride = m->batch_stride,
                                     .align_bytes = DJ_ALIGN_BYTES};
-    if (!side->gathered) {
+    if (!side->passage.gathered) {
         uint64_t at = (uint64_t)side->view->offset * dj_dtype_bytes(side->view->dtype) | DJ_ALIGN_BYTES;
         matrix.align_bytes = (uint32_t)(at & -at);
     }
@@ -312,7 +288,7 @@ static dj_status_t prepare_adding(dj_executable_t *exe, dj_cuda_kernel_t *kernel
     if (p->adding == ADD_NOTHING)
         return DJ_OK;
     if (p->adding == ADD_BIAS) {
-        p->bias = take_room(kernel, dj_cuda_moving_bytes(exe, kernel->node, p->addend));
+        p->bias = dj_cuda_take_room(kernel, dj_cuda_moving_bytes(exe, kernel->node, p->addend));
         return DJ_OK;
     }
     if (p->adding == ADD_VECTOR) {
@@ -320,12 +296,12 @@ static dj_status_t prepare_adding(dj_executable_t *exe, dj_cuda_kernel_t *kernel
         for (uint32_t d = 0; d < to.rank; d++)
             sizes[d] = d + 1u < to.rank ? 1 : to.sizes[d];
         to = dj_view_contiguous(to.dtype, to.rank, sizes);
-        p->bias = take_room(kernel, dj_view_dense_bytes(&to));
-    } else if (p->c.gathered) {
+        p->bias = dj_cuda_take_room(kernel, dj_view_dense_bytes(&to));
+    } else if (p->c.passage.gathered) {
         to = dj_view_contiguous(to.dtype, to.rank, to.sizes);
     }
     if (p->alpha.slot != DJ_CUDA_NONE || p->beta.slot != DJ_CUDA_NONE)
-        p->factors = take_room(kernel, 2 * sizeof(double));
+        p->factors = dj_cuda_take_room(kernel, 2 * sizeof(double));
     return prepare_spread(p, &to);
 }
 
@@ -333,14 +309,14 @@ static dj_status_t enter_library(dj_executable_t *exe, dj_cuda_kernel_t *kernel,
                                  bool batched)
 {
     dj_status_t status = DJ_OK;
-    if (!is_regular(&side->matrix) && !side->gathered) {
+    if (!is_regular(&side->matrix) && !side->passage.gathered) {
         status = gather(exe, kernel, side, batched, false);
         if (turned)
             transpose(&side->matrix);
         is_regular(&side->matrix);
     }
-    if (!side->gathered)
-        side->room = take_room(kernel, dj_cuda_moving_bytes(exe, kernel->node, side->operand));
+    if (!side->passage.gathered)
+        dj_cuda_passage_through(exe, kernel, &side->passage);
     return status;
 }
 
@@ -348,13 +324,13 @@ static dj_status_t enter_library(dj_executable_t *exe, dj_cuda_kernel_t *kernel,
 static dj_status_t leave_library(dj_executable_t *exe, dj_cuda_kernel_t *kernel, side_t *side, bool batched)
 {
     matrix_t *m = &side->matrix;
-    uint64_t moving = dj_cuda_moving_bytes(exe, kernel->node, side->operand);
+    uint64_t moving = dj_cuda_moving_bytes(exe, kernel->node, side->passage.operand);
     bool fits = rows_are_dense(m) && (m->batch == 1 || m->batch_stride >= m->rows * m->row_stride) &&
                 (moving == 0 || dj_view_is_dense(side->view));
-    if (side->gathered)
+    if (side->passage.gathered)
         return DJ_OK;
     if (fits) {
-        side->room = take_room(kernel, moving);
+        dj_cuda_passage_through(exe, kernel, &side->passage);
         return DJ_OK;
     }
     dj_status_t status = gather(exe, kernel, side, batched, true);
@@ -386,17 +362,8 @@ static dj_status_t try_library(dj_executable_t *exe, dj_cuda_kernel_t *kernel, p
                                   .factors = p->factors != NO_ROOM};
     status = dj_cuda_blas_prepare(p->device, &shape, &p->blas);
     if (status == DJ_OK)
-        p->library = take_room(kernel, p->blas.workspace_bytes);
+        p->library = dj_cuda_take_room(kernel, p->blas.workspace_bytes);
     return status;
-}
-
-static dj_status_t side_open(const side_t *side, dj_cuda_emit_t *emit, const product_t *p, CUdeviceptr *address_p)
-{
-    CUdeviceptr room = dj_cuda_emit_workspace(emit) + side->room;
-    if (!side->gathered)
-        return dj_cuda_emit_fixed_in(emit, side->operand, room, address_p);
-    *address_p = room;
-    return side_enter(p, side, emit);
 }
 
 static dj_status_t emit_adding(const product_t *p, dj_cuda_emit_t *emit, dj_cuda_blas_at_t *at)
@@ -433,22 +400,19 @@ static dj_status_t call_library(const dj_cuda_kernel_t *kernel, dj_cuda_device_t
 static dj_status_t emit_library(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)
 {
     const product_t *p = kernel->state;
-    CUdeviceptr room = dj_cuda_emit_workspace(emit) + p->c.room;
-    dj_cuda_blas_at_t at = {.workspace = dj_cuda_emit_workspace(emit) + p->library, .c = room};
+    dj_cuda_blas_at_t at = {.workspace = dj_cuda_emit_workspace(emit) + p->library};
     _Static_assert(sizeof(at) <= DJ_CUDA_ADDRESSES_MAX * sizeof(CUdeviceptr), "addresses of a call");
-    dj_status_t status = side_open(&p->a, emit, p, &at.a);
+    dj_status_t status = dj_cuda_passage_in(&p->a.passage, emit, p->device, &at.a);
     if (status == DJ_OK)
-        status = side_open(&p->b, emit, p, &at.b);
-    if (status == DJ_OK && !p->c.gathered)
-        status = dj_cuda_emit_fixed_out(emit, p->c.operand, room, &at.c);
+        status = dj_cuda_passage_in(&p->b.passage, emit, p->device, &at.b);
+    if (status == DJ_OK)
+        status = dj_cuda_passage_out(&p->c.passage, emit, &at.c);
     if (status == DJ_OK)
         status = emit_adding(p, emit, &at);
     if (status == DJ_OK)
         status = dj_cuda_emit_call(emit, kernel, call_library, (const CUdeviceptr *)&at,
                                    sizeof(at) / sizeof(CUdeviceptr));
-    if (status != DJ_OK)
-        return status;
-    return p->c.gathered ? side_leave(p, &p->c, emit) : dj_cuda_emit_fixed_done(emit, p->c.operand, room);
+    return status == DJ_OK ? dj_cuda_passage_done(&p->c.passage, emit, p->device) : status;
 }
 
 static void give_back(dj_cuda_kernel_t *kernel)

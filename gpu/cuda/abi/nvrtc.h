@@ -5,8 +5,10 @@
 
 #include <stddef.h>
 
+#ifndef DJ_CUDA_ABI_CHECK /* NVIDIA's own header comes before (tests/gpu/cuda/abi_check.c) */
 typedef int nvrtcResult; /* 0: success */
 typedef struct _nvrtcProgram *nvrtcProgram;
+#endif
 
 nvrtcResult nvrtcVersion(int *major, int *minor);
 nvrtcResult nvrtcCreateProgram(nvrtcProgram *program, const char *source, const char *name, int n_headers,

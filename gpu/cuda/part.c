@@ -68,7 +68,8 @@ dj_status_t dj_part_check(const dj_node_t *node)
     if (status != DJ_OK)
         return status;
     dj_class_t class = dj_class_of(compute);
-    bool bits = op == DJ_OP_BITWISE_NOT || op == DJ_OP_BITWISE_AND || op == DJ_OP_BITWISE_OR || op == DJ_OP_BITWISE_XOR;
+    bool bits = op == DJ_OP_BITWISE_NOT || op == DJ_OP_BITWISE_AND || op == DJ_OP_BITWISE_OR ||
+                op == DJ_OP_BITWISE_XOR;
     if ((rules[op] == RULE_REAL && class > DJ_CLASS_F64) || (bits && class <= DJ_CLASS_F64))
         return dj_fail(DJ_ERR_UNSUPPORTED, "%s has no CUDA kernel that computes in %s", info->name,
                        dj_dtype_name(dj_class_dtype(class)));

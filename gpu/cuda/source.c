@@ -1,8 +1,8 @@
 /* source.c - the text of a fused pointwise kernel, from the expressions of planner/ops.def.
  *
  * One function computes N elements that follow one another in the output's order: it loads what comes from memory,
- * then goes step by step, each over its N lanes, with a step's value as it is stored (rounded to its dtype) left in
- * registers for later steps, as if they had read it back. The kernel calls it with N lanes where all addresses allow
+ * then goes step by step, each over its N lanes, with a step's value as it is stored (rounded to its dtype) left
+ * in registers for later steps, as if they had read it back. The kernel calls it with N lanes where all addresses allow
  * whole accesses, which only the request decides, and with one lane else and for the rest.
  *
  * All loads come before all stores. That changes nothing: what an earlier step of the part writes and a later one
@@ -221,8 +221,8 @@ static void write_step(const text_t *t, uint32_t i)
 {
     const dj_part_step_t *step = &t->part->steps[i];
     const char *class = class_names[step->class], *type = class_types[step->class];
-    fprintf(t->out, "    dj_pack<%s, N> y%u;\n#define DJ_PW_CLASS %s\n#pragma unroll\n    for (int l = 0; l < N; ++l) {\n",
-            stored(&step->out), i, class);
+    fprintf(t->out, "    dj_pack<%s, N> y%u;\n#define DJ_PW_CLASS %s\n", stored(&step->out), i, class);
+    fputs("#pragma unroll\n    for (int l = 0; l < N; ++l) {\n", t->out);
     for (uint32_t k = 0; k < step->n_values; k++)
         write_value(t, step, k);
     for (uint32_t k = 0; k < step->n_scalars; k++)
@@ -267,16 +267,18 @@ static void write_kernel(const text_t *t)
     const char *index = index_type(t);
     fprintf(t->out, "DJ_KERNEL(%s, %s_t)\n{\n", t->name, t->name);
     fill_here(t);
-    fprintf(t->out, "    const %s stride = (%s)dj_grid_stride(), count = (%s)p.count, packs = (%s)p.packs;\n", index,
-            index, index, index);
+    fprintf(t->out, "    const %s stride = (%s)dj_grid_stride(), count = (%s)p.count, packs = (%s)p.packs;\n",
+            index, index, index, index);
     fprintf(t->out, "    %s first = (%s)dj_grid_first();\n    if (packs > 0", index, index);
     for (uint32_t i = 0; i < part->n_inputs; i++)
         write_aligned(t, &part->inputs[i], "in", i);
     for (uint32_t i = 0; i < part->n_steps; i++)
         write_aligned(t, &part->steps[i].out, "out", i);
-    fprintf(t->out, ") {\n        for (%s i = first; i < packs; i += stride)\n            %s_run<%u>(p, at, i * %uu);\n"
-            "        first += packs * %uu;\n    }\n", index, t->name, part->lanes, part->lanes, part->lanes);
-    fprintf(t->out, "    for (%s i = first; i < count; i += stride)\n        %s_run<1>(p, at, i);\n}\n", index, t->name);
+    fprintf(t->out, ") {\n        for (%s i = first; i < packs; i += stride)\n", index);
+    fprintf(t->out, "            %s_run<%u>(p, at, i * %uu);\n", t->name, part->lanes, part->lanes);
+    fprintf(t->out, "        first += packs * %uu;\n    }\n", part->lanes);
+    fprintf(t->out, "    for (%s i = first; i < count; i += stride)\n        %s_run<1>(p, at, i);\n}\n", index,
+            t->name);
 }
 
 static void write_all(const text_t *t)

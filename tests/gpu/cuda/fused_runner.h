@@ -77,10 +77,8 @@ static inline void runner_collect(runner_t *runner, const char *source, const ch
 }
 
 /* Bindings by the pointer table, the slab by address. */
-static inline dj_cuda_ref_t runner_ref(const test_case_t *test, const dj_place_t *place, const dj_node_t *node,
-                                       uint8_t *slab)
+static inline dj_cuda_ref_t runner_ref(const test_case_t *test, const dj_place_t *place, uint8_t *slab)
 {
-    (void)node;
     if (place->storage == DJ_STORAGE_NONE)
         return (dj_cuda_ref_t){.table = DJ_CUDA_NONE, .slot = DJ_CUDA_NONE};
     bool bound = place->binding != DJ_SLOT_NONE;
@@ -112,7 +110,7 @@ static inline void runner_run(runner_t *runner, const test_case_t *test, const d
         dj_place_t places[RUNNER_REFS_MAX];
         assert_true(dj_places_count(node) <= RUNNER_REFS_MAX);
         dj_places_fill(test->graph, node, places);
-        refs[i] = runner_ref(test, &places[w->operand], node, slab);
+        refs[i] = runner_ref(test, &places[w->operand], slab);
     }
     runner_kernel_t kernel;
     *(void **)&kernel = dlsym(runner->library, name);

@@ -138,21 +138,28 @@ static int32_t room_of(const dj_attention_params_t *p)
     return depth <= 64 ? 64 : depth <= 128 ? 128 : 256;
 }
 
+/* Tensor cores for the types and depths that they are good for. */
 static dj_status_t tiles_prepare(attention_t *a, dj_cuda_device_t *device, const char *suffix, int64_t batch)
 {
     dj_attention_params_t *p = &a->params;
     int32_t room = room_of(p), height = room == 256 ? 32 : 64, keys = DJ_ATTENTION_TILE_KEYS;
+    bool tensor = p->out_dtype != DJ_F32 && room <= 128;
+    uint32_t bytes = (uint32_t)((height + keys) * (room + 4) + height * (keys + 4)) * (uint32_t)sizeof(float);
+    if (tensor) {
+        height = DJ_ATTENTION_TENSOR_ROWS;
+        bytes = (uint32_t)(2 * height * (room + DJ_ATTENTION_TENSOR_PAD) * 2);
+    }
     char name[64];
-    snprintf(name, sizeof(name), "dj_attention_tiles_%s_%d", suffix, room);
+    snprintf(name, sizeof(name), "dj_attention_%s_%s_%d", tensor ? "tensor" : "tiles", suffix, room);
     p->splits = 1;
     p->tiles = divide_up(p->length, height);
     p->units = batch * p->heads * p->tiles;
-    uint32_t floats = (uint32_t)((height + keys) * (room + 4) + height * (keys + 4));
-    a->grid = (dj_cuda_grid_t){.blocks = {blocks_of(p->units), 1, 1},
-                               .threads = {DJ_ATTENTION_TILE_THREADS, 1, 1},
-                               .shared_bytes = floats * (uint32_t)sizeof(float)};
+    a->grid = (dj_cuda_grid_t){
+        .blocks = {blocks_of(p->units), 1, 1},
+        .threads = {tensor ? DJ_ATTENTION_TENSOR_THREADS : DJ_ATTENTION_TILE_THREADS, 1, 1},
+        .shared_bytes = bytes};
     dj_status_t status = dj_cuda_function(device, name, &a->run);
-    return status != DJ_OK ? status : shared_ask(device, a->run, a->grid.shared_bytes);
+    return status != DJ_OK ? status : shared_ask(device, a->run, bytes);
 }
 
 static dj_status_t few_prepare(attention_t *a, dj_cuda_device_t *device, const char *suffix, int64_t batch,

@@ -8,6 +8,9 @@
 #define DJ_ATTENTION_TILE_KEYS 32
 #define DJ_ATTENTION_TILE_THREADS 256
 #define DJ_ATTENTION_FEW_THREADS 128
+#define DJ_ATTENTION_TENSOR_ROWS 64 /* and as many keys */
+#define DJ_ATTENTION_TENSOR_THREADS 128
+#define DJ_ATTENTION_TENSOR_PAD 8 /* elements between rows, so that they begin in different banks */
 
 enum { DJ_ATTENTION_NO_MASK, DJ_ATTENTION_BOOL_MASK, DJ_ATTENTION_ADDED_MASK };
 

@@ -27,16 +27,21 @@ static void put_count(const json_t *rank, const char *name, char cell[CELL_BYTES
         snprintf(cell, CELL_BYTES, "%llu", (unsigned long long)count);
 }
 
-static void put_bytes(const json_t *rank, const char *name, char cell[CELL_BYTES])
+static void write_bytes(uint64_t bytes, char *text, size_t room)
 {
     static const char units[] = "BKMGTPE";
-    uint64_t bytes, unit = 0;
-    if (!number(rank, name, &bytes))
-        return;
+    unsigned unit = 0;
     double scaled = (double)bytes;
     for (; scaled >= 1024; unit++)
         scaled /= 1024;
-    snprintf(cell, CELL_BYTES, unit ? "%.1f%c" : "%.0f%c", scaled, units[unit]);
+    snprintf(text, room, unit ? "%.1f%c" : "%.0f%c", scaled, units[unit]);
+}
+
+static void put_bytes(const json_t *rank, const char *name, char cell[CELL_BYTES])
+{
+    uint64_t bytes;
+    if (number(rank, name, &bytes))
+        write_bytes(bytes, cell, CELL_BYTES);
 }
 
 /* Takes out whatever a terminal would obey. */
@@ -74,6 +79,43 @@ static void put_hits(const json_t *rank, const char *name, char cell[CELL_BYTES]
         snprintf(cell, CELL_BYTES, "%.1f%%", 100 * (double)hits / all);
 }
 
+/* ---- a GPU, as it sees itself ---- */
+
+static void put_percent(const json_t *rank, const char *name, char cell[CELL_BYTES])
+{
+    uint64_t percent;
+    if (number(rank, name, &percent))
+        snprintf(cell, CELL_BYTES, "%llu%%", (unsigned long long)percent);
+}
+
+static void put_celsius(const json_t *rank, const char *name, char cell[CELL_BYTES])
+{
+    uint64_t celsius;
+    if (number(rank, name, &celsius))
+        snprintf(cell, CELL_BYTES, "%lluC", (unsigned long long)celsius);
+}
+
+/* Used, of all. */
+static void put_memory(const json_t *rank, const char *name, char cell[CELL_BYTES])
+{
+    uint64_t used, total;
+    char used_text[16], total_text[16];
+    if (!number(rank, name, &used) || !number(rank, "gpu_memory_total_bytes", &total))
+        return;
+    write_bytes(used, used_text, sizeof(used_text));
+    write_bytes(total, total_text, sizeof(total_text));
+    snprintf(cell, CELL_BYTES, "%s/%s", used_text, total_text);
+}
+
+/* Errors that ECC corrected, and those it could not. */
+static void put_ecc(const json_t *rank, const char *name, char cell[CELL_BYTES])
+{
+    uint64_t corrected, uncorrected;
+    if (number(rank, name, &corrected) && number(rank, "gpu_ecc_uncorrected", &uncorrected))
+        snprintf(cell, CELL_BYTES, "%llu+%llu", (unsigned long long)corrected,
+                 (unsigned long long)uncorrected);
+}
+
 static const struct {
     const char *title, *name;
     fill_t fill;
@@ -82,6 +124,11 @@ static const struct {
     {"rank", "rank", put_count, 4},
     {"role", "role", put_role, -11},
     {"device", "device", put_text, -24},
+    {"GPU", "gpu_utilization_percent", put_percent, 4},
+    {"GPU memory", "gpu_memory_used_bytes", put_memory, 13},
+    {"temp", "gpu_temperature_c", put_celsius, 4},
+    {"ECC", "gpu_ecc_corrected", put_ecc, 5},
+    {"Xid", "gpu_xid", put_count, 3},
     {"threads", "threads", put_count, 7},
     {"sessions", "sessions", put_count, 8},
     {"requests", "requests", put_count, 8},
@@ -96,9 +143,21 @@ static const struct {
 };
 #define COLUMNS (sizeof columns / sizeof columns[0])
 
-static void print_rank(const json_t *rank, FILE *out)
+/* What a GPU says of itself: where a rank has one. */
+static bool is_shown(const json_t *ranks, const char *name)
+{
+    bool optional = strncmp(name, "gpu_", 4) == 0;
+    for (size_t i = 0; optional && i < json_array_size(ranks); i++)
+        if (json_object_get(json_array_get(ranks, i), name))
+            return true;
+    return !optional;
+}
+
+static void print_rank(const json_t *rank, const bool shown[COLUMNS], FILE *out)
 {
     for (size_t i = 0; i < COLUMNS; i++) {
+        if (!shown[i])
+            continue;
         char cell[CELL_BYTES] = "-";
         columns[i].fill(rank, columns[i].name, cell);
         int width = columns[i].width, widest = width < -1 ? -width : CELL_BYTES;
@@ -109,11 +168,13 @@ static void print_rank(const json_t *rank, FILE *out)
 
 static void print_ranks(const json_t *ranks, FILE *out)
 {
+    bool shown[COLUMNS];
     for (size_t i = 0; i < COLUMNS; i++)
-        fprintf(out, "%s%*s", i ? "  " : "", columns[i].width, columns[i].title);
+        if ((shown[i] = is_shown(ranks, columns[i].name)))
+            fprintf(out, "%s%*s", i ? "  " : "", columns[i].width, columns[i].title);
     fputc('\n', out);
     for (size_t i = 0; i < json_array_size(ranks); i++)
-        print_rank(json_array_get(ranks, i), out);
+        print_rank(json_array_get(ranks, i), shown, out);
 }
 
 static void print_title(const json_t *root, const json_t *ranks, FILE *out)

@@ -144,6 +144,15 @@ static uint64_t pause_before_next(dj_ward_t *ward, uint64_t now)
     return pause < LONGEST_PAUSE_NS ? pause : LONGEST_PAUSE_NS;
 }
 
+/* What a rank died by. */
+static void describe_end(int wait_status, char *how, unsigned room)
+{
+    if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == DJ_RANK_EXIT_DEVICE)
+        snprintf(how, room, "the failure of its GPU (exit status %d)", DJ_RANK_EXIT_DEVICE);
+    else
+        dj_exit_describe(wait_status, how, room);
+}
+
 void dj_ward_ended(dj_ward_t *ward, int wait_status, uint64_t restarts)
 {
     char how[64];
@@ -151,7 +160,7 @@ void dj_ward_ended(dj_ward_t *ward, int wait_status, uint64_t restarts)
     dj_ward_hear(ward); /* it may have served and died between two looks */
     close_ready(ward);
     ward->pid = 0;
-    dj_exit_describe(wait_status, how, sizeof how);
+    describe_end(wait_status, how, sizeof how);
     if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) {
         ward->state = DJ_WARD_FINISHED;
         dprintf(STDERR_FILENO, "djinn: rank %u ended by request\n", ward->rank);

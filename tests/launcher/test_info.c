@@ -100,6 +100,21 @@ static void a_table(void **state)
     free(text);
 }
 
+/* Columns that only a GPU fills are there when one does. */
+static void a_table_with_gpus(void **state)
+{
+    char *text = print("{\"version\": \"0.1.0\", \"ranks\": ["
+                       "{\"rank\": 0, \"endpoint\": \"e0\"},"
+                       "{\"rank\": 1, \"device\": \"NVIDIA H100\", \"gpu_utilization_percent\": 93, "
+                       "\"gpu_memory_used_bytes\": 1073741824, \"gpu_memory_total_bytes\": 85899345920, "
+                       "\"gpu_ecc_corrected\": 3, \"gpu_ecc_uncorrected\": 0, \"gpu_xid\": 79}]}",
+                       DJ_OK);
+    assert_non_null(strstr(text, "device                     GPU     GPU memory    ECC  Xid  threads"));
+    assert_non_null(strstr(text, "NVIDIA H100                93%     1.0G/80.0G    3+0   79        -"));
+    assert_null(strstr(text, "temp"));
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -107,6 +122,7 @@ int main(void)
         cmocka_unit_test(values_of_wrong_kinds_are_dashes),
         cmocka_unit_test(nothing_reaches_the_terminal_raw),
         cmocka_unit_test(a_table),
+        cmocka_unit_test(a_table_with_gpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

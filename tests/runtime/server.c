@@ -46,14 +46,14 @@ static const char *find_run(char path[512])
 
 static void run(const server_t *server, int out, const char *const *words)
 {
-    char home[80], preload[512], errors[96], count[16], path[512], program[512];
+    char home[80], preload[512], errors[96], count[16], path[512], program[512], fail[96];
     const char *blind = getenv("TEST_BLIND");
     const char *argv[WORDS_MAX + 4] = {find_run(path), "-n", count};
     char *env[] = {home,
                    "PATH=/usr/bin:/bin",
                    "LC_ALL=C",
                    "LSAN_OPTIONS=print_suppressions=0:suppressions=" SUPPRESSED,
-                   NULL, NULL, NULL, NULL, NULL};
+                   NULL, NULL, NULL, NULL, NULL, NULL};
     int n_env = 4;
     int n = 3;
     snprintf(count, sizeof(count), "%d", server->ranks);
@@ -67,6 +67,8 @@ static void run(const server_t *server, int out, const char *const *words)
     if (blind) {
         snprintf(program, sizeof(program), "DJINN_RANK_PROGRAM=%s/blind/djinn-rank", DJINN_BIN);
         env[n_env++] = program;
+        snprintf(fail, sizeof(fail), "BLIND_FAIL_FILE=%s/fail", server->home);
+        env[n_env++] = fail;
         env[n_env++] = blind[0] == '2' ? "BLIND_EXTRAS=0" : "BLIND_EXTRAS=1";
     }
     for (int i = 0; words && words[i] && i < WORDS_MAX; i++)
@@ -245,7 +247,7 @@ static bool wait_end(pid_t pid, int limit_ms, int *status_p)
 
 static void remove_home(const server_t *server)
 {
-    static const char *const names[] = {".djinn/token", ".djinn/address", ".djinn", "errors", ""};
+    static const char *const names[] = {".djinn/token", ".djinn/address", ".djinn", "errors", "fail", ""};
     char path[128];
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         snprintf(path, sizeof(path), "%s/%s", server->home, names[i]);

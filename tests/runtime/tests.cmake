@@ -109,3 +109,5 @@ add_test(NAME examples_matmul_relayed
                  $<TARGET_FILE:djinn-run> -q -n 3 -- $<TARGET_FILE:matmul>)
 set_tests_properties(examples_matmul_relayed PROPERTIES LABELS unit TIMEOUT 60)
 dj_test(runtime/test_bind.c LABEL unit LIBS dj_runtime)
+dj_test(runtime/test_device_loss.c LABEL unit TIMEOUT 60 LIBS test_server djinn_client)
+add_dependencies(runtime_test_device_loss djinn-run djinn-rank-blind)

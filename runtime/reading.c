@@ -81,8 +81,8 @@ static dj_status_t read_range(const dj_reading_file_t *file, int fd, uint8_t *to
                            (unsigned long long)(wanted - got), (unsigned long long)(at + got),
                            strerror(errno));
         if (n == 0)
-            return dj_fail(DJ_ERR_FILE, "%s ends at byte %llu, %llu short: copy it again", file->path,
-                           (unsigned long long)(at + got), (unsigned long long)(wanted - got));
+            return dj_fail(DJ_ERR_FILE, "%s ends before byte %llu, where weights go on to: copy it again",
+                           file->path, (unsigned long long)(at + wanted));
         got += (uint64_t)n;
     }
     return DJ_OK;

@@ -2,8 +2,10 @@
 #include "tests/gpu/fixture.h"
 
 #include "gpu/data.h"
+#include "tests/gpu/blind_device.h"
 
 #define PAGE 4096ull
+#define LARGE (2ull << 20)
 
 static dj_device_t *device;
 
@@ -157,6 +159,133 @@ static void a_long_life_ends_with_nothing_held(void **state)
     dj_data_destroy(data);
 }
 
+/* ---- a GPU's pages, which the host cannot touch ---- */
+
+static dj_device_t *open_large(uint64_t memory_bytes)
+{
+    dj_config_t config = {.device = "host", .threads = 1, .cores = ""};
+    const blind_options_t options = {.page_bytes = LARGE, .memory_bytes = memory_bytes};
+    dj_device_t *large = NULL;
+    assert_int_equal(blind_open(&config, &options, &large), DJ_OK);
+    return large;
+}
+
+static dj_data_t *open_data_on(dj_device_t *large, uint64_t quota)
+{
+    dj_data_t *data = NULL;
+    assert_int_equal(dj_data_create(large, 1ull << 36, quota, &data), DJ_OK);
+    return data;
+}
+
+static dj_block_t take_on(dj_device_t *large, dj_data_t *data, uint64_t bytes, uint8_t fill)
+{
+    dj_block_t block;
+    assert_int_equal(dj_data_alloc(data, bytes, 0, &block), DJ_OK);
+    assert_int_equal((uintptr_t)block.data % (bytes >= 4096 ? DJ_ALIGN_BYTES : 64), 0);
+    uint8_t *alias = blind_alias(large, block.data);
+    assert_non_null(alias);
+    memset(alias, fill, bytes); /* all of it has pages */
+    return block;
+}
+
+static bool holds(dj_device_t *large, const dj_block_t *block, uint8_t fill)
+{
+    const uint8_t *alias = blind_alias(large, block->data);
+    for (uint64_t i = 0; i < block->bytes; i++)
+        if (alias[i] != fill)
+            return false;
+    return true;
+}
+
+/* Ten thousand scalars do not take twenty gigabytes; every class up to half a page shares pages. */
+static void small_blocks_share_large_pages(void **state)
+{
+    enum { BLOCKS = 40000 };
+    dj_device_t *large = open_large(0);
+    dj_data_t *data = open_data_on(large, 1ull << 30);
+    dj_block_t *blocks = calloc(BLOCKS, sizeof(*blocks));
+    for (uint32_t i = 0; i < BLOCKS; i++)
+        blocks[i] = take_on(large, data, 4, (uint8_t)i);
+    assert_int_equal(count(data).backed_bytes, 2 * LARGE); /* 32768 slots of 64 bytes a page */
+    assert_int_equal(blind_committed_bytes(large), 2 * LARGE);
+    for (uint32_t i = 0; i < BLOCKS; i++)
+        assert_true(holds(large, &blocks[i], (uint8_t)i));
+    for (uint32_t i = 0; i < BLOCKS; i++)
+        dj_data_free(data, &blocks[i]);
+    assert_int_equal(count(data).backed_bytes, 0);
+    for (uint64_t bytes = 64; bytes <= LARGE / 2; bytes *= 2) {
+        uint64_t a_page = LARGE / bytes;
+        for (uint64_t i = 0; i < a_page && i < BLOCKS; i++)
+            blocks[i] = take_on(large, data, bytes - i % 2, 1);
+        assert_int_equal(count(data).backed_bytes, LARGE);
+        dj_block_t one_more = take_on(large, data, bytes, 2);
+        assert_int_equal(count(data).backed_bytes, 2 * LARGE);
+        dj_data_free(data, &one_more);
+        for (uint64_t i = 0; i < a_page && i < BLOCKS; i++) {
+            assert_true(holds(large, &blocks[i], 1));
+            dj_data_free(data, &blocks[i]);
+        }
+    }
+    dj_block_t whole = take_on(large, data, LARGE / 2 + 1, 3);
+    assert_int_equal(whole.backed_bytes, LARGE);
+    free(blocks);
+    dj_data_destroy(data); /* with a block and a cache in it */
+    assert_int_equal(blind_committed_bytes(large), 0);
+    assert_int_equal(blind_ranges(large), 0);
+    dj_device_close(large);
+}
+
+/* As a_long_life_ends_with_nothing_held(), over all sizes up to some pages. */
+static void a_long_life_on_large_pages(void **state)
+{
+    enum { BLOCKS = 150, TURNS = 6000 };
+    static dj_block_t blocks[BLOCKS];
+    static uint8_t fills[BLOCKS];
+    dj_device_t *large = open_large(0);
+    dj_data_t *data = open_data_on(large, 1ull << 30);
+    uint32_t random = 99;
+    for (uint32_t turn = 0; turn < TURNS; turn++) {
+        random = random * 1664525 + 1013904223;
+        uint32_t i = (random >> 8) % BLOCKS;
+        uint64_t bytes = ((uint64_t)random >> 10) >> (random >> 5) % 22;
+        if (blocks[i].data) {
+            assert_true(holds(large, &blocks[i], fills[i]));
+            dj_data_free(data, &blocks[i]);
+        } else {
+            fills[i] = (uint8_t)turn;
+            blocks[i] = take_on(large, data, bytes, fills[i]);
+        }
+        dj_data_counters_t now = count(data);
+        assert_int_equal(blind_committed_bytes(large), now.backed_bytes + now.cached_bytes);
+        assert_true(now.cached_bytes <= 2 * DJ_DATA_CACHE_BYTES);
+    }
+    for (uint32_t i = 0; i < BLOCKS; i++)
+        dj_data_free(data, &blocks[i]);
+    assert_int_equal(count(data).used_bytes, 0);
+    assert_int_equal(count(data).backed_bytes, 0);
+    dj_data_destroy(data);
+    assert_int_equal(blind_committed_bytes(large), 0);
+    dj_device_close(large);
+}
+
+/* Another session needs the pages that this one's cache holds: its own cache is asked first. */
+static void a_full_device_takes_the_cache(void **state)
+{
+    dj_device_t *large = open_large(8 * LARGE);
+    dj_data_t *data = open_data_on(large, 1ull << 30);
+    dj_block_t block = take_on(large, data, 6 * LARGE, 1);
+    dj_data_free(data, &block);
+    assert_int_equal(count(data).cached_bytes, 6 * LARGE);
+    block = take_on(large, data, 7 * LARGE, 1);
+    assert_int_equal(count(data).cached_bytes, 0);
+    dj_block_t more = {0};
+    assert_int_equal(dj_data_alloc(data, 2 * LARGE, 0, &more), DJ_ERR_MEMORY);
+    assert_int_equal(count(data).backed_bytes, 7 * LARGE);
+    dj_data_destroy(data);
+    assert_int_equal(blind_committed_bytes(large), 0);
+    dj_device_close(large);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -165,6 +294,9 @@ int main(void)
         cmocka_unit_test(small_blocks_share_pages_and_never_overlap),
         cmocka_unit_test(freed_pages_are_reused_then_returned),
         cmocka_unit_test(a_long_life_ends_with_nothing_held),
+        cmocka_unit_test(small_blocks_share_large_pages),
+        cmocka_unit_test(a_long_life_on_large_pages),
+        cmocka_unit_test(a_full_device_takes_the_cache),
     };
     device = fixture_open(1);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

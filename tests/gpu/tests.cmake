@@ -1,4 +1,4 @@
-foreach(file segment text data host_device gemm matmul kernels)
+foreach(file segment text host_device gemm matmul kernels)
   dj_test(gpu/test_${file}.c LABEL unit LIBS dj_gpu)
 endforeach()
 
@@ -43,6 +43,8 @@ target_link_libraries(djinn-rank-blind PRIVATE dj_runtime blind_device)
 # Its first thread has a rank's name, which alloc_count knows.
 set_target_properties(djinn-rank-blind PROPERTIES OUTPUT_NAME djinn-rank
                       RUNTIME_OUTPUT_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/blind)
+dj_test(gpu/test_data.c LABEL unit LIBS blind_device dj_gpu)
+dj_test(gpu/test_bounce.c LABEL unit LIBS blind_device dj_gpu)
 
 # The CUDA device on the simulator of CUDA.
 include(${CMAKE_CURRENT_SOURCE_DIR}/gpu/simulator/tests.cmake)

@@ -226,6 +226,16 @@ static void small_blocks_share_large_pages(void **state)
             dj_data_free(data, &blocks[i]);
         }
     }
+    for (uint32_t i = 0; i < LARGE / 64; i++) /* the first slot is found again, last freed or not */
+        blocks[i] = take_on(large, data, 64, 1);
+    void *first = blocks[5].data;
+    dj_data_free(data, &blocks[5]);
+    dj_data_free(data, &blocks[LARGE / 64 - 1]);
+    blocks[5] = take_on(large, data, 64, 1);
+    assert_ptr_equal(blocks[5].data, first);
+    assert_int_equal(count(data).backed_bytes, LARGE);
+    for (uint32_t i = 0; i < LARGE / 64; i++)
+        dj_data_free(data, &blocks[i]);
     dj_block_t whole = take_on(large, data, LARGE / 2 + 1, 3);
     assert_int_equal(whole.backed_bytes, LARGE);
     free(blocks);

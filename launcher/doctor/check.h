@@ -94,8 +94,7 @@ double dj_cgroup_limit(const dj_exam_t *exam, const dj_cgroup_file_t *file,
 dj_verdict_t dj_judge_clock(bool synchronised, bool has_server, long long skew_ms,
                             dj_finding_t *finding);
 /* What is known of a UCX version: NULL when nothing is. */
-const char *dj_judge_ucx(unsigned major, unsigned minor, unsigned release,
-                         const char **next_p);
+const char *dj_judge_ucx(unsigned major, unsigned minor, const char **next_p);
 
 /* What decides how GPU memory travels. */
 typedef struct dj_gpu_way {

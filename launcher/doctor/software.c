@@ -14,7 +14,7 @@ enum { DEVICES_MAX = 64 };
 /* ---- UCX ---- */
 
 /* Where a version's fault is worked around, nothing is said. */
-const char *dj_judge_ucx(unsigned major, unsigned minor, unsigned release, const char **next_p)
+const char *dj_judge_ucx(unsigned major, unsigned minor, const char **next_p)
 {
     *next_p = "a UCX from 1.14 on (conda-forge has one; ucx_info -v shows which is loaded)";
     if (major < 1 || (major == 1 && minor < 13))
@@ -22,8 +22,8 @@ const char *dj_judge_ucx(unsigned major, unsigned minor, unsigned release, const
     if (major == 1 && minor == 13)
         return "over tcp it may abort a rank whose peer dies or whose link is cut in the middle of "
                "a connection (about once in 400 times); the supervisor starts the rank anew";
-    bool deaf = major == 1 && minor == 20 && release == 0;
-    *next_p = deaf ? "UCX 1.20.1 or newer (scripts/build-ucx builds one), or UCX_NET_DEVICES=all for ranks and clients"
+    bool deaf = major == 1 && minor == 20;
+    *next_p = deaf ? "UCX 1.19 or 1.21 (scripts/build-ucx builds one), or UCX_NET_DEVICES=all for ranks and clients"
                    : "";
     return deaf ? "it finds no way over the loopback interface by tcp: processes of one machine that may not share "
                   "memory do not connect"
@@ -34,7 +34,7 @@ dj_verdict_t dj_check_ucx(dj_exam_t *exam, dj_finding_t *finding)
 {
     static dj_fabric_t fabric;
     char list[DJ_FINDING_MAX - 320] = "";
-    unsigned major = 0, minor = 0, release = 0;
+    unsigned major = 0, minor = 0;
     bool tcp = false;
     if (dj_fabric_read(&fabric) != DJ_OK)
         return dj_find(finding, DJ_VERDICT_FAIL, "compare ucx_info -d", "%s", dj_error_text());
@@ -46,8 +46,8 @@ dj_verdict_t dj_check_ucx(dj_exam_t *exam, dj_finding_t *finding)
         return dj_find(finding, DJ_VERDICT_FAIL, "bring a network interface up, at least lo",
                        "UCX %s finds no tcp, only: %s", fabric.version, list[0] ? list : "nothing");
     const char *next = "", *fault = NULL;
-    if (sscanf(fabric.version, "%u.%u.%u", &major, &minor, &release) >= 2)
-        fault = dj_judge_ucx(major, minor, release, &next);
+    if (sscanf(fabric.version, "%u.%u", &major, &minor) == 2)
+        fault = dj_judge_ucx(major, minor, &next);
     return dj_find(finding, fault ? DJ_VERDICT_WARN : DJ_VERDICT_OK, next, "UCX %s with %s%s%s",
                    fabric.version, list, fault ? "; " : "", fault ? fault : "");
 }

@@ -66,15 +66,15 @@ static void ways_of_gpu_memory(void **state)
 static void versions_of_ucx(void **state)
 {
     const char *next;
-    assert_non_null(strstr(dj_judge_ucx(1, 12, 1, &next), "older"));
+    assert_non_null(strstr(dj_judge_ucx(1, 12, &next), "older"));
     assert_true(next[0]);
-    assert_non_null(strstr(dj_judge_ucx(0, 9, 1, &next), "older"));
-    assert_non_null(strstr(dj_judge_ucx(1, 13, 1, &next), "abort"));
+    assert_non_null(strstr(dj_judge_ucx(0, 9, &next), "older"));
+    assert_non_null(strstr(dj_judge_ucx(1, 13, &next), "abort"));
     assert_true(next[0]);
-    assert_null(dj_judge_ucx(1, 20, 1, &next));
-    assert_non_null(strstr(dj_judge_ucx(1, 20, 0, &next), "loopback"));
+    assert_non_null(strstr(dj_judge_ucx(1, 20, &next), "loopback"));
+    assert_null(dj_judge_ucx(1, 21, &next));
     assert_string_equal(next, "");
-    assert_null(dj_judge_ucx(2, 0, 1, &next));
+    assert_null(dj_judge_ucx(2, 0, &next));
 }
 
 static void sentences_are_cut_and_printable(void **state)

@@ -15,6 +15,8 @@
 
 #define THREADS 256
 
+_Static_assert(sizeof(dj_index_slices_t) <= DJ_CUDA_PARAMS_MAX, "a launch's parameters");
+
 typedef struct indexed {
     dj_cuda_device_t *device;
     CUfunction function;            /* take, put or accumulate */

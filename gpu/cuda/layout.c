@@ -6,6 +6,8 @@
 
 #define THREADS 256
 
+_Static_assert(sizeof(dj_layout_cat_t) <= DJ_CUDA_PARAMS_MAX, "fewer segments");
+
 static dj_status_t no_memory(void)
 {
     return dj_fail(DJ_ERR_MEMORY, "no memory for a kernel's state");
@@ -232,8 +234,7 @@ static dj_status_t emit_segments(const pieces_t *cat, dj_cuda_emit_t *emit, dj_l
     }
     dj_cuda_grid_t grid = dj_cuda_grid_flat(cat->device, most, THREADS, 2);
     grid.blocks[1] = n;
-    uint32_t bytes = (uint32_t)(sizeof(*p) - (DJ_LAYOUT_SEGMENTS - n) * sizeof(p->segment[0]));
-    return dj_cuda_emit_kernel(emit, cat->function, &grid, p, bytes);
+    return dj_cuda_emit_kernel(emit, cat->function, &grid, p, sizeof(*p));
 }
 
 static dj_status_t emit_cat(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)

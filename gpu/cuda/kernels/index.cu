@@ -46,6 +46,19 @@ DJ_DEVICE found_t position_find(const dj_cuda_head_t &head, const dj_index_posit
     return found;
 }
 
+/* Only its place in the other tensor. */
+DJ_DEVICE int64_t position_other(const dj_index_positions_t &positions, int64_t position)
+{
+    int64_t offset = 0;
+    for (int d = positions.rank - 1; d >= 0; --d) {
+        int64_t at = position;
+        if (d)
+            position = dj_divide(position, positions.sizes[d], &at);
+        offset += at * positions.other_strides[d];
+    }
+    return offset;
+}
+
 /* One piece of one slice: position, and its offsets in both tensors. */
 DJ_DEVICE found_t piece_find(const dj_index_slices_t &p, int64_t i, int64_t *position_p)
 {
@@ -171,7 +184,7 @@ template <typename C> DJ_DEVICE void runs_add(const dj_index_slices_t &p, const 
                 break;
             const char *from = value;
             if (!from)
-                from = other + position_find(p.head, p.positions, order[j]).other + at[1];
+                from = other + position_other(p.positions, order[j]) + at[1];
             sum = sum_round(dj_add(sum, dj_load<C>(from, p.dtype)), p.dtype);
         }
         dj_store(target, p.dtype, sum);

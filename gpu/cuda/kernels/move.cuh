@@ -54,6 +54,7 @@ DJ_DEVICE int64_t dj_index_load(const char *at, bool is_wide)
 
 template <typename T> DJ_DEVICE void dj_move(char *to, const char *from, uint32_t n)
 {
+#pragma unroll 1
     for (uint32_t i = 0; i < n; ++i)
         reinterpret_cast<T *>(to)[i] = reinterpret_cast<const T *>(from)[i];
 }

@@ -46,12 +46,15 @@ def functions_of(path):
     return names
 
 
-def kernels_of(path):
-    """Kernels of a .cu file. Those that a macro makes are named by the macro's uses: NAME(DJ_KERNEL...) is not
-    read, the simulator's symbols are."""
+def expansions(path):
+    """Kernels that a .cu file defines, macros expanded: the preprocessor is asked, with DJ_KERNEL left as it is."""
+    words = ["cpp", "-x", "c++", "-P", "-w", "-nostdinc", "-I", ROOT, path]
     with open(path) as file:
         text = file.read()
-    return [name for name in dict.fromkeys(KERNEL.findall(text)) if "##" not in name]
+    # Only this file's own lines: what it includes defines no kernel.
+    text = re.sub(r"^\s*#\s*include.*$", "", text, flags=re.M)
+    out = subprocess.run([*words[:-1], "-"], input=text, capture_output=True, text=True, timeout=60)
+    return [name for name in dict.fromkeys(KERNEL.findall(out.stdout))]
 
 
 def everything():
@@ -60,7 +63,7 @@ def everything():
     for path in sorted(glob.glob(os.path.join(ROOT, "gpu", "cuda", "*.c"))):
         found += [(os.path.relpath(path, ROOT), name) for name in functions_of(path)]
     for path in sorted(glob.glob(os.path.join(ROOT, "gpu", "cuda", "kernels", "*.cu"))):
-        found += [(os.path.relpath(path, ROOT), name) for name in kernels_of(path)]
+        found += [(os.path.relpath(path, ROOT), name) for name in expansions(path)]
     return found
 
 

@@ -1,14 +1,18 @@
 /* op_case.h - one row of op_cases.def, read from its text into operands with data.
  *
  * A row is CASE(ID, "arguments"), the arguments as the op's signature lists them, apart by spaces:
- *   f32[2,3]      a tensor; after ':' letters choose its layout and its values:
- *                 t last two dimensions exchanged in memory   s every second element
- *                 o begins at element 5                       e expanded: first dimension's stride
- * 0 p positive values   q quarters, so that equal ones meet   n with NaN and infinities m minus
- * infinities at random (an additive mask) i64[3]<10     indices in 0..9; <-10 also counted from the
- * end {f32[2] _}    a list of tensors or nones 2, 0.5, true  a scalar, also in place of a tensor;
- * or an integer, a flag (0,-1)        integers;  i64 a dtype;  _ none >0            output 0 goes
- * into the tensor of argument 0 >f64:s        output 0 goes into a view of this dtype and layout
+ *   f32[2,3]            a tensor; after ':' letters choose its layout and its values:
+ *     t  last two dimensions exchanged in memory   s  every second element
+ *     o  begins at element 5                       e  expanded: first dimension's stride 0
+ *     p  positive values                           q  quarters, so that equal ones meet
+ *     n  with NaN and infinities                   m  minus infinities at random (an additive mask)
+ *     l  the same with nearly the lowest numbers
+ *   i64[3]<10           indices in 0..9; <-10 also counted from the end
+ *   {f32[2] _}          a list of tensors or nones
+ *   2, 0.5, true        a scalar, also in place of a tensor; or an integer, a flag
+ *   (0,-1)              integers;  i64 a dtype;  _ none
+ *   >0                  output 0 goes into the tensor of argument 0
+ *   >f64:s              output 0 goes into a view of this dtype and layout
  * Data is the same in every run: a generator seeded by the row. */
 #ifndef DJ_TESTS_GPU_OP_CASE_H
 #define DJ_TESTS_GPU_OP_CASE_H
@@ -198,6 +202,8 @@ static inline void case_fill(case_tensor_t *tensor)
             real = special == 0 ? NAN : special == 1 ? INFINITY : -INFINITY;
         if (strchr(tensor->letters, 'm') && special < 6)
             real = -INFINITY;
+        if (strchr(tensor->letters, 'l') && special < 6)
+            real = tensor->view.dtype == DJ_F16 ? -65504 : -3.38e38;
         if (tensor->view.dtype == DJ_U8)
             integer += 6;
         if (tensor->view.dtype == DJ_BOOL)

@@ -2,15 +2,18 @@
  *
  * A block has 64 query rows, 16 a warp, and walks over 64 keys at a time. Queries stay in registers as the left
  * operand; keys and values pass through shared memory. A lane has two rows (g and g + 8 of its warp) and of each
- * sixteen scores, two a column pair of tensor.cuh's C; four lanes have a whole row. Exponentials are powers of two
- * with the scale brought to that base. */
+ * sixteen scores, two a column pair of tensor.cuh's C; four lanes have a whole row. */
 #ifndef DJ_GPU_CUDA_KERNELS_ATTENTION_TENSOR_CUH
 #define DJ_GPU_CUDA_KERNELS_ATTENTION_TENSOR_CUH
 
 #include "gpu/cuda/kernels/attention.cuh"
 #include "gpu/cuda/kernels/tensor.cuh"
 
-#define LOG2_E 1.4426950408889634f
+/* exp(x). Of differences only: a score that a mask has made the lowest number there is has no multiple. */
+DJ_DEVICE float power(float x)
+{
+    return exp2f(x * 1.4426950408889634f);
+}
 
 /* Fills [64][Depth] of shared memory, rows of `wide`; rows from `valid` on and columns from `columns` on are 0. */
 template <typename T, int Depth>
@@ -41,7 +44,7 @@ template <typename T, int Depth> struct tensor_tile {
     const dj_attention_params_t &p;
     T *keys, *values;
     int warp, g, t, row_in_8, matrix; /* the last two: of the address this lane brings to a load */
-    float scale;                      /* to base 2 */
+    float scale;
     uint32_t query[Depth / 16][4];
     float max[2], sum[2], result[Depth / 8][4];
 
@@ -54,7 +57,7 @@ template <typename T, int Depth> struct tensor_tile {
         t = dj_lane() % 4;
         row_in_8 = dj_lane() % 8;
         matrix = dj_lane() / 8;
-        scale = scale_of(p) * LOG2_E;
+        scale = scale_of(p);
     }
 
     /* The warp's 16 rows of what lies at `keys`. */
@@ -95,9 +98,10 @@ template <typename T, int Depth> struct tensor_tile {
             }
     }
 
-    /* Scales; hides what a row may not see and adds the mask. `row` is the lane's first one. */
-    DJ_MEMBER void hide(float (&scores)[size / 8][4], int64_t row, int first_key, const char *const *masks) const
+    /* Hides what a row may not see and adds the mask. `row` is the lane's first one, `mask` its row. */
+    DJ_MEMBER void hide(float (&scores)[size / 8][4], int64_t row, int first_key, const char *mask) const
     {
+        int64_t down = p.mask.strides[2] * (p.mask_kind == DJ_ATTENTION_BOOL_MASK ? 8 : 8 * (int64_t)sizeof(T));
         int seen[2] = {row < p.length ? keys_seen(p, row) : 0, row + 8 < p.length ? keys_seen(p, row + 8) : 0};
         DJ_UNROLL
         for (int j = 0; j < size / 8; ++j)
@@ -106,8 +110,8 @@ template <typename T, int Depth> struct tensor_tile {
                 int key = first_key + j * 8 + 2 * t + (i & 1);
                 if (key >= seen[i >> 1])
                     scores[j][i] = -INFINITY;
-                else if (masks[0])
-                    scores[j][i] += mask_at<T>(p, masks[i >> 1], key) * LOG2_E;
+                else if (mask)
+                    scores[j][i] += mask_at<T>(p, i >> 1 ? mask + down : mask, key);
             }
     }
 
@@ -122,14 +126,14 @@ template <typename T, int Depth> struct tensor_tile {
                 largest = fmaxf(largest, fmaxf(scores[j][2 * i], scores[j][2 * i + 1]));
             largest = fmaxf(largest, dj_exchange(largest, 1));
             largest = fmaxf(largest, dj_exchange(largest, 2));
-            float from = largest == -INFINITY ? 0 : largest, factor = exp2f(max[i] - from);
+            float from = largest == -INFINITY ? 0 : largest, factor = power(max[i] - from);
             max[i] = largest;
             sum[i] *= factor;
             DJ_UNROLL
             for (int j = 0; j < size / 8; ++j)
                 DJ_UNROLL
                 for (int e = 2 * i; e < 2 * i + 2; ++e) {
-                    scores[j][e] = exp2f(scores[j][e] - from);
+                    scores[j][e] = power(scores[j][e] - from);
                     sum[i] += scores[j][e];
                 }
             DJ_UNROLL
@@ -193,7 +197,7 @@ template <typename T, int Depth> DJ_DEVICE void tensor_run(const dj_attention_pa
         const T *query = head_at<const T>(p, p.query, b, h) + first_row * p.query.strides[2];
         const T *key = head_at<const T>(p, p.key, b, h / p.group);
         const T *value = head_at<const T>(p, p.value, b, h / p.group);
-        const char *masks[2] = {mask_row<T>(p, b, h, row), mask_row<T>(p, b, h, row + 8)};
+        const char *mask = mask_row<T>(p, b, h, row);
         int64_t last = first_row + tile_t::size < p.length ? first_row + tile_t::size : p.length;
         int end = keys_seen(p, last - 1), all = keys_seen(p, first_row);
         tensor_fill<T, Depth>(x.keys, query, p.query.strides, p.length - first_row, p.depth);
@@ -212,8 +216,8 @@ template <typename T, int Depth> DJ_DEVICE void tensor_run(const dj_attention_pa
                 DJ_UNROLL
                 for (int i = 0; i < 4; ++i)
                     scores[j][i] *= x.scale;
-            if (masks[0] || first + tile_t::size > all)
-                x.hide(scores, row, first, masks);
+            if (mask || first + tile_t::size > all)
+                x.hide(scores, row, first, mask);
             x.weigh(scores);
             x.multiply_values(scores);
             __syncthreads();

@@ -5,9 +5,9 @@
  * fixed addresses, which costs a copy of what moves. */
 #include <stdio.h>
 
-#include "gpu/cuda/copy.h"
-#include "gpu/cuda/cuda_device.h"
+#include "gpu/cuda/dnn.h"
 #include "gpu/cuda/kernels/convolution.h"
+#include "gpu/cuda/passage.h"
 #include "gpu/cuda/prepare.h"
 
 #define SPATIAL DJ_CONVOLUTION_SPATIAL
@@ -75,17 +75,23 @@ typedef struct convolution {
     dj_cuda_device_t *device;
     CUfunction own;
     dj_convolution_t params;
-    uint32_t input, weight, bias; /* operands */
+    uint32_t bias; /* operand */
     bool has_bias;
+    dj_cuda_passage_t input, weight, output;
+    /* of the library: */
+    dj_cuda_dnn_t dnn;
+    uint64_t library; /* offset in the workspace */
+    CUfunction add;   /* bias, afterwards */
+    dj_cuda_loop_t loop;
 } convolution_t;
 
-static dj_status_t emit_convolution(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)
+static dj_status_t emit_own(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)
 {
     const convolution_t *c = kernel->state;
     dj_convolution_t p = c->params;
-    p.input = dj_cuda_emit_ref(emit, c->input);
-    p.weight = dj_cuda_emit_ref(emit, c->weight);
-    p.output = dj_cuda_emit_ref(emit, out_operand(kernel->node));
+    p.input = dj_cuda_emit_ref(emit, c->input.operand);
+    p.weight = dj_cuda_emit_ref(emit, c->weight.operand);
+    p.output = dj_cuda_emit_ref(emit, c->output.operand);
     if (c->has_bias)
         p.bias = dj_cuda_emit_ref(emit, c->bias);
     dj_cuda_grid_t grid = dj_cuda_grid_flat(c->device, p.count, DJ_CONVOLUTION_THREADS, 1);
@@ -113,13 +119,139 @@ static void take_convolution(convolution_t *c, const dj_node_t *node)
     p->channels = out->sizes[1];
     p->group_inputs = input->sizes[1] / groups;
     p->group_outputs = p->channels / groups;
-    c->input = dj_node_operand_index(&node->call, INPUT);
-    c->weight = dj_node_operand_index(&node->call, WEIGHT);
+    c->input.operand = dj_node_operand_index(&node->call, INPUT);
+    c->weight.operand = dj_node_operand_index(&node->call, WEIGHT);
+    c->output.operand = out_operand(node);
     c->has_bias = dj_node_operand(node, BIAS) != NULL;
     if (c->has_bias) {
         c->bias = dj_node_operand_index(&node->call, BIAS);
         p->bias_stride = dj_node_operand(node, BIAS)->view.strides[0];
     }
+}
+
+/* The library's: all in one piece and in order. */
+
+static dj_status_t call_library(const dj_cuda_kernel_t *kernel, dj_cuda_device_t *device, CUstream stream,
+                                const CUdeviceptr *addresses)
+{
+    const convolution_t *c = kernel->state;
+    dj_cuda_dnn_at_t at;
+    memcpy(&at, addresses, sizeof(at));
+    return dj_cuda_dnn_run(&c->dnn, device, stream, &at);
+}
+
+static dj_status_t emit_bias(const convolution_t *c, dj_cuda_emit_t *emit, CUdeviceptr output)
+{
+    dj_convolution_bias_t p = {
+        .bias = dj_cuda_emit_ref(emit, c->bias), .output = dj_cuda_ref_at(output), .loop = c->loop};
+    dj_cuda_grid_t grid = dj_cuda_grid_flat(c->device, p.loop.count, DJ_CONVOLUTION_THREADS, 1);
+    return dj_cuda_emit_kernel(emit, c->add, &grid, &p, sizeof(p));
+}
+
+static dj_status_t emit_library(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)
+{
+    const convolution_t *c = kernel->state;
+    dj_cuda_dnn_at_t at = {.workspace = dj_cuda_emit_workspace(emit) + c->library};
+    dj_status_t status = dj_cuda_passage_in(&c->input, emit, c->device, &at.input);
+    if (status == DJ_OK)
+        status = dj_cuda_passage_in(&c->weight, emit, c->device, &at.weight);
+    if (status == DJ_OK)
+        status = dj_cuda_passage_out(&c->output, emit, &at.output);
+    if (status == DJ_OK)
+        status = dj_cuda_emit_call(emit, kernel, call_library, (const CUdeviceptr *)&at,
+                                   sizeof(at) / sizeof(CUdeviceptr));
+    if (status == DJ_OK && c->has_bias)
+        status = emit_bias(c, emit, at.output);
+    return status == DJ_OK ? dj_cuda_passage_done(&c->output, emit, c->device) : status;
+}
+
+static void give_back(dj_cuda_kernel_t *kernel)
+{
+    convolution_t *c = kernel->state;
+    dj_cuda_dnn_destroy(&c->dnn);
+}
+
+static dj_status_t enter(dj_executable_t *exe, dj_cuda_kernel_t *kernel, dj_cuda_passage_t *passage,
+                         const dj_view_t *view, bool is_output)
+{
+    if (!dj_view_is_contiguous(view))
+        return dj_cuda_passage_gather(exe, kernel, passage, view, is_output);
+    dj_cuda_passage_through(exe, kernel, passage);
+    return DJ_OK;
+}
+
+/* Sizes with one row put before a line; false when one is 0, or more than the library counts. */
+static bool put_sizes(int *sizes, const dj_view_t *view)
+{
+    uint32_t lead = view->rank == 3 ? 1 : 0, to = 0;
+    for (uint32_t d = 0; d < view->rank; d++) {
+        if (view->sizes[d] < 1 || view->sizes[d] > INT32_MAX)
+            return false;
+        if (d == 2 && lead)
+            sizes[to++] = 1;
+        sizes[to++] = (int)view->sizes[d];
+    }
+    return dj_view_count(view) <= INT32_MAX;
+}
+
+static bool shape_of(const convolution_t *c, const dj_node_t *node, dj_cuda_dnn_shape_t *shape)
+{
+    const dj_view_t *input = &dj_node_operand(node, INPUT)->view;
+    const dj_sliding_t *window = &c->params.window;
+    *shape = (dj_cuda_dnn_shape_t){.dtype = input->dtype,
+                                   .rank = input->rank == 5 ? 5 : 4,
+                                   .groups = (int)dj_node_flag(node, GROUPS, 1),
+                                   .transposed = c->params.transposed};
+    for (int d = 5 - shape->rank, to = 0; d < SPATIAL; d++, to++) {
+        shape->padding[to] = (int)window->padding[d];
+        shape->stride[to] = (int)window->stride[d];
+        shape->dilation[to] = (int)window->dilation[d];
+    }
+    return put_sizes(shape->input, input) && put_sizes(shape->weight, &dj_node_operand(node, WEIGHT)->view) &&
+           put_sizes(shape->output, &node->outs[0].view);
+}
+
+static dj_status_t prepare_bias(dj_executable_t *exe, convolution_t *c, const dj_node_t *node)
+{
+    dj_view_t out = node->outs[0].view, bias = dj_node_operand(node, BIAS)->view;
+    const dj_view_t *views[] = {&bias, &out};
+    int64_t stride = bias.strides[0];
+    if (c->output.gathered)
+        out = dj_view_contiguous(out.dtype, out.rank, out.sizes);
+    bias.rank = out.rank - 1; /* ones behind the channels */
+    for (uint32_t d = 1; d < bias.rank; d++)
+        bias.sizes[d] = bias.strides[d] = 1;
+    bias.strides[0] = stride;
+    dj_status_t status = dj_cuda_loop_make(&c->loop, views, 2);
+    return status == DJ_OK ? function_of(exe, "convolution_bias", out.dtype, &c->add) : status;
+}
+
+/* DJ_ERR_UNSUPPORTED leaves kernel and convolution as they were. */
+static dj_status_t prepare_library(dj_executable_t *exe, dj_cuda_kernel_t *kernel, convolution_t *c)
+{
+    const dj_node_t *node = kernel->node;
+    const convolution_t before = *c;
+    dj_cuda_dnn_shape_t shape;
+    if (!shape_of(c, node, &shape) || !dj_cuda_dnn_handle(c->device))
+        return DJ_ERR_UNSUPPORTED;
+    dj_status_t status = enter(exe, kernel, &c->input, &dj_node_operand(node, INPUT)->view, false);
+    if (status == DJ_OK)
+        status = enter(exe, kernel, &c->weight, &dj_node_operand(node, WEIGHT)->view, false);
+    if (status == DJ_OK)
+        status = enter(exe, kernel, &c->output, &node->outs[0].view, true);
+    if (status == DJ_OK && c->has_bias)
+        status = prepare_bias(exe, c, node);
+    if (status == DJ_OK)
+        status = dj_cuda_dnn_prepare(c->device, &shape, &c->dnn);
+    if (status == DJ_OK) {
+        c->library = dj_cuda_take_room(kernel, c->dnn.workspace_bytes);
+        kernel->emit = emit_library;
+        kernel->fini = give_back;
+    } else if (status == DJ_ERR_UNSUPPORTED) {
+        *c = before;
+        kernel->workspace_bytes = 0;
+    }
+    return status;
 }
 
 dj_status_t dj_cuda_convolution_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel)
@@ -143,7 +275,10 @@ dj_status_t dj_cuda_convolution_prepare(dj_executable_t *exe, dj_cuda_kernel_t *
     c->device = dj_cuda_device_of(exe);
     take_convolution(c, node);
     kernel->state = c;
-    kernel->emit = emit_convolution;
+    dj_status_t status = prepare_library(exe, kernel, c);
+    if (status != DJ_ERR_UNSUPPORTED)
+        return status;
+    kernel->emit = emit_own;
     return function_of(exe, "convolution", out->dtype, &c->own);
 }
 
@@ -203,9 +338,9 @@ dj_status_t dj_cuda_pool_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel)
     const dj_node_t *node = kernel->node;
     const dj_view_t *out = &node->outs[0].view;
     const dj_operand_t *input = dj_node_operand(node, 0);
-    const char *what = node->call.op == DJ_OP_MAX_POOL2D   ? "pool_max"
-                       : node->call.op == DJ_OP_AVG_POOL2D ? "pool_average"
-                                                           : "pool_adaptive";
+    const char *what = node->call.op == DJ_OP_MAX_POOL2D   ? "convolution_pool_max"
+                       : node->call.op == DJ_OP_AVG_POOL2D ? "convolution_pool_average"
+                                                           : "convolution_pool_adaptive";
     bool computes = node->call.op != DJ_OP_MAX_POOL2D;
     if (!input || input->view.dtype != out->dtype || out->dtype == DJ_BOOL || dj_dtype_is_complex(out->dtype) ||
         (computes && !dj_dtype_is_float(out->dtype)))

@@ -6,7 +6,7 @@
  *     o  begins at element 5                       e  expanded: first dimension's stride 0
  *     p  positive values                           q  quarters, so that equal ones meet
  *     n  with NaN and infinities                   m  minus infinities at random (an additive mask)
- *     l  the same with nearly the lowest numbers
+ *     l  the same with nearly the lowest numbers   c  second dimension innermost (channels last)
  *   i64[3]<10           indices in 0..9; <-10 also counted from the end
  *   {f32[2] _}          a list of tensors or nones
  *   2, 0.5, true        a scalar, also in place of a tensor; or an integer, a flag
@@ -167,6 +167,8 @@ static inline int64_t case_lay(dj_view_t *view, const char *letters)
         order[view->rank - 2] = view->rank - 1u;
         order[view->rank - 1] = view->rank - 2u;
     }
+    for (uint32_t d = 1; strchr(letters, 'c') && d < view->rank; d++)
+        order[d] = d + 1u < view->rank ? d + 1 : 1;
     for (uint32_t i = view->rank; i-- > 0;) {
         bool expanded = order[i] == 0 && strchr(letters, 'e');
         view->strides[order[i]] = expanded ? 0 : step;

@@ -23,7 +23,8 @@ static inline double tolerance(const op_case_t *c, uint8_t out)
     for (uint32_t i = 0; i < c->n_tensors && dj_dtype_is_float(out); i++)
         allowed = fmax(allowed, tolerance_of(c->tensors[i].view.dtype));
     /* Sums of many products: the size of the terms counts, not that of the sum. */
-    bool products = (c->op >= DJ_OP_MM && c->op <= DJ_OP_LINEAR) || c->op == DJ_OP_SDPA;
+    bool products = (c->op >= DJ_OP_MM && c->op <= DJ_OP_LINEAR) || c->op == DJ_OP_SDPA ||
+                    c->op == DJ_OP_CONVOLUTION;
     return products ? 10 * allowed : allowed;
 }
 

@@ -4,6 +4,7 @@
 #define DJ_TESTS_GPU_REFERENCE_LAYOUT_H
 
 #include "tests/gpu/reference.h"
+#include "tests/gpu/reference_window.h"
 
 /* --- products, attention, norms --- */
 
@@ -21,9 +22,9 @@ static inline void ref_product(ref_t *out, const ref_t *a, const ref_t *b, bool 
             sum += a->real[row * k + j] * matrix[transposed ? column * k + j : j * n + column];
         ref_unravel(out, i, at);
         sum *= alpha;
-        if (addend)
+        if (addend && beta != 0)
             sum += beta * addend->real[ref_broadcast(addend, at, out->view.rank)];
-        ref_set(out, i, sum, 0);
+        ref_set(out, i, sum, isfinite(sum) ? (int64_t)sum : 0);
     }
 }
 
@@ -429,7 +430,7 @@ static inline bool ref_reducing(const ref_call_t *call)
 static inline bool reference(const ref_call_t *call, const dj_view_t *indexed_shape)
 {
     return ref_moving(call, indexed_shape) || ref_multiplying(call) || ref_reducing(call) ||
-           ref_pointwise(call);
+           ref_windows(call) || ref_pointwise(call);
 }
 
 #endif

@@ -258,17 +258,17 @@ template <typename T> DJ_DEVICE void maximum(const dj_pool_t &p)
     {                                                                                              \
         add_bias<T>(p);                                                                            \
     }                                                                                              \
-    DJ_KERNEL(dj_pool_average_##name, dj_pool_t)                                                   \
+    DJ_KERNEL(dj_convolution_pool_average_##name, dj_pool_t)                                       \
     {                                                                                              \
         average<T, S>(p);                                                                          \
     }                                                                                              \
-    DJ_KERNEL(dj_pool_adaptive_##name, dj_pool_t)                                                  \
+    DJ_KERNEL(dj_convolution_pool_adaptive_##name, dj_pool_t)                                      \
     {                                                                                              \
         adapt<T, S>(p);                                                                            \
     }                                                                                              \
     ANY(name, T)
 #define ANY(name, T)                                                                               \
-    DJ_KERNEL(dj_pool_max_##name, dj_pool_t)                                                       \
+    DJ_KERNEL(dj_convolution_pool_max_##name, dj_pool_t)                                           \
     {                                                                                              \
         maximum<T>(p);                                                                             \
     }

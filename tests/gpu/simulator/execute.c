@@ -18,6 +18,7 @@ enum { ALT_BYTES = 64 << 10, N_SIGNALS = 4 };
 static const int signals[N_SIGNALS] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
 static struct sigaction before[N_SIGNALS];
 static stack_t stack_before;
+static sigset_t mask_before;
 static _Alignas(64) char alternative[ALT_BYTES];
 static pthread_t worker;
 static volatile bool working;
@@ -59,14 +60,20 @@ void sim_work_begin(void)
 {
     stack_t stack = {.ss_sp = alternative, .ss_size = sizeof alternative};
     struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    sigset_t ours; /* a thread may have blocked them, and would be killed */
+    sigemptyset(&ours);
+    for (int i = 0; i < N_SIGNALS; ++i)
+        sigaddset(&ours, signals[i]);
     sigaltstack(&stack, &stack_before);
     for (int i = 0; i < N_SIGNALS; ++i)
         sigaction(signals[i], &action, &before[i]);
     worker = pthread_self();
+    pthread_sigmask(SIG_UNBLOCK, &ours, &mask_before);
 }
 
 void sim_work_end(void)
 {
+    pthread_sigmask(SIG_SETMASK, &mask_before, NULL);
     for (int i = 0; i < N_SIGNALS; ++i)
         sigaction(signals[i], &before[i], NULL);
     sigaltstack(&stack_before, NULL);

@@ -50,6 +50,11 @@ typedef struct sim_object {
 void *sim_object_create(size_t bytes, enum sim_magic magic);
 bool sim_is(const void *object, enum sim_magic magic); /* false for NULL and for what is dead */
 
+/* ---- room.c: 16-byte aligned; aborts when the system has none ---- */
+
+void *sim_room_take(size_t bytes);
+void sim_room_give(void *room);
+
 /* ---- driver.c: the gate ---- */
 
 enum sim_need { SIM_ANYTIME, SIM_INIT, SIM_CONTEXT };

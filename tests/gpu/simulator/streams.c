@@ -283,10 +283,8 @@ static CUresult record(sim_event_t *event, sim_stream_t *stream)
     if (stream->capture)
         return sim_capture_record(stream, event);
     sim_op_t *op = sim_op_create(SIM_RECORD, 0);
-    sim_ticket_t *ticket = calloc(1, sizeof *ticket);
-    if (ticket == NULL)
-        abort();
-    ticket->refs = 2;
+    sim_ticket_t *ticket = sim_room_take(sizeof *ticket);
+    *ticket = (sim_ticket_t){.refs = 2};
     op->ticket = ticket;
     CUresult result = sim_submit(stream, op);
     if (result != CUDA_SUCCESS) {

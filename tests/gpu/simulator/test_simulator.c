@@ -1,161 +1,6 @@
-/* test_simulator.c - the double of CUDA's driver keeps CUDA's rules: threads of a block, memory, streams, capture,
- * faults. Kernels come through the simulated NVRTC. */
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <dlfcn.h>
-
-#include <cmocka.h>
-
-#include "gpu/cuda/api.h"
-#include "tests/gpu/simulator/simulator.h"
-
-#define PIECE (2ull << 20)
-#define N 1000u
-#define OK(call) assert_int_equal(call, CUDA_SUCCESS)
-
-static const char text[] =
-    "#include \"given.h\"\n"
-    "#include \"gpu/cuda/kernels/kernel.cuh\"\n"
-    "DJ_KERNEL(k_add, params_t) { for (int64_t i = dj_grid_first(); i < p.n; i += dj_grid_stride())\n"
-    "    p.out[i] = p.in[i] + p.value; }\n"
-    "DJ_KERNEL(k_sum, params_t) {\n"
-    "    __shared__ int part[32];\n"
-    "    int sum = 0;\n"
-    "    for (int64_t i = dj_grid_first(); i < p.n; i += dj_grid_stride()) sum += p.in[i];\n"
-    "    for (int m = 16; m; m >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, m);\n"
-    "    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = sum;\n"
-    "    __syncthreads();\n"
-    "    if (threadIdx.x >= 32) return;\n"
-    "    sum = threadIdx.x < blockDim.x / 32 ? part[threadIdx.x] : 0;\n"
-    "    for (int d = 16; d; d >>= 1) sum += __shfl_down_sync(0xffffffffu, sum, d);\n"
-    "    if (threadIdx.x == 0) atomicAdd(p.out, sum); }\n"
-    "DJ_KERNEL(k_turn, params_t) {\n" /* dynamic shared memory, turned around within a block */
-    "    DJ_SHARED(int, room);\n"
-    "    room[threadIdx.x] = p.in[threadIdx.x];\n"
-    "    __syncthreads();\n"
-    "    p.out[threadIdx.x] = room[blockDim.x - 1 - threadIdx.x]; }\n"
-    "DJ_KERNEL(k_vote, params_t) {\n"
-    "    unsigned votes = __ballot_sync(0xffffffffu, threadIdx.x % 3 == 0);\n"
-    "    int up = __shfl_up_sync(0xffffffffu, (int)threadIdx.x, 1), of = __shfl_sync(0xffffffffu, (int)threadIdx.x, 5);\n"
-    "    int down = __shfl_down_sync(0xffffffffu, (int)threadIdx.x, 3, 8);\n"
-    "    p.out[4 * threadIdx.x] = (int)votes; p.out[4 * threadIdx.x + 1] = up; p.out[4 * threadIdx.x + 2] = of;\n"
-    "    p.out[4 * threadIdx.x + 3] = down; }\n"
-    "DJ_KERNEL(k_where, params_t) {\n"
-    "    int at = (blockIdx.y * gridDim.x + blockIdx.x) * blockDim.x * blockDim.y * blockDim.z\n"
-    "        + (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;\n"
-    "    p.out[at] = at; }\n"
-    "DJ_KERNEL(k_race, params_t) {\n" /* no barrier between a write and a read of shared memory */
-    "    __shared__ int last;\n"
-    "    if (threadIdx.x == 0) last = 0;\n"
-    "    __syncthreads();\n"
-    "    last = threadIdx.x;\n"
-    "    __syncthreads();\n"
-    "    p.out[0] = last; }\n"
-    "DJ_KERNEL(k_stuck, params_t) { if (threadIdx.x < 16) __syncthreads(); else __syncwarp(); }\n"
-    "DJ_KERNEL(k_gone, params_t) { if (threadIdx.x == 7) return;\n"
-    "    p.out[threadIdx.x] = __shfl_sync(0xffffffffu, 1, 7); }\n"
-    "DJ_KERNEL(k_trap, params_t) { __trap(); }\n"
-    "DJ_KERNEL(k_skew, params_t) { p.out[0] = *(int *)((char *)p.in + p.value); }\n"
-    "DJ_KERNEL(k_beside, params_t) { __shared__ int room[4]; room[p.value] = 1; p.out[0] = room[0]; }\n"
-    "DJ_KERNEL(k_unset, params_t) { __shared__ int room; p.out[0] = room; __syncthreads(); room = 1; }\n"
-    "__attribute__((noinline)) static int deep(int n) { volatile int room[1000]; room[0] = n;\n"
-    "    return n ? deep(n - 1) + room[0] : 0; }\n"
-    "DJ_KERNEL(k_deep, params_t) { p.out[0] = deep(p.value); }\n";
-
-static const char given[] = "struct params_t; typedef struct params_t params_t;\n"
-                            "#include <stdint.h>\n"
-                            "struct params_t { int *in, *out; int64_t n; int value; };\n";
-
-typedef struct params {
-    CUdeviceptr in, out;
-    int64_t n;
-    int value;
-} params_t;
-
-static CUmodule module;
-static CUcontext context;
-static CUstream stream, other;
-static CUdeviceptr a, b;
-static int host[4096];
-static bool is_random; /* DJ_SIM_SEED: other streams may run ahead */
-
-/* ---- helpers ---- */
-
-static CUfunction function_of(const char *name)
-{
-    CUfunction function;
-    OK(cuModuleGetFunction(&function, module, name));
-    return function;
-}
-
-static CUresult launch(const char *name, CUstream on, unsigned blocks, unsigned threads, unsigned shared, params_t p)
-{
-    void *params[] = {&p};
-    CUresult result = cuLaunchKernel(function_of(name), blocks, 1, 1, threads, 1, 1, shared, on, params, NULL);
-    memset(&p, 0, sizeof p); /* they were copied */
-    return result;
-}
-
-static void add(CUstream on, CUdeviceptr out, CUdeviceptr in, int value)
-{
-    OK(launch("k_add", on, 3, 64, 0, (params_t){in, out, N, value}));
-}
-
-/* The first number of device memory, as it is when `on` is done. */
-static int read_one(CUstream on, CUdeviceptr from)
-{
-    int value;
-    OK(cuMemcpyDtoHAsync(&value, from, sizeof value, on));
-    OK(cuStreamSynchronize(on));
-    return value;
-}
-
-static void fill(CUdeviceptr at, int value)
-{
-    OK(cuMemsetD32Async(at, (unsigned)value, N, stream));
-    OK(cuStreamSynchronize(stream));
-}
-
-static int setup(void **state)
-{
-    nvrtcProgram program;
-    size_t bytes;
-    const char *headers[] = {given}, *names[] = {"given.h"};
-    is_random = getenv("DJ_SIM_SEED") != NULL;
-    OK(cuInit(0));
-    OK(cuDevicePrimaryCtxRetain(&context, 0));
-    OK(cuCtxSetCurrent(context));
-    OK(nvrtcCreateProgram(&program, text, "text", 1, headers, names));
-    int result = nvrtcCompileProgram(program, 0, NULL);
-    OK(nvrtcGetProgramLogSize(program, &bytes));
-    char *log = malloc(bytes);
-    OK(nvrtcGetProgramLog(program, log));
-    if (log[0])
-        fprintf(stderr, "%s\n", log);
-    free(log);
-    OK(result);
-    OK(nvrtcGetCUBINSize(program, &bytes));
-    char *cubin = malloc(bytes);
-    OK(nvrtcGetCUBIN(program, cubin));
-    OK(nvrtcDestroyProgram(&program));
-    OK(cuModuleLoadData(&module, cubin));
-    free(cubin);
-    OK(cuStreamCreateWithPriority(&stream, CU_STREAM_NON_BLOCKING, 0));
-    OK(cuStreamCreateWithPriority(&other, CU_STREAM_NON_BLOCKING, 0));
-    OK(cuMemAlloc(&a, 16384));
-    OK(cuMemAlloc(&b, 16384));
-    return 0;
-}
+/* test_simulator.c - the double of CUDA's driver keeps CUDA's rules: memory, streams, capture, faults. Kernels come
+ * through the simulated NVRTC. */
+#include "tests/gpu/simulator/fixture.h"
 
 /* ---- the libraries ---- */
 
@@ -203,106 +48,6 @@ static void test_telemetry(void **state)
     assert_int_not_equal(nvmlEventSetWait_v2(set, &event, 0), 0);
     OK(nvmlEventSetFree(set));
     OK(nvmlShutdown());
-}
-
-/* ---- threads ---- */
-
-static void test_threads(void **state)
-{
-    fill(a, 1);
-    add(stream, b, a, 4);
-    assert_int_equal(read_one(stream, b + 4 * (N - 1)), 5);
-    for (unsigned warps = 1; warps <= 32; warps *= 2) {
-        fill(b, 0);
-        OK(launch("k_sum", stream, 3, 32 * warps, 0, (params_t){a, b, N, 0}));
-        assert_int_equal(read_one(stream, b), N);
-    }
-}
-
-static void test_shared(void **state)
-{
-    for (int i = 0; i < 1024; ++i)
-        host[i] = i;
-    OK(cuMemcpyHtoDAsync(a, host, 4096, stream));
-    OK(launch("k_turn", stream, 1, 1000, 4000, (params_t){a, b, 0, 0}));
-    OK(cuMemcpyDtoHAsync(host, b, 4096, stream));
-    for (int i = 0; i < 1000; ++i)
-        assert_int_equal(host[i], 999 - i);
-    for (int i = 0; i < 2; ++i) { /* nothing stays in shared memory */
-        OK(launch("k_unset", stream, 1, 1, 0, (params_t){a, b, 0, 0}));
-        assert_int_equal(read_one(stream, b), 0x7f7f7f7f);
-    }
-    assert_int_equal(launch("k_turn", stream, 1, 32, 49153, (params_t){a, b, 0, 0}), CUDA_ERROR_INVALID_VALUE);
-    OK(cuFuncSetAttribute(function_of("k_turn"), CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 60000));
-    OK(launch("k_turn", stream, 1, 32, 49153, (params_t){a, b, 0, 0}));
-    OK(cuStreamSynchronize(stream));
-}
-
-static void test_votes(void **state)
-{
-    OK(launch("k_vote", stream, 1, 64, 0, (params_t){a, b, 0, 0}));
-    OK(cuMemcpyDtoHAsync(host, b, 64 * 16, stream));
-    for (int i = 0; i < 64; ++i) {
-        unsigned votes = 0;
-        for (int k = 0; k < 32; ++k)
-            votes |= (unsigned)((i / 32 * 32 + k) % 3 == 0) << k;
-        assert_int_equal(host[4 * i], (int)votes);
-        assert_int_equal(host[4 * i + 1], i % 32 ? i - 1 : i);
-        assert_int_equal(host[4 * i + 2], i / 32 * 32 + 5);
-        assert_int_equal(host[4 * i + 3], i % 8 < 5 ? i + 3 : i);
-    }
-}
-
-static void test_grid(void **state)
-{
-    params_t p = {0, b, 0, 0};
-    void *params[] = {&p};
-    OK(cuLaunchKernel(function_of("k_where"), 3, 2, 1, 4, 3, 2, 0, stream, params, NULL));
-    OK(cuMemcpyDtoHAsync(host, b, 4 * 144, stream));
-    for (int i = 0; i < 144; ++i)
-        assert_int_equal(host[i], i);
-    CUfunction function = function_of("k_where");
-    assert_int_equal(cuLaunchKernel(function, 0, 1, 1, 1, 1, 1, 0, stream, params, NULL), CUDA_ERROR_INVALID_VALUE);
-    assert_int_equal(cuLaunchKernel(function, 1, 65536, 1, 1, 1, 1, 0, stream, params, NULL),
-                     CUDA_ERROR_INVALID_VALUE);
-    assert_int_equal(cuLaunchKernel(function, 1, 1, 1, 1025, 1, 1, 0, stream, params, NULL),
-                     CUDA_ERROR_INVALID_VALUE);
-    assert_int_equal(cuModuleGetFunction(&function, module, "k_none"), CUDA_ERROR_NOT_FOUND);
-}
-
-/* Runs the function in a process of its own; the signal that ended it, 0: none. */
-static int signal_of(void (*fn)(void))
-{
-    pid_t child = fork();
-    int status;
-    if (child == 0) {
-        signal(SIGSEGV, SIG_DFL);
-        signal(SIGABRT, SIG_DFL);
-        if (!freopen("/dev/null", "w", stderr))
-            _exit(1);
-        fn();
-        _exit(0);
-    }
-    waitpid(child, &status, 0);
-    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-}
-
-static void run_stuck(void)
-{
-    launch("k_stuck", stream, 1, 32, 0, (params_t){a, b, 0, 0});
-    cuStreamSynchronize(stream);
-}
-
-static void run_gone(void)
-{
-    launch("k_gone", stream, 1, 32, 0, (params_t){a, b, 0, 0});
-    cuStreamSynchronize(stream);
-}
-
-static void test_deadlock(void **state)
-{
-    assert_int_equal(signal_of(run_stuck), SIGABRT);
-    assert_int_equal(signal_of(run_gone), SIGABRT);
 }
 
 /* ---- streams ---- */
@@ -612,15 +357,6 @@ static void test_inject(void **state)
     OK(cuStreamQuery(stream));
 }
 
-static void check_fault(CUresult expected)
-{
-    assert_int_equal(cuStreamSynchronize(stream), expected);
-    assert_int_equal(cuStreamQuery(other), expected); /* sticky */
-    sim_set_fault(CUDA_SUCCESS);
-    fill(a, 3); /* the simulator itself is well */
-    assert_int_equal(read_one(stream, a), 3);
-}
-
 static void test_faults(void **state)
 {
     CUdeviceptr base;
@@ -647,21 +383,6 @@ static void test_faults(void **state)
     OK(cuMemUnmap(base, PIECE)); /* too early */
     check_fault(CUDA_ERROR_ILLEGAL_ADDRESS);
     OK(cuMemAddressFree(base, PIECE));
-}
-
-/* What the compiler checks in device code. A sanitizer in this program takes the reports for itself. */
-static void test_checks(void **state)
-{
-#ifndef __SANITIZE_ADDRESS__
-    OK(launch("k_skew", stream, 1, 1, 0, (params_t){a, b, 0, 4}));
-    OK(cuStreamSynchronize(stream));
-    OK(launch("k_skew", stream, 1, 1, 0, (params_t){a, b, 0, 2}));
-    check_fault(CUDA_ERROR_MISALIGNED_ADDRESS);
-    OK(launch("k_beside", stream, 1, 1, 0, (params_t){a, b, 0, 3}));
-    OK(cuStreamSynchronize(stream));
-    OK(launch("k_beside", stream, 1, 1, 0, (params_t){a, b, 0, 4}));
-    check_fault(CUDA_ERROR_LAUNCH_FAILED);
-#endif
 }
 
 static void test_context(void **state)
@@ -693,30 +414,11 @@ static void test_leaves_nothing(void **state)
     assert_int_equal(cuCtxSynchronize(), CUDA_ERROR_CONTEXT_IS_DESTROYED);
 }
 
-/* The order of threads goes with the seed: a race shows itself. */
-static void test_seeds(void **state)
-{
-    int first = 0, others = 0;
-    for (int i = 0; i < 16; ++i) {
-        OK(launch("k_race", stream, 1, 128, 0, (params_t){a, b, 0, 0}));
-        int value = read_one(stream, b);
-        if (i == 0)
-            first = value;
-        others += value != first;
-    }
-    assert_int_equal(others > 0, is_random);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_symbols),
         cmocka_unit_test(test_telemetry),
-        cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_shared),
-        cmocka_unit_test(test_votes),
-        cmocka_unit_test(test_grid),
-        cmocka_unit_test(test_deadlock),
         cmocka_unit_test(test_lazy),
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_default_stream),
@@ -728,9 +430,7 @@ int main(void)
         cmocka_unit_test(test_strict),
         cmocka_unit_test(test_inject),
         cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_checks),
         cmocka_unit_test(test_context),
-        cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, setup, NULL);

@@ -34,4 +34,5 @@ function(dj_cuda_test source)
   endif()
 endfunction()
 
+dj_cuda_test(gpu/simulator/test_emulate.c SEED 7 LIBS sim_cuda sim_nvrtc)
 dj_cuda_test(gpu/simulator/test_simulator.c SEED 7 LIBS sim_cuda sim_nvrtc sim_nvidia-ml)

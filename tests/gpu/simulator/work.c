@@ -1,5 +1,4 @@
 /* work.c - copies, fills, launches and library calls become operations of a stream. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "tests/gpu/simulator/inner.h"
@@ -9,9 +8,7 @@
 sim_op_t *sim_op_create(enum sim_kind kind, size_t data_bytes)
 {
     size_t bytes = sizeof(sim_op_t) + data_bytes;
-    sim_op_t *op = aligned_alloc(16, (bytes + 15) / 16 * 16);
-    if (op == NULL)
-        abort();
+    sim_op_t *op = sim_room_take(bytes);
     memset(op, 0, sizeof *op);
     op->kind = kind;
     op->bytes = bytes;
@@ -21,7 +18,7 @@ sim_op_t *sim_op_create(enum sim_kind kind, size_t data_bytes)
 void sim_ticket_unref(sim_ticket_t *ticket)
 {
     if (ticket && --ticket->refs == 0)
-        free(ticket);
+        sim_room_give(ticket);
 }
 
 void sim_op_destroy(sim_op_t *op)
@@ -30,7 +27,7 @@ void sim_op_destroy(sim_op_t *op)
         sim_ticket_unref(op->ticket);
     if (op->kind == SIM_LAUNCH)
         sim_exec_unref(op->exec);
-    free(op);
+    sim_room_give(op);
 }
 
 /* ---- copies ---- */

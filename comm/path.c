@@ -83,6 +83,10 @@ static dj_reach_t choose_reach(const dj_path_facts_t *facts, dj_carrier_t carrie
         *why_p = "sockets read host memory alone";
         return DJ_REACH_STAGING;
     }
+    if (facts->unproven) {
+        *why_p = "nothing has proven that device memory travels directly here";
+        return DJ_REACH_STAGING;
+    }
     if (!facts->device_known) {
         *why_p = "UCX here knows no device memory";
         return DJ_REACH_STAGING;

@@ -47,6 +47,7 @@ typedef struct dj_path_facts {
     const char *transports;       /* the option: "auto", "shm", "tcp" */
     bool shm, tcp, rdma;          /* can be used on this machine */
     dj_memory_kind_t here, there; /* where the tensors of each side lie */
+    bool unproven;                /* nobody has proven here that UCX moves device memory directly */
     bool device_known;            /* UCX itself says that it knows this machine's device memory */
     bool dma_buf, peermem, cuda_ipc;
 } dj_path_facts_t;

@@ -117,8 +117,12 @@ static dj_status_t choose_path(const dj_rank_t *rank, const dj_hello_t *hello, u
     dj_path_facts_t facts = {.same_host = hello->host == dj_host_identity(),
                              .same_user = hello->uid == (uint32_t)getuid(),
                              .relay = hello->flags & DJ_HELLO_RELAY,
-                             .transports = tcp_only ? "tcp" : rank->config->transports};
+                             .transports = tcp_only ? "tcp" : rank->config->transports,
+                             .unproven = true};
     dj_path_t path;
+    const dj_device_t *device = rank->home.device;
+    if (!device->ops->info(device)->host_reads)
+        facts.here = DJ_MEMORY_CUDA;
     dj_path_facts_read("/sys", &facts);
     dj_status_t status = dj_path_choose(&facts, &path);
     if (status != DJ_OK)

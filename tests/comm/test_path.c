@@ -85,6 +85,11 @@ static const row_t rows[] = {
      .text = "relay, because only one port of the server is to be used",
      .carrier = DJ_CARRIER_RELAY},
     /* Device memory. */
+    {.facts = {NEAR, HERE, GPUS, .unproven = true, .cuda_ipc = true, .transports = "auto"},
+     .text = "shm, because same host and user; device memory by staging, because nothing has proven that "
+             "device memory travels directly here",
+     .carrier = DJ_CARRIER_SHM,
+     .reach = DJ_REACH_STAGING},
     {.facts = {NEAR, HERE, GPUS, .cuda_ipc = true, .dma_buf = true, .transports = "auto"},
      .text = "shm, because same host and user; device memory by cuda_ipc, because both ends' "
              "devices can "

@@ -83,6 +83,13 @@ static CUresult send_out(dj_cuda_device_t *device, uint8_t *host, CUdeviceptr so
     return result;
 }
 
+/* After a failure: waits for what is on the stream, which may say that the context is lost. */
+static CUresult drain(CUstream stream, CUresult result)
+{
+    CUresult waited = dj_cuda.cuStreamSynchronize(stream);
+    return dj_cuda_is_fault(waited) ? waited : result;
+}
+
 /* Waits for what is on the stream by an event; when anything failed, for the whole stream. */
 static CUresult settle(lane_t *lane, CUstream stream, CUresult result)
 {
@@ -90,9 +97,7 @@ static CUresult settle(lane_t *lane, CUstream stream, CUresult result)
         result = dj_cuda.cuEventRecord(lane->events[0], stream);
     if (result == CUDA_SUCCESS)
         result = dj_cuda.cuEventSynchronize(lane->events[0]);
-    if (result != CUDA_SUCCESS)
-        dj_cuda.cuStreamSynchronize(stream);
-    return result;
+    return result == CUDA_SUCCESS ? result : drain(stream, result);
 }
 
 /* ---- rings ---- */
@@ -122,9 +127,7 @@ static CUresult ring_in(dj_cuda_device_t *device, lane_t *lane, CUdeviceptr targ
     }
     if (result == CUDA_SUCCESS)
         result = dj_cuda.cuEventSynchronize(lane->events[(n - 1) % lane->n_slots]);
-    if (result != CUDA_SUCCESS)
-        dj_cuda.cuStreamSynchronize(device->in);
-    return result;
+    return result == CUDA_SUCCESS ? result : drain(device->in, result);
 }
 
 static CUresult ring_out(dj_cuda_device_t *device, lane_t *lane, uint8_t *host, CUdeviceptr source, uint64_t bytes)
@@ -145,9 +148,7 @@ static CUresult ring_out(dj_cuda_device_t *device, lane_t *lane, uint8_t *host, 
             memcpy(host + i * lane->slot_bytes, lane->pinned + i % lane->n_slots * lane->slot_bytes,
                    slot_bytes_of(lane, bytes, i));
     }
-    if (result != CUDA_SUCCESS)
-        dj_cuda.cuStreamSynchronize(device->out);
-    return result;
+    return result == CUDA_SUCCESS ? result : drain(device->out, result);
 }
 
 static bool is_pinned(const uint8_t *host, uint64_t bytes)
@@ -278,7 +279,7 @@ dj_status_t dj_cuda_copies_start(dj_device_t *base, void *target, const void *ho
         *ticket_p = last + 1;
         atomic_store(&copies->started, last + 1);
     } else {
-        dj_cuda.cuStreamSynchronize(device->weights); /* pieces of it may be on their way */
+        result = drain(device->weights, result); /* pieces of it may be on their way */
     }
     pthread_mutex_unlock(&copies->start_lock);
     return answer(device, result, "a copy of weights");

@@ -148,6 +148,14 @@ static dj_status_t check_faults(const dj_cuda_executable_t *exe, bool guarded)
     return DJ_OK;
 }
 
+/* What was enqueued before the failure still reads the mirror, so it is waited for. Libraries answer a lost context
+ * with errors of their own; the stream tells it from a call that was refused. */
+static dj_status_t settle(CUstream compute, dj_status_t status)
+{
+    CUresult result = dj_cuda.cuStreamSynchronize(compute);
+    return status != DJ_ERR_DEVICE && dj_cuda_is_fault(result) ? dj_cuda_status(result, "a replay") : status;
+}
+
 dj_status_t dj_cuda_replay(dj_executable_t *base, const dj_launch_t *launch)
 {
     dj_cuda_executable_t *exe = (dj_cuda_executable_t *)base;
@@ -161,7 +169,7 @@ dj_status_t dj_cuda_replay(dj_executable_t *base, const dj_launch_t *launch)
     if (status == DJ_OK)
         status = wait_done(exe, device->compute);
     else
-        dj_cuda.cuStreamSynchronize(device->compute); /* what was enqueued still reads the mirror */
+        status = settle(device->compute, status);
     if (status != DJ_OK)
         return dj_fail_prefix(status, "GPU %s (%s)", device->info.name, device->pci);
     return check_faults(exe, guard != 0);

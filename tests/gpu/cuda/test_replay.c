@@ -653,6 +653,42 @@ static void a_refused_launch_leaves_the_device_usable(void **state)
     program_close(&program);
 }
 
+/* A library in a lost context: it answers with an error of its own. */
+static dj_status_t fail_as_a_library(const dj_cuda_kernel_t *kernel, dj_cuda_device_t *device, CUstream stream,
+                                     const CUdeviceptr *addresses)
+{
+    set_fault(*(const CUresult *)kernel->state);
+    return dj_fail(DJ_ERR_SYSTEM, "a library: status 13");
+}
+
+static dj_status_t emit_failure(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)
+{
+    return dj_cuda_emit_call(emit, kernel, fail_as_a_library, NULL, 0);
+}
+
+static void a_fault_behind_a_library_s_error_is_found(void **state)
+{
+    program_t program;
+    session_t session;
+    CUresult fault = CUDA_ERROR_ILLEGAL_ADDRESS;
+    if (!set_fault)
+        skip();
+    program_open(&program, record_cache);
+    session_open(&session, &program, 1, NULL);
+    dj_cuda_kernel_t *kernel = &exe_of(&program.on_cuda)->kernels[0];
+    kernel->emit = emit_failure;
+    kernel->state = &fault;
+    for (int i = 0; i < 2; i++) { /* directly, and captured first */
+        assert_int_equal(replay(&program, &session), DJ_ERR_DEVICE);
+        assert_non_null(strstr(dj_error_text(), "CUDA_ERROR_ILLEGAL_ADDRESS"));
+        set_fault(CUDA_SUCCESS);
+    }
+    fault = CUDA_SUCCESS;
+    assert_int_equal(replay(&program, &session), DJ_ERR_SYSTEM);
+    session_close(&session);
+    program_close(&program);
+}
+
 /* Last: the device is lost. */
 static void a_fault_of_the_gpu_names_it(void **state)
 {
@@ -700,6 +736,7 @@ int main(void)
         cmocka_unit_test(a_graph_replay_is_one_copy_and_one_launch),
         cmocka_unit_test(what_cannot_be_captured_plays_directly),
         cmocka_unit_test(a_refused_launch_leaves_the_device_usable),
+        cmocka_unit_test(a_fault_behind_a_library_s_error_is_found),
         cmocka_unit_test(a_fault_of_the_gpu_names_it),
     };
     cuda = open_cuda();

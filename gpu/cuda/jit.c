@@ -185,6 +185,8 @@ static dj_status_t load(const void *cubin, const char *name, entry_t *entry)
     if (status != DJ_OK)
         return status;
     status = dj_cuda_status(dj_cuda.cuModuleGetFunction(&entry->function, entry->module, name), name);
+    if (status == DJ_OK) /* not at its first launch: module.c says why */
+        status = dj_cuda_status(dj_cuda.cuFuncLoad(entry->function), name);
     if (status != DJ_OK)
         dj_cuda.cuModuleUnload(entry->module);
     return status;

@@ -4,7 +4,9 @@
  * loaded when the first of its functions is asked for, because loading costs milliseconds and device memory, and a
  * program of matrix products needs no sort. A function's name says its family: dj_<family>_<what>.
  *
- * Functions are looked up while programs are compiled, never in replay, so a short table under a lock serves.
+ * Functions are looked up while programs are compiled, never in replay, so a short table under a lock serves. They
+ * are loaded then, too: the driver would put that off to the first launch (CUDA_MODULE_LOADING is LAZY unless set), and
+ * there it allocates, and may wait for all work of the GPU, in a request or in the middle of a capture.
  *
  * Called by the kernel families' prepare functions. */
 #define DJ_LOG_MODULE "cuda"
@@ -118,6 +120,8 @@ static dj_status_t find_locked(dj_cuda_device_t *device, const char *name, CUfun
         dj_log(DEBUG, "kernels of family %s are loaded", fatbins[at].family);
     }
     CUresult result = dj_cuda.cuModuleGetFunction(&function, modules->loaded[at], name);
+    if (result == CUDA_SUCCESS)
+        result = dj_cuda.cuFuncLoad(function);
     if (result != CUDA_SUCCESS)
         return refuse(device, result == CUDA_ERROR_NOT_FOUND ? CUDA_SUCCESS : result, name);
     dj_log(DEBUG, "device function %s", name);

@@ -129,6 +129,11 @@ static CUresult fake_get(CUfunction *function, CUmodule module, const char *name
     return CUDA_SUCCESS;
 }
 
+static CUresult fake_func_load(CUfunction function)
+{
+    return function ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+}
+
 static CUresult fake_error_name(CUresult error, const char **text)
 {
     (void)error;
@@ -538,6 +543,7 @@ int main(void)
     dj_cuda.cuModuleLoadData = fake_load;
     dj_cuda.cuModuleUnload = fake_unload;
     dj_cuda.cuModuleGetFunction = fake_get;
+    dj_cuda.cuFuncLoad = fake_func_load;
     dj_cuda.cuGetErrorName = fake_error_name;
     dj_cuda.cuGetErrorString = fake_error_name;
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

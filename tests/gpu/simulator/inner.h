@@ -226,6 +226,7 @@ typedef struct sim_function {
     char *const *shared; /* first and end of its object's __shared__ variables; NULL, NULL: it has none */
     struct sim_module *module;
     unsigned shared_max; /* dynamic */
+    bool loaded;         /* by cuFuncLoad, or at its first launch */
 } sim_function_t;
 
 #endif

@@ -166,6 +166,18 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
     return sim_leave(result);
 }
 
+CUresult cuFuncLoad(CUfunction handle)
+{
+    CUresult result = sim_enter("cuFuncLoad", SIM_CONTEXT);
+    if (result == CUDA_SUCCESS)
+        result = sim_capture_forbid(false);
+    if (result == CUDA_SUCCESS && !sim_is(handle, SIM_FUNCTION))
+        result = CUDA_ERROR_INVALID_HANDLE;
+    if (result == CUDA_SUCCESS)
+        ((sim_function_t *)handle)->loaded = true;
+    return sim_leave(result);
+}
+
 CUresult cuFuncSetAttribute(CUfunction handle, CUfunction_attribute attribute, int value)
 {
     CUresult result = sim_enter("cuFuncSetAttribute", SIM_CONTEXT);

@@ -182,6 +182,20 @@ static void end_spoiled(CUresult expected)
     assert_null(graph);
 }
 
+static void test_capture_forbids_to_load(void **state)
+{
+    CUgraph graph;
+    OK(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED));
+    assert_int_equal(launch("k_trap", stream, 1, 32, 0, (params_t){a, b, 0, 0}),
+                     CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    end_spoiled(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+    OK(cuFuncLoad(function_of("k_trap")));
+    OK(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED));
+    OK(launch("k_trap", stream, 1, 32, 0, (params_t){a, b, 0, 0}));
+    OK(cuStreamEndCapture(stream, &graph));
+    OK(cuGraphDestroy(graph));
+}
+
 static void test_capture_forbids(void **state)
 {
     CUevent event, outside;
@@ -424,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_default_stream),
         cmocka_unit_test(test_capture),
         cmocka_unit_test(test_capture_forbids),
+        cmocka_unit_test(test_capture_forbids_to_load),
         cmocka_unit_test(test_library_call),
         cmocka_unit_test(test_mapping),
         cmocka_unit_test(test_pointers),

@@ -145,7 +145,7 @@ static CUresult check_launch(const sim_function_t *function, const sim_op_t *op,
 
 static CUresult launch(CUfunction handle, sim_op_t *op, CUstream stream_handle, void **params)
 {
-    const sim_function_t *function = (const sim_function_t *)handle;
+    sim_function_t *function = (sim_function_t *)handle;
     sim_stream_t *stream = sim_stream_of(stream_handle);
     CUresult result = check_launch(function, op, params);
     if (stream == NULL)
@@ -154,6 +154,13 @@ static CUresult launch(CUfunction handle, sim_op_t *op, CUstream stream_handle, 
         sim_op_destroy(op);
         return result;
     }
+    /* Lazy loading: a function's first launch loads it. In a capture a driver may refuse that; here it does. */
+    if (stream->capture && !function->loaded) {
+        sim_say("kernel %s is launched in a capture before it was loaded", function->name);
+        sim_op_destroy(op);
+        return sim_capture_spoil(stream);
+    }
+    function->loaded = true;
     memcpy(op->data, params[0], function->params_bytes);
     return sim_submit(stream, op);
 }

@@ -271,7 +271,9 @@ static dj_status_t block_make(dj_cuda_executable_t *exe)
     void *mirror = NULL;
     if (block->mirror)
         return DJ_OK;
-    dj_status_t status = dj_cuda_status(dj_cuda.cuMemAlloc(&device, (words + 1) * 8), "memory for launches");
+    dj_status_t status = dj_cuda_function(dj_cuda_device_of(&exe->base), "dj_layout_bytes", &exe->move);
+    if (status == DJ_OK)
+        status = dj_cuda_status(dj_cuda.cuMemAlloc(&device, (words + 1) * 8), "memory for launches");
     if (status == DJ_OK)
         status = dj_cuda_status(dj_cuda.cuMemHostAlloc(&mirror, (words + 1) * 8 + DJ_CUDA_GUARD_BYTES,
                                                        CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_PORTABLE),

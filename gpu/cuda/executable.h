@@ -9,8 +9,8 @@
  *            launch's table and scalars, so the list serves every request that brings the same weights
  *
  * replay.c plays a direct list to the compute stream. From the second replay of the same *key* (plan, slabs, addresses
- * of the weights) on, graphs.c has a fixed list captured as CUDA graphs, an *instance*, and a replay is one copy of
- * table and scalars and a launch a graph.
+ * of the weights) on, graphs.c has a fixed list captured as CUDA graphs, an *instance*, and a replay is a launch a
+ * graph; the first one begins by reading table and scalars.
  *
  * Threads: as device.h says of executables. */
 #ifndef DJ_GPU_CUDA_EXECUTABLE_H
@@ -98,7 +98,7 @@ void dj_cuda_instance_clear(dj_cuda_instance_t *instance);
 /* What a launch brings to the device: n_bindings addresses, then n_scalars scalars, 8 bytes each. */
 typedef struct dj_cuda_block {
     CUdeviceptr device;
-    uint64_t *mirror;         /* pinned; copied before each replay */
+    uint64_t *mirror;         /* pinned; copied at the start of each replay */
     volatile uint32_t *fault; /* behind the mirror, mapped: kernels write it only on a fault */
     uint8_t *guard;           /* behind it: what a poisoned replay reads back of the workspace's end */
     uint32_t n_bindings, n_scalars;

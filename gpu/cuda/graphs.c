@@ -4,6 +4,10 @@
  * no part of it: what lies at an address when the graph runs is what counts, and bind() knows whose that is. A new
  * plan clears all instances. An executable keeps DJ_CUDA_INSTANCES_MAX; the one least recently used makes room.
  *
+ * The first graph begins with a kernel that reads the launch's table and scalars from their pinned mirror, whose
+ * content is each replay's own. It costs less than a copy before the graph: no call, and the copy engine and the
+ * multiprocessors need not wait for each other.
+ *
  * A key is captured at its second replay: most programs that come once never come again. The capture goes to a stream
  * of its own, so that what other threads enqueue meanwhile stays out of it. Long lists are cut into several graphs,
  * between steps (replay.c says why). */
@@ -11,6 +15,7 @@
 #include <string.h>
 
 #include "gpu/cuda/executable.h"
+#include "gpu/cuda/kernels/layout.h"
 #include "runtime/base/log.h"
 
 #define DJ_LOG_MODULE "gpu"
@@ -56,6 +61,24 @@ dj_cuda_instance_t *dj_cuda_instance_of(dj_cuda_executable_t *exe, const dj_laun
     return oldest;
 }
 
+/* The mirror's content at the time of each launch goes to the device's block. */
+static dj_status_t take_block(const dj_cuda_executable_t *exe, CUstream stream)
+{
+    const dj_cuda_block_t *block = &exe->block;
+    uint64_t words = block->n_bindings + (uint64_t)block->n_scalars;
+    dj_layout_bytes_t p = {.from = dj_cuda_ref_at((CUdeviceptr)(uintptr_t)block->mirror),
+                           .to = dj_cuda_ref_at(block->device),
+                           .bytes = words * sizeof(uint64_t),
+                           .item_bytes = sizeof(uint64_t)};
+    void *params[] = {&p};
+    if (words == 0)
+        return DJ_OK;
+    dj_cuda_grid_t grid = dj_cuda_grid_flat(dj_cuda_device_of(&exe->base), (int64_t)(p.bytes / 16 + 1), 256, 1);
+    return dj_cuda_status(dj_cuda.cuLaunchKernel(exe->move, grid.blocks[0], 1, 1, grid.threads[0], 1, 1, 0, stream,
+                                                 params, NULL),
+                          "the launch's table");
+}
+
 /* Records [first, end) as one graph that is ready to launch. */
 static dj_status_t capture_piece(dj_cuda_executable_t *exe, uint32_t first, uint32_t end, CUstream stream,
                                  CUgraphExec *piece_p)
@@ -65,7 +88,10 @@ static dj_status_t capture_piece(dj_cuda_executable_t *exe, uint32_t first, uint
                                         "beginning a capture");
     if (status != DJ_OK)
         return status;
-    status = dj_cuda_list_play(exe, &exe->fixed, first, end, stream);
+    if (first == 0)
+        status = take_block(exe, stream);
+    if (status == DJ_OK)
+        status = dj_cuda_list_play(exe, &exe->fixed, first, end, stream);
     CUresult ended = dj_cuda.cuStreamEndCapture(stream, &graph);
     if (status == DJ_OK)
         status = dj_cuda_status(ended, "ending a capture");

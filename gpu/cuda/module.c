@@ -5,7 +5,7 @@
  * program of matrix products needs no sort. A function's name says its family: dj_<family>_<what>.
  *
  * Functions are looked up while programs are compiled, never in replay, so a short table under a lock serves. They
- * are loaded then, too: the driver would put that off to the first launch (CUDA_MODULE_LOADING is LAZY unless set), and
+ * are loaded then, too: a driver may put that off to the first launch (CUDA_MODULE_LOADING is LAZY unless set), and
  * there it allocates, and may wait for all work of the GPU, in a request or in the middle of a capture.
  *
  * Called by the kernel families' prepare functions. */

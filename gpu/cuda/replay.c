@@ -27,15 +27,21 @@ static CUdeviceptr guard_of(const dj_cuda_executable_t *exe, const dj_launch_t *
     return (CUdeviceptr)(uintptr_t)launch->stack + workspace - DJ_CUDA_GUARD_BYTES;
 }
 
-static dj_status_t send_block(dj_cuda_executable_t *exe, const dj_launch_t *launch, CUstream compute)
+static void fill_block(dj_cuda_executable_t *exe, const dj_launch_t *launch)
 {
     dj_cuda_block_t *block = &exe->block;
-    size_t words = block->n_bindings + (size_t)block->n_scalars;
     *block->fault = 0;
     if (block->n_bindings)
         memcpy(block->mirror, launch->bindings, block->n_bindings * sizeof(uint64_t));
     if (block->n_scalars)
         memcpy(block->mirror + block->n_bindings, launch->scalars, block->n_scalars * sizeof(uint64_t));
+}
+
+/* Graphs fetch it themselves (graphs.c). */
+static dj_status_t send_block(const dj_cuda_executable_t *exe, CUstream compute)
+{
+    const dj_cuda_block_t *block = &exe->block;
+    size_t words = block->n_bindings + (size_t)block->n_scalars;
     if (words == 0)
         return DJ_OK;
     return dj_cuda_status(dj_cuda.cuMemcpyHtoDAsync(block->device, block->mirror, words * sizeof(uint64_t), compute),
@@ -105,8 +111,9 @@ static dj_status_t enqueue(dj_cuda_executable_t *exe, const dj_launch_t *launch,
 {
     const dj_cuda_instance_t *instance;
     dj_status_t status = find_instance(exe, launch, &instance);
-    if (status == DJ_OK)
-        status = send_block(exe, launch, compute);
+    fill_block(exe, launch);
+    if (status == DJ_OK && !instance)
+        status = send_block(exe, compute);
     if (status == DJ_OK && guard)
         status = dj_cuda_status(dj_cuda.cuMemsetD8Async(guard, GUARD_BYTE, DJ_CUDA_GUARD_BYTES, compute), "the guard");
     if (status != DJ_OK)

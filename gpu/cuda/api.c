@@ -31,7 +31,10 @@ typedef struct symbol {
 
 typedef struct library {
     const char *title;
-    const char *files[FILES_MAX]; /* newest first */
+    struct {
+        const char *name;
+        int cuda; /* the version that its driver must speak, 0: any that we take */
+    } files[FILES_MAX]; /* newest first */
     const symbol_t *symbols;
     size_t n_symbols, has; /* has: where in dj_cuda_api_t */
 } library_t;
@@ -47,12 +50,12 @@ static const symbol_t nvml_symbols[] = {DJ_CUDA_NVML(ROW)};
 
 #define LIBRARY(title, table, has, ...)                                                            \
     {title, {__VA_ARGS__}, table, sizeof(table) / sizeof(table[0]), offsetof(dj_cuda_api_t, has)}
-static const library_t driver = LIBRARY("the driver", driver_symbols, has.driver, "libcuda.so.1");
+static const library_t driver = LIBRARY("the driver", driver_symbols, has.driver, {"libcuda.so.1", 0});
 static const library_t others[] = {
-    LIBRARY("NVRTC", nvrtc_symbols, has.nvrtc, "libnvrtc.so.13", "libnvrtc.so.12"),
-    LIBRARY("cuBLASLt", blas_symbols, has.blas, "libcublasLt.so.13", "libcublasLt.so.12"),
-    LIBRARY("cuDNN", dnn_symbols, has.dnn, "libcudnn.so.9"),
-    LIBRARY("NVML", nvml_symbols, has.nvml, "libnvidia-ml.so.1"),
+    LIBRARY("NVRTC", nvrtc_symbols, has.nvrtc, {"libnvrtc.so.13", 13000}, {"libnvrtc.so.12", 12000}),
+    LIBRARY("cuBLASLt", blas_symbols, has.blas, {"libcublasLt.so.13", 13000}, {"libcublasLt.so.12", 12000}),
+    LIBRARY("cuDNN", dnn_symbols, has.dnn, {"libcudnn.so.9", 0}),
+    LIBRARY("NVML", nvml_symbols, has.nvml, {"libnvidia-ml.so.1", 0}),
 };
 
 /* Prototypes did not change with the version. */
@@ -105,13 +108,18 @@ static const char *library_fill(const library_t *library, void *handle)
     return missing;
 }
 
-/* NULL: `why` has dlopen's words about the newest. */
+/* A library of a newer CUDA than the driver's makes code that the driver does not load, or does not start; the older
+ * one beside it would do. NULL: `why` has dlopen's words about the newest. */
 static void *library_open(const library_t *library, const char **file_p, char *why, size_t why_bytes)
 {
     why[0] = 0;
-    for (int i = 0; i < FILES_MAX && library->files[i]; i++) {
-        void *handle = dlopen(library->files[i], RTLD_NOW | RTLD_LOCAL);
-        *file_p = library->files[i];
+    for (int i = 0; i < FILES_MAX && library->files[i].name; i++) {
+        if (library->files[i].cuda > dj_cuda.driver_version) {
+            snprintf(why, why_bytes, "%s needs a newer driver", library->files[i].name);
+            continue;
+        }
+        void *handle = dlopen(library->files[i].name, RTLD_NOW | RTLD_LOCAL);
+        *file_p = library->files[i].name;
         if (handle)
             return handle;
         const char *error = dlerror();

@@ -136,6 +136,19 @@ static void libraries_are_taken_whole_or_not(void **state)
     says("nvml=0,0");
 }
 
+/* Libraries of CUDA 13 beside a driver that speaks 12. */
+static void a_library_newer_than_the_driver_is_not_taken(void **state)
+{
+    if (CUDA_VERSION >= 13000)
+        skip(); /* such a driver is refused */
+    load("newer_libraries");
+    says("OK twice driver=1,1");
+    if (!has_real("libnvrtc.so.12"))
+        says("nvrtc=0,0");
+    if (!has_real("libcublasLt.so.12"))
+        says("blas=0,0");
+}
+
 /* ---- results ---- */
 
 static void results_become_statuses(void **state)
@@ -181,6 +194,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(older_names_will_do),
         cmocka_unit_test(libraries_are_found),
         cmocka_unit_test(libraries_are_taken_whole_or_not),
+        cmocka_unit_test(a_library_newer_than_the_driver_is_not_taken),
         cmocka_unit_test(results_become_statuses),
         cmocka_unit_test(only_faults_end_the_context),
     };

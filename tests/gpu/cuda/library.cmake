@@ -11,3 +11,7 @@ foreach(place simulator simulator_bare)
                        ENVIRONMENT_MODIFICATION
                        "LD_LIBRARY_PATH=path_list_prepend:${CMAKE_BINARY_DIR}/bin/${place}")
 endforeach()
+
+# What is told to them.
+dj_test(gpu/cuda/test_blas.c LABEL unit LIBS dj_gpu)
+target_include_directories(gpu_cuda_test_blas SYSTEM PRIVATE ${DJINN_CUDA_HOME}/include)

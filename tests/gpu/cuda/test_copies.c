@@ -57,7 +57,7 @@ static CUresult nobody_waits_for_the_device(void)
 
 static uint8_t pattern(uint64_t at)
 {
-    return (uint8_t)(at * 2654435761u >> 13 ^ at);
+    return (uint8_t)(at * 0x9e3779b97f4a7c15u >> 56); /* of no short period */
 }
 
 /* Chunks of 1, 2, 4, ... pages, so that every copy of some length crosses some. */
@@ -166,6 +166,62 @@ static void copies_inside_and_fills(void **state)
         assert_int_equal(back[i], 0xc3);
     TABLE_OK(memory->copy(device, base, base + PAGE, 0));
     TABLE_OK(memory->fill(device, base, 1, 0));
+}
+
+/* ---- a driver that does what was enqueued as late as it may: when somebody waits ---- */
+
+#define LATE_MAX 64
+
+static struct {
+    CUdeviceptr at;
+    uint8_t *host;
+    size_t bytes;
+    bool out;
+} late[LATE_MAX];
+static int n_late;
+
+static void catch_up(void)
+{
+    for (int i = 0; i < n_late; i++)
+        if (late[i].out)
+            assert_int_equal(real.cuMemcpyDtoHAsync(late[i].host, late[i].at, late[i].bytes, NULL), CUDA_SUCCESS);
+        else
+            assert_int_equal(real.cuMemcpyHtoDAsync(late[i].at, late[i].host, late[i].bytes, NULL), CUDA_SUCCESS);
+    assert_int_equal(real.cuStreamSynchronize(NULL), CUDA_SUCCESS);
+    n_late = 0;
+}
+
+static CUresult late_in(CUdeviceptr target, const void *source, size_t bytes, CUstream stream)
+{
+    assert_in_range(n_late, 0, LATE_MAX - 1);
+    late[n_late].at = target;
+    late[n_late].host = (uint8_t *)(uintptr_t)source;
+    late[n_late].bytes = bytes;
+    late[n_late++].out = false;
+    return CUDA_SUCCESS;
+}
+
+static CUresult late_out(void *target, CUdeviceptr source, size_t bytes, CUstream stream)
+{
+    late_in(source, target, bytes, stream);
+    late[n_late - 1].out = true;
+    return CUDA_SUCCESS;
+}
+
+static CUresult late_event(CUevent event)
+{
+    catch_up();
+    return real.cuEventSynchronize(event);
+}
+
+static void slots_are_not_used_before_they_are_free(void **state)
+{
+    dj_cuda.cuMemcpyHtoDAsync = late_in;
+    dj_cuda.cuMemcpyDtoHAsync = late_out;
+    dj_cuda.cuEventSynchronize = late_event;
+    there_and_back(5, 100);
+    there_and_back(PAGE - 7, (37 << 20) + 11);
+    assert_int_equal(n_late, 0);
 }
 
 /* ---- several threads ---- */
@@ -279,6 +335,7 @@ int main(void)
         WATCHED(pinned_memory_goes_direct),
         WATCHED(memory_half_pinned_goes_through_the_ring),
         WATCHED(copies_inside_and_fills),
+        WATCHED(slots_are_not_used_before_they_are_free),
         WATCHED(threads_do_not_mix_their_bytes),
         WATCHED(tickets_rise_and_are_finished),
     };

@@ -12,6 +12,7 @@ _Static_assert(CLASS_MIN_BYTES << (CLASSES - 1) == DJ_BOUNCE_PINNED_MAX, "the la
 /* At the start of an idle buffer. */
 typedef struct idle {
     struct idle *next;
+    uint64_t bytes;
 } idle_t;
 
 struct dj_bounce_pool {
@@ -51,36 +52,50 @@ dj_status_t dj_bounce_pool_create(dj_device_t *device, uint64_t pinned_bytes, dj
     return DJ_OK;
 }
 
-/* Under the lock. */
-static void unpin_idle(dj_bounce_pool_t *pool, uint32_t class)
+/* Under the lock: from the pool onto a list. */
+static void drop_idle(dj_bounce_pool_t *pool, uint32_t class, idle_t **dropped_p)
 {
     idle_t *buffer = pool->idle[class];
     pool->idle[class] = buffer->next;
     pool->counters.pinned_bytes -= class_bytes(class);
     pool->counters.idle_bytes -= class_bytes(class);
-    pool->device->ops->memory.unpin(pool->device, buffer, class_bytes(class));
+    buffer->bytes = class_bytes(class);
+    buffer->next = *dropped_p;
+    *dropped_p = buffer;
+}
+
+/* Not under the lock: a driver may wait for the GPU to be idle. */
+static void unpin_all(dj_bounce_pool_t *pool, idle_t *dropped)
+{
+    while (dropped) {
+        idle_t *next = dropped->next;
+        pool->device->ops->memory.unpin(pool->device, dropped, dropped->bytes);
+        dropped = next;
+    }
 }
 
 void dj_bounce_pool_destroy(dj_bounce_pool_t *pool)
 {
     if (!pool)
         return;
+    idle_t *dropped = NULL;
     for (uint32_t class = 0; class < CLASSES; class++)
         while (pool->idle[class])
-            unpin_idle(pool, class);
+            drop_idle(pool, class, &dropped);
+    unpin_all(pool, dropped);
     pthread_mutex_destroy(&pool->lock);
     free(pool);
 }
 
 /* Under the lock: counts one more buffer of the class; idle ones of others make room. */
-static bool charge(dj_bounce_pool_t *pool, uint32_t class)
+static bool charge(dj_bounce_pool_t *pool, uint32_t class, idle_t **dropped_p)
 {
     uint64_t bytes = class_bytes(class);
     if (bytes > pool->limit_bytes)
         return false;
     for (uint32_t other = CLASSES; other-- > 0;)
         while (pool->idle[other] && pool->counters.pinned_bytes > pool->limit_bytes - bytes)
-            unpin_idle(pool, other);
+            drop_idle(pool, other, dropped_p);
     if (pool->counters.pinned_bytes > pool->limit_bytes - bytes)
         return false;
     pool->counters.pinned_bytes += bytes;
@@ -90,15 +105,16 @@ static bool charge(dj_bounce_pool_t *pool, uint32_t class)
 static bool take_pinned(dj_bounce_pool_t *pool, uint32_t class, void **memory_p)
 {
     pthread_mutex_lock(&pool->lock);
-    idle_t *buffer = pool->idle[class];
+    idle_t *buffer = pool->idle[class], *dropped = NULL;
     bool charged = false;
     if (buffer) {
         pool->idle[class] = buffer->next;
         pool->counters.idle_bytes -= class_bytes(class);
     } else {
-        charged = charge(pool, class);
+        charged = charge(pool, class, &dropped);
     }
     pthread_mutex_unlock(&pool->lock);
+    unpin_all(pool, dropped);
     *memory_p = buffer;
     if (buffer || !charged)
         return buffer != NULL;

@@ -7,6 +7,8 @@
 #include "gpu/text.h"
 #include "tests/gpu/blind_device.h"
 
+#include <unistd.h>
+
 static dj_device_t *open_blind(bool no_extras)
 {
     dj_config_t config = {.device = "host", .threads = 1, .cores = ""};
@@ -75,6 +77,42 @@ static void buffers_are_kept_and_bounded(void **state)
         dj_bounce_give(pool, &many[i]);
     dj_bounce_pool_destroy(pool);
     assert_int_equal(blind_pinned_bytes(device), 0);
+    dj_device_close(device);
+}
+
+static dj_bounce_pool_t *asked;
+static void (*unpin_of)(dj_device_t *device, void *memory, uint64_t bytes);
+static uint64_t unpinned_bytes;
+
+static void unpin_and_ask(dj_device_t *device, void *memory, uint64_t bytes)
+{
+    dj_bounce_counters_t counters;
+    dj_bounce_counters(asked, &counters);
+    unpinned_bytes += bytes;
+    unpin_of(device, memory, bytes);
+}
+
+/* It may take as long as the device computes. */
+static void nobody_waits_while_a_buffer_is_unpinned(void **state)
+{
+    dj_device_t *device = open_blind(false);
+    const dj_device_ops_t *before = device->ops;
+    dj_device_ops_t ops = *before;
+    unpin_of = ops.memory.unpin;
+    ops.memory.unpin = unpin_and_ask;
+    device->ops = &ops;
+    assert_int_equal(dj_bounce_pool_create(device, 9u << 20, &asked), DJ_OK);
+    dj_bounce_t small = take(asked, 1u << 20), more = take(asked, 2u << 20);
+    assert_true(small.pinned && more.pinned);
+    dj_bounce_give(asked, &small);
+    dj_bounce_give(asked, &more);
+    alarm(20); /* it would wait for itself */
+    dj_bounce_t large = take(asked, 6u << 20);
+    alarm(0);
+    assert_in_range(unpinned_bytes, 1u << 20, 4u << 20);
+    dj_bounce_give(asked, &large);
+    dj_bounce_pool_destroy(asked);
+    device->ops = before;
     dj_device_close(device);
 }
 
@@ -186,6 +224,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(buffers_are_kept_and_bounded),
+        cmocka_unit_test(nobody_waits_while_a_buffer_is_unpinned),
         cmocka_unit_test(without_pin_all_is_plain),
         cmocka_unit_test(peaks_of_memory_that_is_not_read),
         cmocka_unit_test(a_weight_has_one_name),

@@ -43,6 +43,9 @@ target_link_libraries(djinn-rank-blind PRIVATE dj_runtime blind_device)
 # Its first thread has a rank's name, which alloc_count knows.
 set_target_properties(djinn-rank-blind PROPERTIES OUTPUT_NAME djinn-rank
                       RUNTIME_OUTPUT_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/blind)
+# And ranks with the CUDA device on its simulator, for those that run with TEST_SIMULATED.
+configure_file(${CMAKE_CURRENT_SOURCE_DIR}/gpu/simulated_rank
+               ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/simulated/djinn-rank COPYONLY)
 dj_test(gpu/test_data.c LABEL unit LIBS blind_device dj_gpu)
 dj_test(gpu/test_bounce.c LABEL unit LIBS blind_device dj_gpu)
 

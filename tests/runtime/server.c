@@ -71,6 +71,10 @@ static void run(const server_t *server, int out, const char *const *words)
         env[n_env++] = fail;
         env[n_env++] = blind[0] == '2' ? "BLIND_EXTRAS=0" : "BLIND_EXTRAS=1";
     }
+    if (getenv("TEST_SIMULATED")) {
+        snprintf(program, sizeof(program), "DJINN_RANK_PROGRAM=%s/simulated/djinn-rank", DJINN_BIN);
+        env[n_env++] = program;
+    }
     for (int i = 0; words && words[i] && i < WORDS_MAX; i++)
         argv[n++] = words[i];
     argv[n] = NULL;

@@ -7,7 +7,8 @@
  *
  * With TEST_BLIND the ranks' device is one whose memory the host cannot touch (tests/gpu/blind_device.h); 2: without
  * the optional slots of its table. A file `fail` in the server's home then makes the device fail at the next replay.
- * With TEST_SIMULATED it is the CUDA device on the simulator of CUDA (tests/gpu/simulated_rank). Its driver allocates, which is not counted.
+ * With TEST_SIMULATED it is the CUDA device on the simulator of CUDA (tests/gpu/simulated_rank),
+ * whose own allocations are not counted.
  *
  * Every wait is bounded. Functions that fail print why on stderr. */
 #ifndef TESTS_RUNTIME_SERVER_H

@@ -6,11 +6,13 @@
 #include "gpu/cuda/kernels/attention.h"
 #include "gpu/cuda/prepare.h"
 
-#define FEW_LENGTH_MAX 8           /* query rows of a head that are decoded rather than tiled */
-#define KEYS_MAX (1 << 30)         /* the kernels count keys in 32 bits */
-#define SPLIT_KEYS_MIN 128         /* fewer keys are not worth a block */
+#define FEW_LENGTH_MAX 8        /* query rows of a head that are decoded rather than tiled */
+#define LONE_LENGTH_MAX 64      /* and up to here when their tiles would leave most of the GPU idle */
+#define LONE_KEYS_MIN 1024      /* with so many keys to share out */
+#define KEYS_MAX (1 << 30)      /* the kernels count keys in 32 bits */
+#define SPLIT_KEYS_MIN 128      /* fewer keys are not worth a block */
 #define SPLITS_MAX 256
-#define SHARED_FREE (48u << 10)    /* what a block may have without asking */
+#define SHARED_FREE (48u << 10) /* what a block may have without asking */
 
 typedef struct attention {
     dj_attention_params_t params;
@@ -194,6 +196,14 @@ static dj_status_t few_prepare(attention_t *a, dj_cuda_device_t *device, const c
     return status;
 }
 
+/* Splits of the keys, rather than tiles of the query rows? */
+static bool is_few(const dj_attention_params_t *p, int64_t batch, int64_t multiprocessors)
+{
+    if (p->length <= FEW_LENGTH_MAX)
+        return true;
+    return p->length <= LONE_LENGTH_MAX && p->keys >= LONE_KEYS_MIN && batch * p->heads * 4 <= multiprocessors;
+}
+
 dj_status_t dj_cuda_attention_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel)
 {
     const dj_node_t *node = kernel->node;
@@ -217,7 +227,7 @@ dj_status_t dj_cuda_attention_prepare(dj_executable_t *exe, dj_cuda_kernel_t *ke
     kernel->state = a;
     kernel->emit = emit_attention;
     const char *suffix = suffix_of(node->outs[0].view.dtype);
-    if (p->length <= FEW_LENGTH_MAX)
+    if (is_few(p, batch, device->multiprocessors))
         return few_prepare(a, device, suffix, batch, &kernel->workspace_bytes);
     return tiles_prepare(a, device, suffix, batch);
 }

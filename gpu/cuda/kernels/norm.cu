@@ -158,8 +158,7 @@ SOFTMAX(f16_f32, dj_f16, float)
 
 /* ---- layer norm ---- */
 
-/* Calls visit(values, how many, number of the first one, distance in numbers) for this thread's share of a row;
- * what `visit` reads beside it lies at those numbers too. */
+/* Calls visit(values, how many, number of the first one) for this thread's share of a row: CHUNK or one. */
 template <typename T, typename Visit>
 DJ_DEVICE void row_visit(const dj_layer_norm_params_t &p, const char *in, int64_t lane, bool packed,
                          const Visit &visit)

@@ -5,8 +5,9 @@
  * other tensor.
  *
  * Writing has an order where indices repeat. The last position wins: if there may be several, each slot of the
- * indexed tensor is given an owner in the workspace first. Accumulation sorts the positions by slot and adds each
- * slot's in order, so that sums do not differ from run to run. */
+ * indexed tensor is given an owner in the workspace first, or the positions are sorted by slot, whichever takes less
+ * memory. Accumulation sorts, too, and adds each slot's positions in order, so that sums do not differ from run to
+ * run. */
 #include "gpu/cuda/copy.h"
 #include "gpu/cuda/cuda_device.h"
 #include "gpu/cuda/kernels/index.h"
@@ -14,6 +15,8 @@
 #include "gpu/cuda/sort.h"
 
 #define THREADS 256
+#define OWNERS_BYTES 64 /* a position, roughly what sorting takes; and at least the next */
+#define OWNERS_BYTES_MIN (1 << 20)
 
 _Static_assert(sizeof(dj_index_slices_t) <= DJ_CUDA_PARAMS_MAX, "a launch's parameters");
 
@@ -23,11 +26,11 @@ typedef struct indexed {
     dj_index_slices_t params;       /* without its refs */
     uint32_t operands[DJ_RANK_MAX]; /* of each index tensor */
     uint32_t self, other;           /* operands */
-    bool accumulate;
+    bool accumulate, is_sorted;
     CUfunction mark;      /* put: the owners' or the slots' kernel; NULL: positions cannot meet */
     dj_cuda_zero_t zero;  /* of the owners */
     int64_t slots;        /* that indices can name */
-    dj_cuda_sort_t sort;  /* of the slots, to accumulate */
+    dj_cuda_sort_t sort;  /* of the slots */
     uint64_t slots_bytes; /* of one array of slots in the workspace: as they come, then sorted */
     uint64_t order_bytes;
 } indexed_t;
@@ -79,7 +82,7 @@ static dj_status_t emit_owned(const indexed_t *x, dj_cuda_emit_t *emit, dj_index
 }
 
 /* Workspace: slots of positions, the same sorted, the order of positions, the sort's own. */
-static dj_status_t emit_accumulate(const indexed_t *x, dj_cuda_emit_t *emit, dj_index_slices_t *p)
+static dj_status_t emit_sorted(const indexed_t *x, dj_cuda_emit_t *emit, dj_index_slices_t *p)
 {
     CUdeviceptr workspace = dj_cuda_emit_workspace(emit), rest = workspace + 2 * x->slots_bytes;
     dj_index_slots_t mark = {.positions = p->positions, .slots = workspace, .is_wide = p->slots_wide};
@@ -99,8 +102,8 @@ static dj_status_t emit_put(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit
     if (moves_nothing(x))
         return DJ_OK;
     dj_index_slices_t p = slices_of(x, emit);
-    if (x->accumulate)
-        return emit_accumulate(x, emit, &p);
+    if (x->is_sorted)
+        return emit_sorted(x, emit, &p);
     return x->mark ? emit_owned(x, emit, &p) : emit_slices(x, emit, &p);
 }
 
@@ -357,28 +360,13 @@ static uint64_t aligned(uint64_t bytes)
     return (bytes + DJ_ALIGN_BYTES - 1) / DJ_ALIGN_BYTES * DJ_ALIGN_BYTES;
 }
 
-static dj_status_t owned_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel, indexed_t *x)
-{
-    uint64_t count = (uint64_t)x->params.positions.count;
-    /* One position, or one number for all of them: nothing to decide. */
-    if (count <= 1 || x->params.value.slot != DJ_CUDA_NONE)
-        return DJ_OK;
-    if (count >= UINT32_MAX)
-        return dj_fail(DJ_ERR_UNSUPPORTED, "%llu positions to write; a CUDA kernel takes fewer than %u",
-                       (unsigned long long)count, UINT32_MAX);
-    kernel->workspace_bytes = aligned((uint64_t)x->slots * sizeof(uint32_t));
-    dj_status_t status = dj_cuda_zero_make(exe, &x->zero, kernel->workspace_bytes);
-    return status != DJ_OK ? status : dj_cuda_function(x->device, "dj_index_claim", &x->mark);
-}
-
-static dj_status_t accumulate_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel, indexed_t *x)
+/* Sorting is for accumulation, and where owners would take more memory than that. */
+static dj_status_t sorted_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel, indexed_t *x)
 {
     dj_scan_sort_t *p = &x->sort.params;
     bool is_wide = x->slots > INT32_MAX;
     int64_t slot_bytes = is_wide ? 8 : 4;
-    if (dj_dtype_is_complex((uint8_t)x->params.dtype))
-        return dj_fail(DJ_ERR_UNSUPPORTED, "accumulating %s has no CUDA kernel",
-                       dj_dtype_name((uint8_t)x->params.dtype));
+    x->is_sorted = true;
     x->params.slots_wide = is_wide;
     p->n = p->k = x->params.positions.count;
     p->from_stride = p->value_stride = slot_bytes;
@@ -393,15 +381,34 @@ static dj_status_t accumulate_prepare(dj_executable_t *exe, dj_cuda_kernel_t *ke
     return status != DJ_OK ? status : dj_cuda_function(x->device, "dj_index_slots", &x->mark);
 }
 
+static dj_status_t owned_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel, indexed_t *x)
+{
+    uint64_t count = (uint64_t)x->params.positions.count;
+    /* One position, or one number for all of them: nothing to decide. */
+    if (count <= 1 || x->params.value.slot != DJ_CUDA_NONE)
+        return DJ_OK;
+    if (count >= UINT32_MAX)
+        return dj_fail(DJ_ERR_UNSUPPORTED, "%llu positions to write; a CUDA kernel takes fewer than %u",
+                       (unsigned long long)count, UINT32_MAX);
+    uint64_t owners_bytes = (uint64_t)x->slots * sizeof(uint32_t);
+    if (owners_bytes > OWNERS_BYTES_MIN && owners_bytes / OWNERS_BYTES > count)
+        return sorted_prepare(exe, kernel, x);
+    kernel->workspace_bytes = aligned(owners_bytes);
+    dj_status_t status = dj_cuda_zero_make(exe, &x->zero, kernel->workspace_bytes);
+    return status != DJ_OK ? status : dj_cuda_function(x->device, "dj_index_claim", &x->mark);
+}
+
 static dj_status_t put_finish(dj_executable_t *exe, dj_cuda_kernel_t *kernel, indexed_t *x)
 {
     x->params.dtype = dj_node_operand(kernel->node, 0)->view.dtype;
     slots_number(x);
     kernel->emit = emit_put;
-    dj_status_t status = x->accumulate ? accumulate_prepare(exe, kernel, x) : owned_prepare(exe, kernel, x);
-    return status != DJ_OK ? status
-                           : dj_cuda_function(x->device, x->accumulate ? "dj_index_accumulate" : "dj_index_put",
-                                              &x->function);
+    if (x->accumulate && dj_dtype_is_complex((uint8_t)x->params.dtype))
+        return dj_fail(DJ_ERR_UNSUPPORTED, "accumulating %s has no CUDA kernel",
+                       dj_dtype_name((uint8_t)x->params.dtype));
+    dj_status_t status = x->accumulate ? sorted_prepare(exe, kernel, x) : owned_prepare(exe, kernel, x);
+    const char *name = x->accumulate ? "dj_index_accumulate" : "dj_index_put";
+    return status != DJ_OK ? status : dj_cuda_function(x->device, name, &x->function);
 }
 
 dj_status_t dj_cuda_index_copy_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kernel)

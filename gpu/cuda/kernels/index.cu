@@ -5,7 +5,8 @@
  *
  * Where several positions write one slot, PyTorch leaves open which of them stays; here it is the last in order, as
  * on the host, so that results do not differ from run to run: a first pass makes the last position the slot's owner
- * (atomicMax), and only the owner writes.
+ * (atomicMax), and only the owner writes. Where slots are far more than positions, positions are sorted by slot
+ * instead, which takes memory by positions; so they are to be added up.
  *
  * An index out of range is clamped to 0 and reported as a fault; none leaves the tensor. */
 #include "gpu/cuda/kernels/index.h"
@@ -59,20 +60,24 @@ DJ_DEVICE int64_t position_other(const dj_index_positions_t &positions, int64_t 
     return offset;
 }
 
-/* One piece of one slice: position, and its offsets in both tensors. */
-DJ_DEVICE found_t piece_find(const dj_index_slices_t &p, int64_t i, int64_t *position_p)
+/* Work item i: which position's slice, and which piece of it. */
+DJ_DEVICE int64_t position_of(const dj_index_slices_t &p, int64_t i, int64_t *piece_p)
 {
-    int64_t at[2], position, piece;
-    if (p.position_fast) {
-        piece = dj_divide(i, p.positions.count, &position);
-    } else {
-        position = dj_divide(i, p.slice.count, &piece);
-    }
+    int64_t position;
+    if (!p.position_fast)
+        return dj_divide(i, p.slice.count, piece_p);
+    *piece_p = dj_divide(i, p.positions.count, &position);
+    return position;
+}
+
+/* One piece of one slice: its offsets in both tensors. */
+DJ_DEVICE found_t piece_find(const dj_index_slices_t &p, int64_t position, int64_t piece)
+{
+    int64_t at[2];
     found_t found = position_find(p.head, p.positions, position);
     dj_loop_offsets<2>(p.slice, piece, at);
     found.self += at[0];
     found.other += at[1];
-    *position_p = position;
     return found;
 }
 
@@ -83,8 +88,8 @@ DJ_KERNEL(dj_index_take, dj_index_slices_t)
     uint32_t width = dj_move_width(self, other, p.item_bytes, p.wide_bytes);
     int64_t count = p.positions.count * p.slice.count;
     for (int64_t i = dj_grid_first(); i < count; i += dj_grid_stride()) {
-        int64_t position;
-        found_t found = piece_find(p, i, &position);
+        int64_t piece, position = position_of(p, i, &piece);
+        found_t found = piece_find(p, position, piece);
         if (found.inside)
             dj_move_items(other + found.other, self + found.self, width, p.wide_bytes / width);
     }
@@ -102,6 +107,12 @@ DJ_KERNEL(dj_index_claim, dj_index_claim_t)
     }
 }
 
+DJ_DEVICE int64_t sorted_slot(const dj_index_slices_t &p, int64_t i)
+{
+    const char *slots = reinterpret_cast<const char *>(p.slots);
+    return dj_index_load(slots + i * (p.slots_wide ? 8 : 4), p.slots_wide);
+}
+
 DJ_KERNEL(dj_index_put, dj_index_slices_t)
 {
     alignas(16) uint64_t item[2] = {0, 0};
@@ -115,8 +126,13 @@ DJ_KERNEL(dj_index_put, dj_index_slices_t)
         width = dj_move_width(self, other, p.item_bytes, p.wide_bytes);
     int64_t count = p.positions.count * p.slice.count;
     for (int64_t i = dj_grid_first(); i < count; i += dj_grid_stride()) {
-        int64_t position;
-        found_t found = piece_find(p, i, &position);
+        int64_t piece, position = position_of(p, i, &piece);
+        if (p.order) { /* of equal slots the last */
+            if (position + 1 < p.positions.count && sorted_slot(p, position) == sorted_slot(p, position + 1))
+                continue;
+            position = reinterpret_cast<const int64_t *>(p.order)[position];
+        }
+        found_t found = piece_find(p, position, piece);
         if (!found.inside || (owner && owner[found.slot] != (unsigned int)(position + 1)))
             continue;
         const char *from = p.value.slot >= 0 ? reinterpret_cast<const char *>(item) : other + found.other;
@@ -166,21 +182,19 @@ DJ_DEVICE int64_t sum_round(int64_t sum, uint32_t)
 template <typename C> DJ_DEVICE void runs_add(const dj_index_slices_t &p, const char *value)
 {
     const int64_t *order = reinterpret_cast<const int64_t *>(p.order);
-    const char *slots = reinterpret_cast<const char *>(p.slots);
-    const int slot_bytes = p.slots_wide ? 8 : 4;
     char *self = dj_at(p.head, p.self);
     const char *other = dj_at(p.head, p.other);
     int64_t count = p.positions.count * p.slice.count;
     for (int64_t i = dj_grid_first(); i < count; i += dj_grid_stride()) {
         int64_t piece, first = dj_divide(i, p.slice.count, &piece), at[2];
-        int64_t slot = dj_index_load(slots + first * slot_bytes, p.slots_wide);
-        if (first > 0 && dj_index_load(slots + (first - 1) * slot_bytes, p.slots_wide) == slot)
+        int64_t slot = sorted_slot(p, first);
+        if (first > 0 && sorted_slot(p, first - 1) == slot)
             continue;
         dj_loop_offsets<2>(p.slice, piece, at);
         char *target = self + position_find(p.head, p.positions, order[first]).self + at[0];
         C sum = dj_load<C>(target, p.dtype);
         for (int64_t j = first; j < p.positions.count; ++j) {
-            if (dj_index_load(slots + j * slot_bytes, p.slots_wide) != slot)
+            if (sorted_slot(p, j) != slot)
                 break;
             const char *from = value;
             if (!from)

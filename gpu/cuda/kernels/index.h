@@ -37,7 +37,7 @@ typedef struct dj_index_slices {
     dj_cuda_scalar_t value;
     /* put: uint32_t[slots], the number + 1 of the position that may write each; 0: every position may */
     uint64_t owner;
-    /* accumulate: int64_t[count], the positions in the order of their slots, and those slots: int32 or int64 */
+    /* accumulate, or put without owners: int64_t[count], the positions in the order of their slots, and those slots: int32 or int64 */
     uint64_t order, slots;
     uint32_t slots_wide, spare;
 } dj_index_slices_t;

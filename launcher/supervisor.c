@@ -472,7 +472,7 @@ int dj_supervisor_run(const dj_supervisor_setup_t *setup)
                          .crew_at_ns = setup->head || setup->member ? now : NEVER,
                          .patience_ns = now + PATIENCE_NS};
     nfds_t room = setup->n_wards + 3 + (setup->head ? dj_head_room(setup->head) : 0);
-    sigset_t watched, before;
+    sigset_t watched;
     int exit_status = 1;
     sigemptyset(&watched);
     sigaddset(&watched, SIGCHLD);
@@ -483,7 +483,7 @@ int dj_supervisor_run(const dj_supervisor_setup_t *setup)
         dj_member_tell(setup->member, DJ_CREW_DONE, 0, 0, 0);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGCHLD, SIG_DFL); /* ignored by who started us, it would stay so: nobody hears of deaths */
-    sigprocmask(SIG_BLOCK, &watched, &before);
+    sigprocmask(SIG_BLOCK, &watched, NULL);
     self.signal_fd = signalfd(-1, &watched, SFD_NONBLOCK | SFD_CLOEXEC);
     struct pollfd *polled = calloc(room, sizeof *polled);
     if (self.signal_fd < 0 || !polled)
@@ -493,6 +493,6 @@ int dj_supervisor_run(const dj_supervisor_setup_t *setup)
     free(polled);
     if (self.signal_fd >= 0)
         close(self.signal_fd);
-    sigprocmask(SIG_SETMASK, &before, NULL);
+    /* The mask stays: the process ends now, and says how, even if it is asked to end once more. */
     return exit_status;
 }

@@ -131,7 +131,7 @@ dj_status_t dj_bounce_take(dj_bounce_pool_t *pool, uint64_t bytes, dj_bounce_t *
     uint32_t class = pool ? class_of(bytes) : CLASSES;
     dj_bounce_t made = {.bytes = bytes};
     made.pinned = class < CLASSES && take_pinned(pool, class, &made.memory);
-    if (!made.pinned && bytes < UINT64_MAX - 64)
+    if (!made.pinned && bytes <= DJ_TENSOR_BYTES_MAX)
         made.memory = aligned_alloc(64, (bytes + 63 + !bytes) & ~63ull);
     if (!made.memory)
         return dj_fail(DJ_ERR_MEMORY, "no memory for %llu bytes on their way", (unsigned long long)bytes);

@@ -53,8 +53,9 @@ dj_test(gpu/test_bounce.c LABEL unit LIBS blind_device dj_gpu)
 include(${CMAKE_CURRENT_SOURCE_DIR}/gpu/simulator/tests.cmake)
 include(${CMAKE_CURRENT_SOURCE_DIR}/gpu/cuda/tests.cmake OPTIONAL)
 
-# The CUDA device's kernels by themselves, on the CPU: device code as C++, each thread a fiber.
-if(TARGET dj_cuda)
+# The CUDA device's kernels by themselves, on the CPU: device code as C++, each thread a fiber, which sanitizers do not
+# follow.
+if(TARGET dj_cuda AND NOT "${CMAKE_C_FLAGS}" MATCHES "fsanitize")
   enable_language(CXX)
   dj_test(gpu/cuda/test_index.c LABEL unit TIMEOUT 300 LIBS dj_gpu ${CMAKE_DL_LIBS})
   set(kernels ${CMAKE_SOURCE_DIR}/gpu/cuda/kernels)

@@ -111,6 +111,9 @@ static void requests_in_flight_are_over_at_once(void **state)
     for (int i = 0; i < 40; i++)
         expect_loss(djinn_fetch(djinn, &sums[i], results[i], sizeof(results[i])));
     assert_true(now_ms() - began < 3000);
+    for (int i = 0; i < 40; i++)
+        djinn_release(sums[i].storage);
+    djinn_release(x.storage);
     djinn_close(djinn);
     assert_true(server_becomes(&server, 0, "incarnation", 2, 8000));
 }

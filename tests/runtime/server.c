@@ -44,6 +44,17 @@ static const char *find_run(char path[512])
     return path;
 }
 
+/* What leads to a GPU, or to the simulated one. The count of env. */
+static int pass_on(char **env, int n_env)
+{
+    static const char *const names[] = {"LD_LIBRARY_PATH", "HWLOC_XMLFILE", "HWLOC_THISSYSTEM", "DJ_SIM_MEMORY",
+                                        "CUDA_VISIBLE_DEVICES"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (getenv(names[i]) && asprintf(&env[n_env], "%s=%s", names[i], getenv(names[i])) > 0)
+            n_env++;
+    return n_env;
+}
+
 static void run(const server_t *server, int out, const char *const *words)
 {
     char home[80], preload[512], errors[96], count[16], path[512], program[512], fail[96];
@@ -53,7 +64,7 @@ static void run(const server_t *server, int out, const char *const *words)
                    "PATH=/usr/bin:/bin",
                    "LC_ALL=C",
                    "LSAN_OPTIONS=print_suppressions=0:suppressions=" SUPPRESSED,
-                   NULL, NULL, NULL, NULL, NULL, NULL};
+                   NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
     int n_env = 4;
     int n = 3;
     snprintf(count, sizeof(count), "%d", server->ranks);
@@ -75,6 +86,13 @@ static void run(const server_t *server, int out, const char *const *words)
     if (getenv("TEST_SIMULATED")) {
         snprintf(program, sizeof(program), "DJINN_RANK_PROGRAM=%s/simulated/djinn-rank", DJINN_BIN);
         env[n_env++] = program;
+    }
+    if (getenv("TEST_CUDA")) {
+        snprintf(fail, sizeof(fail), "DJ_SIM_FAULT_FILE=%s/fail", server->home);
+        env[n_env++] = fail;
+        n_env = pass_on(env, n_env);
+        env[n_env++] = "DJINN_DEVICE=cuda";
+        env[n_env++] = "DJINN_STACK_BYTES=1G";
     }
     for (int i = 0; words && words[i] && i < WORDS_MAX; i++)
         argv[n++] = words[i];

@@ -10,6 +10,9 @@
  * With TEST_SIMULATED it is the CUDA device on the simulator of CUDA (tests/gpu/simulated_rank),
  * whose own allocations are not counted.
  *
+ * With TEST_CUDA the ranks' device is a GPU, or the simulated one where LD_LIBRARY_PATH leads to it and HWLOC_XMLFILE
+ * shows the launcher GPUs. There the file `fail` makes the next launch fault.
+ *
  * Every wait is bounded. Functions that fail print why on stderr. */
 #ifndef TESTS_RUNTIME_SERVER_H
 #define TESTS_RUNTIME_SERVER_H

@@ -6,10 +6,12 @@
  * is there; all three must give the same bytes. The slab is poisoned and its highest changed byte must be the
  * plan's peak.
  *
- * "--rows FILE" runs lines of "ID arguments" instead, "--only WORD" the rows whose name holds the word. */
+ * "--rows FILE" runs lines of "ID arguments" instead, "--only WORD" the rows whose name holds the word, "--every N"
+ * every Nth row. DJINN_LOG=cuda=debug names the device functions that run. */
 #include "tests/gpu/recorded.h"
 
 #include "gpu/cuda/cuda_device.h"
+#include "runtime/base/log.h"
 
 #define REPLAYS 3
 #define SLACK_BYTES 4096u
@@ -40,6 +42,7 @@ static const char *const op_ids[] = {
 };
 
 static dj_device_t *device;
+static size_t every = 1;
 
 /* ---- a case's memory on the device ---- */
 
@@ -237,7 +240,7 @@ static size_t take(const row_t *from, size_t n, const char *only, row_t *states,
         row_t *row = &states[taken];
         *row = from[i];
         snprintf(row->name, sizeof(row->name), "%s %s", dj_op_info(row->op)->name, row->text);
-        if (only && !strstr(row->name, only))
+        if ((only && !strstr(row->name, only)) || i % every != 0)
             continue;
         tests[taken++] =
             (struct CMUnitTest){.name = row->name, .test_func = run_row, .initial_state = row};
@@ -267,6 +270,9 @@ int main(int argc, char **argv)
                           .kernel_cache = ""};
     if (!dj_hash_setup())
         return 1;
+    dj_log_init(getenv("DJINN_LOG") ? getenv("DJINN_LOG") : "warn", "test");
+    if (argc == 3 && strcmp(argv[1], "--every") == 0 && atoi(argv[2]) > 0)
+        every = (size_t)atoi(argv[2]);
     if (dj_device_open(&config, &device) != DJ_OK) {
         printf("skipped: %s\n", dj_error_text());
         return 77;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tests/gpu/simulator/inner.h"
 
@@ -106,6 +107,17 @@ static void poison(char *const *shared)
         memset(shared[0], SIM_POISON, (size_t)(shared[1] - shared[0]));
 }
 
+/* Whether a test wants this launch to fault: its file is there, once. */
+static bool is_to_fault(void)
+{
+    static const char *path;
+    static bool known;
+    if (!known)
+        path = getenv("DJ_SIM_FAULT_FILE");
+    known = true;
+    return path && unlink(path) == 0;
+}
+
 void sim_perform(sim_op_t *op)
 {
     at_work = op;
@@ -117,6 +129,8 @@ void sim_perform(sim_op_t *op)
             sim_fault = CUDA_ERROR_ILLEGAL_ADDRESS;
             return;
         }
+        if (is_to_fault())
+            sim_leave_work(CUDA_ERROR_ILLEGAL_ADDRESS);
         poison(op->kernel.function->shared);
         sim_launch(op->kernel.function->kernel, op->kernel.grid, op->kernel.block, op->kernel.shared, op->data);
         return;

@@ -6,7 +6,8 @@
  *
  * Environment: DJ_SIM_MEMORY (bytes of the device, k, m, g allowed; default 4g), DJ_SIM_SEED (order of threads, blocks
  * and streams; 0, the default, keeps them in order), DJ_SIM_STRICT=0 (device memory is open to host code),
- * DJ_SIM_CXX (the compiler behind NVRTC; default g++). */
+ * DJ_SIM_CXX (the compiler behind NVRTC; default g++), DJ_SIM_FAULT_FILE (the next launch, of whichever process, that
+ * finds this file takes it away and ends with an illegal address). */
 #ifndef DJ_TESTS_SIMULATOR_H
 #define DJ_TESTS_SIMULATOR_H
 

@@ -6,8 +6,15 @@ endif()
 add_subdirectory(${CMAKE_CURRENT_LIST_DIR})
 get_property(DJINN_CUDA_HOME GLOBAL PROPERTY DJINN_CUDA_HOME)
 
+# dj_gpu_test(<name> <seconds> <command>...): on a GPU; skipped where no driver is. One at a time.
+function(dj_gpu_test name seconds)
+  add_test(NAME ${name}_gpu COMMAND ${ARGN})
+  set_tests_properties(${name}_gpu PROPERTIES LABELS gpu SKIP_RETURN_CODE 77 TIMEOUT ${seconds} RUN_SERIAL TRUE)
+endfunction()
+
 # dj_cuda_test(<room>/test_<file>.c [LABEL label] [TIMEOUT s] [SEED n] LIBS <targets>...): a CMocka program whose CUDA
-# is the simulated one. With SEED it runs once more, with another order of threads, blocks and streams.
+# is the simulated one. With SEED it runs once more, with another order of threads, blocks and streams. One that links
+# no part of the simulator runs once more on a GPU, where there is one, and is installed.
 set(DJ_SIMULATOR_PATH "LD_LIBRARY_PATH=path_list_prepend:${CMAKE_BINARY_DIR}/bin/simulator")
 function(dj_cuda_test source)
   cmake_parse_arguments(SIM "" "LABEL;TIMEOUT;SEED" "LIBS" ${ARGN})
@@ -22,10 +29,13 @@ function(dj_cuda_test source)
   string(REGEX REPLACE "\\.c$" "" name ${name})
   target_include_directories(${name} SYSTEM PRIVATE ${DJINN_CUDA_HOME}/include)
   add_dependencies(${name} simulator)
-  # Not installed: the simulator is not.
-  get_property(programs DIRECTORY PROPERTY DJINN_TEST_PROGRAMS)
-  list(REMOVE_ITEM programs ${name})
-  set_property(DIRECTORY PROPERTY DJINN_TEST_PROGRAMS ${programs})
+  if("${SIM_LIBS}" MATCHES "sim_") # the simulator is not installed
+    get_property(programs DIRECTORY PROPERTY DJINN_TEST_PROGRAMS)
+    list(REMOVE_ITEM programs ${name})
+    set_property(DIRECTORY PROPERTY DJINN_TEST_PROGRAMS ${programs})
+  else()
+    dj_gpu_test(${name} ${SIM_TIMEOUT} ${name})
+  endif()
   set_tests_properties(${name} PROPERTIES ENVIRONMENT_MODIFICATION "${DJ_SIMULATOR_PATH}")
   if(SIM_SEED)
     add_test(NAME ${name}_seed COMMAND ${name})

@@ -16,7 +16,7 @@ static const struct {
 } programs[] = {
     {"djinn-run", "--help --version"},
     {"djinn-server", "--help --version"},
-    {"djinn-selftest", "--json --only --list --limit-s --help --version"},
+    {"djinn-selftest", "--json --only --list --gpu-tests --limit-s --help --version"},
 };
 #define PROGRAMS (sizeof programs / sizeof programs[0])
 

@@ -115,6 +115,15 @@ static bool is_text(const json_t *row, const char *name, const char *text)
     return found && strcmp(found, text) == 0;
 }
 
+/* Devices call themselves by their makers' names. A GPU is known by what it says of itself. */
+static bool is_of(const json_t *row, const char *device)
+{
+    const char *name = json_string_value(json_object_get(row, "device"));
+    if (strcmp(device, "cuda") == 0)
+        return json_object_get(row, "gpu_memory_total_bytes") != NULL;
+    return name && strncmp(name, device, strlen(device)) == 0;
+}
+
 int dj_selftest_workers(dj_selftest_t *self, const char *device, int *ranks, int room)
 {
     json_t *root = describe(self), *row;
@@ -124,8 +133,7 @@ int dj_selftest_workers(dj_selftest_t *self, const char *device, int *ranks, int
         return -1;
     json_array_foreach(json_object_get(root, "ranks"), at, row)
     {
-        const char *kind = json_string_value(json_object_get(row, "device"));
-        bool fits = !device || (kind && strncmp(kind, device, strlen(device)) == 0);
+        bool fits = !device || is_of(row, device);
         bool serves = is_text(row, "state", "serving") && !is_text(row, "role", "coordinator");
         if (fits && serves && n < room)
             ranks[n++] = (int)json_integer_value(json_object_get(row, "rank"));

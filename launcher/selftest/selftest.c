@@ -6,6 +6,7 @@
 #include "launcher/selftest/selftest.h"
 
 #include <jansson.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,24 +17,27 @@
 #include "runtime/base/config.h"
 #include "runtime/base/log.h"
 
-enum { ONLY_MAX = 64, LIMIT_S = 120, LIMIT_S_MAX = 86400 };
+enum { ONLY_MAX = 64, LIMIT_S = 120, GPU_TESTS_LIMIT_S = 600, LIMIT_S_MAX = 86400, DEVICE_WAIT_MS = 3000 };
 
 static const char usage[] =
     "usage: djinn-selftest [--json] [--only NAME]... [--limit-s N] [--OPTION VALUE]...\n"
+    "       djinn-selftest --gpu-tests [--limit-s N]\n"
     "       djinn-selftest --list\n"
     "Proves an installation: connects to a server (djinn-run -n 3 -- djinn-selftest starts one),\n"
     "sends and fetches, computes what models compute and compares each result with plain C.\n"
     "  --json       one object instead of a table\n"
     "  --only NAME  this check, or this group (op: all that begin with op-); may be repeated\n"
     "  --list       the checks, one a line\n"
-    "  --limit-s N  ends with status 1 when not done within N seconds (120)\n"
+    "  --gpu-tests  runs the CUDA device's test programs on this machine's GPU instead, without a\n"
+    "               server; a row for each\n"
+    "  --limit-s N  ends with status 1 when not done within N seconds (120; --gpu-tests: 600)\n"
     "Exit status: 0 when no check failed, 1 when one did, 2 for wrong use.\n\n";
 
 static const char *const verdicts[] = {"ok", "FAIL", "skipped"};
 
 typedef struct words {
     dj_config_t config;
-    bool json, list, help, version;
+    bool json, list, gpu_tests, help, version;
     unsigned limit_s;
     const char *only[ONLY_MAX];
     int n_only;
@@ -59,7 +63,10 @@ static const dj_check_t *check_at(size_t index)
     if (index < dj_selftest_n_checks)
         return &dj_selftest_checks[index];
     index -= dj_selftest_n_checks;
-    return index < dj_selftest_n_ops ? &dj_selftest_ops[index] : NULL;
+    if (index < dj_selftest_n_ops)
+        return &dj_selftest_ops[index];
+    index -= dj_selftest_n_ops;
+    return index < dj_selftest_n_gpu ? &dj_selftest_gpu[index] : NULL;
 }
 
 /* A name names itself, and a group all that begin with it and '-'. */
@@ -70,12 +77,21 @@ static bool names(const char *word, const dj_check_t *check)
            (check->name[length] == '\0' || check->name[length] == '-');
 }
 
-static bool is_wanted(const words_t *words, const dj_check_t *check)
+static bool is_named(const words_t *words, const dj_check_t *check)
 {
     for (int i = 0; i < words->n_only; i++)
         if (names(words->only[i], check))
             return true;
-    return words->n_only == 0;
+    return false;
+}
+
+/* Without names all are, but for those of a device that no rank has. */
+static bool is_wanted(dj_selftest_t *self, const words_t *words, const dj_check_t *check)
+{
+    int rank;
+    if (words->n_only)
+        return is_named(words, check);
+    return !check->device || dj_selftest_workers(self, check->device, &rank, 1) > 0;
 }
 
 static dj_status_t take_only(words_t *words, const char *name)
@@ -110,6 +126,7 @@ static bool *find_flag(words_t *words, const char *word)
         bool *flag;
     } flags[] = {{"--json", "", &words->json},
                  {"--list", "", &words->list},
+                 {"--gpu-tests", "", &words->gpu_tests},
                  {"--help", "-h", &words->help},
                  {"--version", "-V", &words->version}};
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
@@ -172,9 +189,23 @@ static dj_status_t parse(words_t *words, int argc, char **argv)
 
 /* ---- the run ---- */
 
+/* Of a server that has just started, GPUs are known a little later. Waits once. */
+static bool has_device(dj_selftest_t *self, const char *device)
+{
+    static bool has_waited;
+    int rank;
+    double end = dj_selftest_now_ms() + (has_waited ? 0 : DEVICE_WAIT_MS);
+    has_waited = true;
+    while (dj_selftest_workers(self, device, &rank, 1) < 1) {
+        if (dj_selftest_now_ms() >= end)
+            return false;
+        poll(NULL, 0, 50);
+    }
+    return true;
+}
+
 static dj_verdict_t run_check(dj_selftest_t *self, const dj_check_t *check)
 {
-    int rank;
     self->text[0] = '\0';
     under_way = check->name;
     if (self->djinn && djinn_alive(self->djinn) != DJINN_OK) {
@@ -187,7 +218,7 @@ static dj_verdict_t run_check(dj_selftest_t *self, const dj_check_t *check)
         if (strcmp(check->name, "connect") != 0)
             return dj_found(self, DJ_CHECK_SKIPPED, "no connection");
     }
-    if (check->device && dj_selftest_workers(self, check->device, &rank, 1) < 1)
+    if (check->device && !has_device(self, check->device))
         return dj_found(self, DJ_CHECK_SKIPPED, "no rank with a device %s", check->device);
     return check->run(self, check);
 }
@@ -205,7 +236,7 @@ static int report(dj_selftest_t *self, const words_t *words)
     double began = dj_selftest_now_ms();
     for (size_t i = 0; check_at(i); i++) {
         const dj_check_t *check = check_at(i);
-        if (!is_wanted(words, check))
+        if (!is_wanted(self, words, check))
             continue;
         double start = dj_selftest_now_ms();
         dj_verdict_t verdict = run_check(self, check);
@@ -261,7 +292,7 @@ static int run(const words_t *words)
 
 int main(int argc, char **argv)
 {
-    words_t words = {.limit_s = LIMIT_S};
+    words_t words = {.limit_s = 0};
     if (parse(&words, argc, argv) != DJ_OK) {
         fprintf(stderr, "djinn-selftest: %s\n", dj_error_text());
         return 2;
@@ -281,5 +312,8 @@ int main(int argc, char **argv)
         return 0;
     }
     dj_log_init(words.config.log, "selftest");
+    if (words.gpu_tests)
+        return dj_selftest_programs(words.limit_s ? words.limit_s : GPU_TESTS_LIMIT_S);
+    words.limit_s = words.limit_s ? words.limit_s : LIMIT_S;
     return run(&words);
 }

@@ -3,7 +3,7 @@
  *
  * A table of checks. Each opens what it needs on the server, compares what comes back with what
  * plain C says, and leaves nothing behind. A check is of one device kind or of any; those of a kind
- * that no rank has are skipped.
+ * that no rank has are left out, and skipped where they are named.
  *
  * Only the public client API is used: what passes here, a user's program can do. */
 #ifndef DJ_LAUNCHER_SELFTEST_H
@@ -27,7 +27,7 @@ typedef struct dj_selftest {
 
 typedef struct dj_check {
     const char *name;   /* "op-mm": groups are what stands before the first '-' */
-    const char *device; /* how the rank's device begins ("cuda"); NULL: any */
+    const char *device; /* "cuda", or how the rank's device begins; NULL: any */
     const char *about;
     dj_verdict_t (*run)(dj_selftest_t *self, const struct dj_check *check);
     const void *detail; /* of the function's own */
@@ -39,15 +39,21 @@ dj_verdict_t dj_found(dj_selftest_t *self, dj_verdict_t verdict, const char *for
 /* FAIL with what was tried and djinn_error(). */
 dj_verdict_t dj_found_error(dj_selftest_t *self, const char *tried);
 
-/* Checks of the connection and of transfers (checks.c), of ops (ops.c): count of
- * each table. */
+/* Checks of the connection and of transfers (checks.c), of ops (ops.c), of ranks with a GPU (gpu.c):
+ * count of each table. */
 extern const dj_check_t dj_selftest_checks[];
 extern const size_t dj_selftest_n_checks;
 extern const dj_check_t dj_selftest_ops[];
 extern const size_t dj_selftest_n_ops;
+extern const dj_check_t dj_selftest_gpu[];
+extern const size_t dj_selftest_n_gpu;
 
-/* Ranks that serve, by djinn_info(): at most `room` numbers; `device`: only whose device begins so
- * (NULL: any). -1 with djinn_error() or the text set when the server does not tell. */
+/* --gpu-tests (programs.c): runs the test programs of the CUDA device that are installed, or built, and prints a row
+ * for each. The exit status. No server is needed: each uses the GPU itself or starts ranks of its own. */
+int dj_selftest_programs(unsigned limit_s);
+
+/* Ranks that serve, by djinn_info(): at most `room` numbers; `device`: only whose device is of this
+ * kind (see dj_check_t; a GPU is known within seconds of its rank's start; NULL: any). -1 with djinn_error() or the text set when the server does not tell. */
 int dj_selftest_workers(dj_selftest_t *self, const char *device, int *ranks, int room);
 /* A number of rank's row in the server's description; UINT64_MAX: none. */
 uint64_t dj_selftest_number(dj_selftest_t *self, int rank, const char *name);

@@ -39,6 +39,7 @@ class Words(harness.LaunchTest):
         self.assertEqual(code, 0)
         self.assertEqual(len(names), len(set(names)))
         self.assertGreater(len([name for name in names if name.startswith("op-")]), 25)
+        self.assertIn("gpu-sessions", names)
 
     def test_a_server_that_is_not_there(self):
         with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -120,6 +121,12 @@ class Ranks(harness.LaunchTest):
         self.assertEqual(set(self.examine(1, "--only", "op-mm", "--only", "put")), {"put", "op-mm"})
         # What could not run proves nothing.
         self.assertEqual(self.finish(RUN, "-q", "-n", "1", "--", SELFTEST, "--only", "move")[0], 1)
+
+    def test_checks_of_a_gpu_are_skipped_without_one(self):
+        found = self.examine(1, "--only", "gpu", "--only", "put")
+        self.assertEqual({name: found[name]["verdict"] for name in found if name != "put"},
+                         dict.fromkeys(("gpu-transfer", "gpu-cache", "gpu-replays", "gpu-sessions"), "skipped"))
+        self.assertIn("no rank with a device cuda", found["gpu-cache"]["text"])
 
     def test_wrong_bits_are_seen_by_every_check_of_bytes(self):
         found = self.verdicts(3, LD_PRELOAD=WRONG, WRONG="bits")

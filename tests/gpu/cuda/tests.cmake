@@ -39,7 +39,7 @@ function(dj_cuda_ranks_test name label seconds)
   set_tests_properties(${name}_gpu PROPERTIES ENVIRONMENT "${python}")
 endfunction()
 dj_cuda_ranks_test(gpu_cuda_selftest unit 120 $<TARGET_FILE:djinn-selftest> --only op --only put --only grow
-                   --only view --only share --only move)
+                   --only view --only share --only move --only gpu)
 if(TARGET djinn_torch)
   dj_cuda_ranks_test(gpu_cuda_generate torch 120 ${DJINN_PYTHON} ${CMAKE_SOURCE_DIR}/examples/generate.py
                      --small --check --tokens 8)

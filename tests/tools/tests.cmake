@@ -18,3 +18,8 @@ find_package(Python3 REQUIRED COMPONENTS Interpreter)
 add_test(NAME tools_docs
          COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/tools/check_docs.py)
 set_tests_properties(tools_docs PROPERTIES LABELS unit TIMEOUT 20)
+
+# docs/cuda.md names every function that has never run on a GPU.
+add_test(NAME tools_cuda_functions
+         COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/tools/cuda_functions.py --check)
+set_tests_properties(tools_cuda_functions PROPERTIES LABELS unit TIMEOUT 60)

@@ -602,7 +602,7 @@ const dj_check_t dj_selftest_ops[] = {
 #define C(name, about, ...) {"op-" #name, NULL, about, check_op, &case_##name},
     CASES(C)
 #undef C
-#define C(name, about, ...) {"op-" #name, "cuda", about, check_op, &case_##name},
+#define C(name, about, ...) {"gpu-" #name, "cuda", about, check_op, &case_##name},
     GPU_CASES(C)
 #undef C
 };

@@ -125,7 +125,8 @@ class Ranks(harness.LaunchTest):
     def test_checks_of_a_gpu_are_skipped_without_one(self):
         found = self.examine(1, "--only", "gpu", "--only", "put")
         self.assertEqual({name: found[name]["verdict"] for name in found if name != "put"},
-                         dict.fromkeys(("gpu-transfer", "gpu-cache", "gpu-replays", "gpu-sessions"), "skipped"))
+                         dict.fromkeys(("gpu-transfer", "gpu-cache", "gpu-replays", "gpu-sessions", "gpu-mm_float16",
+                                        "gpu-mm_bfloat16"), "skipped"))
         self.assertIn("no rank with a device cuda", found["gpu-cache"]["text"])
 
     def test_wrong_bits_are_seen_by_every_check_of_bytes(self):

@@ -43,7 +43,7 @@ dj_cuda_ranks_test(gpu_cuda_selftest unit 120 $<TARGET_FILE:djinn-selftest> --on
 if(TARGET djinn_torch)
   dj_cuda_ranks_test(gpu_cuda_generate torch 120 ${DJINN_PYTHON} ${CMAKE_SOURCE_DIR}/examples/generate.py
                      --small --check --tokens 8)
-  dj_cuda_ranks_test(gpu_cuda_minilm torch 120 ${DJINN_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/minilm.py)
+  dj_cuda_ranks_test(gpu_cuda_models torch 120 ${DJINN_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/models.py)
 endif()
 
 # Rows made at random, on a GPU; and under NVIDIA's tools that look for wrong accesses and races.
@@ -55,5 +55,5 @@ endforeach()
 
 # All of it in one go, on a machine that has a GPU and little else.
 install(PROGRAMS ${CMAKE_SOURCE_DIR}/scripts/gpu-check ${CMAKE_CURRENT_LIST_DIR}/on_gpu
-        ${CMAKE_CURRENT_LIST_DIR}/minilm.py ${CMAKE_CURRENT_SOURCE_DIR}/gpu/random_cases.py
+        ${CMAKE_CURRENT_LIST_DIR}/models.py ${CMAKE_CURRENT_SOURCE_DIR}/gpu/random_cases.py
         DESTINATION ${DJINN_TESTS_DIR} COMPONENT tests)

@@ -1,4 +1,4 @@
-/* module.c - the kernels built into this binary: one fatbin a family, and the functions found in them.
+/* module.c - the kernels built in (fatbins.c): one fatbin a family, and the functions found in them.
  *
  * A fatbin holds machine code for each architecture of the build and PTX for others; the driver picks at load. It is
  * loaded when the first of its functions is asked for, because loading costs milliseconds and device memory, and a
@@ -15,38 +15,15 @@
 #include <string.h>
 
 #include "gpu/cuda/cuda_device.h"
+#include "gpu/cuda/fatbins.h"
 #include "runtime/base/log.h"
 #include "runtime/base/table.h"
 
-#define FATBIN(family, path)                                                                       \
-    __asm__(".pushsection .rodata\n"                                                               \
-            ".balign 64\n"                                                                         \
-            ".globl dj_fatbin_" #family "\n"                                                       \
-            ".hidden dj_fatbin_" #family "\n"                                                      \
-            "dj_fatbin_" #family ":\n"                                                             \
-            ".incbin \"" path "\"\n"                                                               \
-            ".byte 0\n"                                                                            \
-            ".popsection\n");                                                                      \
-    extern const unsigned char dj_fatbin_##family[];
-#include "fatbins.def"
-#undef FATBIN
-
-static const struct {
-    const char *family;
-    const unsigned char *image;
-} fatbins[] = {
-#define FATBIN(family, path) {#family, dj_fatbin_##family},
-#include "fatbins.def"
-#undef FATBIN
-    {NULL, NULL},
-};
-
-#define FATBINS (sizeof(fatbins) / sizeof(fatbins[0]))
 #define PREFIX "dj_"
 
 struct dj_cuda_modules {
     pthread_mutex_t lock;
-    CUmodule loaded[FATBINS];
+    CUmodule loaded[DJ_CUDA_FATBINS_MAX];
     dj_table_t functions; /* CUfunction by the hash of its name */
 };
 
@@ -64,7 +41,7 @@ void dj_cuda_modules_close(dj_cuda_device_t *device)
     struct dj_cuda_modules *modules = device->modules;
     if (!modules)
         return;
-    for (size_t i = 0; i < FATBINS; i++)
+    for (size_t i = 0; i < DJ_CUDA_FATBINS_MAX; i++)
         if (modules->loaded[i])
             dj_cuda.cuModuleUnload(modules->loaded[i]);
     dj_table_fini(&modules->functions);
@@ -73,16 +50,16 @@ void dj_cuda_modules_close(dj_cuda_device_t *device)
     device->modules = NULL;
 }
 
-/* The fatbin whose family the name begins with, the longest such; FATBINS when there is none. */
+/* The fatbin whose family the name begins with, the longest such; DJ_CUDA_FATBINS_MAX when there is none. */
 static size_t fatbin_of(const char *name)
 {
-    size_t found = FATBINS, found_bytes = 0, prefix_bytes = sizeof(PREFIX) - 1;
+    size_t found = DJ_CUDA_FATBINS_MAX, found_bytes = 0, prefix_bytes = sizeof(PREFIX) - 1;
     if (strncmp(name, PREFIX, prefix_bytes) != 0)
-        return FATBINS;
+        return DJ_CUDA_FATBINS_MAX;
     name += prefix_bytes;
-    for (size_t i = 0; fatbins[i].family; i++) {
-        size_t bytes = strlen(fatbins[i].family);
-        if (bytes >= found_bytes && strncmp(name, fatbins[i].family, bytes) == 0 && name[bytes] == '_') {
+    for (size_t i = 0; dj_cuda_fatbins()[i].family; i++) {
+        size_t bytes = strlen(dj_cuda_fatbins()[i].family);
+        if (bytes >= found_bytes && strncmp(name, dj_cuda_fatbins()[i].family, bytes) == 0 && name[bytes] == '_') {
             found = i;
             found_bytes = bytes;
         }
@@ -109,15 +86,15 @@ static dj_status_t find_locked(dj_cuda_device_t *device, const char *name, CUfun
     struct dj_cuda_modules *modules = device->modules;
     size_t at = fatbin_of(name);
     CUfunction function = NULL;
-    if (at == FATBINS)
+    if (at == DJ_CUDA_FATBINS_MAX)
         return refuse(device, CUDA_SUCCESS, name);
     if (!modules->loaded[at]) {
-        CUresult result = dj_cuda.cuModuleLoadData(&modules->loaded[at], fatbins[at].image);
+        CUresult result = dj_cuda.cuModuleLoadData(&modules->loaded[at], dj_cuda_fatbins()[at].image);
         if (result != CUDA_SUCCESS) {
             modules->loaded[at] = NULL;
             return refuse(device, result, name);
         }
-        dj_log(DEBUG, "kernels of family %s are loaded", fatbins[at].family);
+        dj_log(DEBUG, "kernels of family %s are loaded", dj_cuda_fatbins()[at].family);
     }
     CUresult result = dj_cuda.cuModuleGetFunction(&function, modules->loaded[at], name);
     if (result == CUDA_SUCCESS)

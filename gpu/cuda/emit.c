@@ -112,7 +112,8 @@ static dj_status_t list_room(dj_cuda_list_t *list, uint32_t bytes)
 static uint32_t list_put(dj_cuda_list_t *list, const void *data, uint32_t bytes)
 {
     uint32_t at = list->blob_bytes;
-    memcpy(list->blob + at, data, bytes);
+    if (bytes)
+        memcpy(list->blob + at, data, bytes);
     list->blob_bytes = at + ((bytes + BLOB_ALIGN - 1) & ~(BLOB_ALIGN - 1));
     return at;
 }

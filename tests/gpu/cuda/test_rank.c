@@ -115,14 +115,20 @@ static void a_killed_rank_has_a_successor(void **state)
     djinn_tensor_t x;
     assert_ok(djinn_upload(djinn, DJINN_FLOAT32, 2, sides, values, 0, &x));
     djinn_tensor_t y = x;
-    for (int i = 0; i < PRODUCTS; i++)
-        y = record_mm(djinn, y, x);
+    for (int i = 0; i < PRODUCTS; i++) {
+        djinn_tensor_t before = y;
+        y = record_mm(djinn, before, x);
+        if (i)
+            djinn_release(before.storage);
+    }
     djinn_fetch_t fetch = {y, got, sizeof(got)};
     djinn_request_t *request;
     assert_ok(djinn_submit(djinn, &fetch, 1, &request));
     assert_int_equal(kill((pid_t)server_number(&server, 0, "pid"), SIGKILL), 0);
     assert_status(DJINN_ERR_PEER_DIED, djinn_wait(request));
     djinn_request_free(request);
+    djinn_release(y.storage);
+    djinn_release(x.storage);
     djinn_close(djinn);
     assert_true(server_becomes(&server, 0, "incarnation", incarnation + 1, 15000));
     use(open_client(), 1);
@@ -152,6 +158,9 @@ static void a_gpu_that_faults_ends_its_rank(void **state)
     expect_loss(djinn_fetch(unlucky, &sum, got, sizeof(got)));
     assert_true(server_becomes(&server, 0, "incarnation", incarnation + 1, 15000));
     expect_loss(djinn_fetch(other, &y, got, sizeof(got)));
+    djinn_release(sum.storage);
+    djinn_release(x.storage);
+    djinn_release(y.storage);
     djinn_close(unlucky);
     djinn_close(other);
     assert_true(is_written("rank 0 loses its device"));

@@ -95,3 +95,30 @@ dj_status_t dj_loop_make(dj_loop_t *loop, const dj_view_t *const *views, uint32_
         merge_dims(loop);
     return DJ_OK;
 }
+
+void dj_views_widen(dj_view_t *common, const dj_view_t *view)
+{
+    dj_view_t wide = view->rank > common->rank ? *view : *common;
+    const dj_view_t *narrow = view->rank > common->rank ? common : view;
+    for (uint32_t d = 0; d < narrow->rank; d++) {
+        int64_t *size = &wide.sizes[wide.rank - narrow->rank + d];
+        *size = *size == 1 ? narrow->sizes[d] : *size;
+    }
+    *common = wide;
+}
+
+dj_status_t dj_view_expand(const dj_view_t *other, const dj_view_t *shape, dj_view_t *expanded)
+{
+    *expanded = *shape;
+    expanded->dtype = other->dtype;
+    if (other->rank > shape->rank)
+        return dj_fail(DJ_ERR_SHAPE, "values have more dimensions than their target");
+    uint32_t lead = shape->rank - other->rank;
+    for (uint32_t d = 0; d < shape->rank; d++) {
+        bool single = d < lead || other->sizes[d - lead] == 1;
+        if (!single && other->sizes[d - lead] != shape->sizes[d])
+            return dj_fail(DJ_ERR_SHAPE, "values do not broadcast to their target");
+        expanded->strides[d] = single ? 0 : other->strides[d - lead];
+    }
+    return DJ_OK;
+}

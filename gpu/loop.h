@@ -21,4 +21,9 @@ typedef struct dj_loop {
  * DJ_ERR_SHAPE when one does not broadcast. */
 dj_status_t dj_loop_make(dj_loop_t *loop, const dj_view_t *const *views, uint32_t n);
 
+/* Widens a shape (strides are kept as they are) to what it and `view` broadcast to. */
+void dj_views_widen(dj_view_t *common, const dj_view_t *view);
+/* `other` seen with the shape's sizes: missing and single dimensions repeat. DJ_ERR_SHAPE. */
+dj_status_t dj_view_expand(const dj_view_t *other, const dj_view_t *shape, dj_view_t *expanded);
+
 #endif

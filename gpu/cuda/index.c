@@ -152,34 +152,6 @@ static dj_status_t common_set(indexed_t *x, const dj_view_t *const *views, const
     return DJ_OK;
 }
 
-static void common_widen(dj_view_t *common, const dj_view_t *view)
-{
-    dj_view_t wide = view->rank > common->rank ? *view : *common;
-    const dj_view_t *narrow = view->rank > common->rank ? common : view;
-    for (uint32_t d = 0; d < narrow->rank; d++) {
-        int64_t *size = &wide.sizes[wide.rank - narrow->rank + d];
-        *size = *size == 1 ? narrow->sizes[d] : *size;
-    }
-    *common = wide;
-}
-
-/* `other` seen with the target's shape: missing and single dimensions repeat. */
-static dj_status_t other_expand(const dj_view_t *other, const dj_view_t *shape, dj_view_t *expanded)
-{
-    *expanded = *shape;
-    expanded->dtype = other->dtype;
-    if (other->rank > shape->rank)
-        return dj_fail(DJ_ERR_SHAPE, "values have more dimensions than their target");
-    uint32_t lead = shape->rank - other->rank;
-    for (uint32_t d = 0; d < shape->rank; d++) {
-        bool single = d < lead || other->sizes[d - lead] == 1;
-        if (!single && other->sizes[d - lead] != shape->sizes[d])
-            return dj_fail(DJ_ERR_SHAPE, "values do not broadcast to their target");
-        expanded->strides[d] = single ? 0 : other->strides[d - lead];
-    }
-    return DJ_OK;
-}
-
 /* Order and width of the pieces: what is dense in the written tensor goes to neighbouring threads. */
 static void pieces_set(indexed_t *x, dj_loop_t *loop, uint32_t item_bytes)
 {
@@ -316,7 +288,7 @@ static dj_status_t list_prepare(indexed_t *x, const dj_node_t *node, const dj_vi
         first = n == 0 ? d : first;
         last = d;
         views[n] = &list->operands[d].view;
-        common_widen(&common, views[n]);
+        dj_views_widen(&common, views[n]);
         is_indexed[d] = true;
         dj_status_t status = index_add(x, self, d, views[n++], operand + d);
         if (status != DJ_OK)
@@ -325,7 +297,7 @@ static dj_status_t list_prepare(indexed_t *x, const dj_node_t *node, const dj_vi
     uint32_t at = last - first + 1 == n ? first : 0;
     dj_status_t status = target_find(self, is_indexed, &common, n, at, &target);
     if (status == DJ_OK)
-        status = other_expand(values, &target, &other);
+        status = dj_view_expand(values, &target, &other);
     if (status == DJ_OK)
         status = common_set(x, views, &common, &other, at);
     return status != DJ_OK ? status : slice_make(x, self, is_indexed, &other, at);

@@ -18,18 +18,15 @@
 #include "gpu/cuda/kernels/matmul.h"
 #include "gpu/cuda/passage.h"
 #include "gpu/cuda/prepare.h"
+#include "gpu/matrix.h"
 
 #define ABSENT UINT32_MAX
 #define NO_ROOM UINT64_MAX
 #define BIAS_ALIGN_BYTES 16 /* the least at which the library reads a bias */
 
-typedef struct matrix {
-    int64_t batch, rows, columns, batch_stride, row_stride, column_stride; /* elements */
-} matrix_t;
-
 typedef struct side {
     const dj_view_t *view; /* as the node has it */
-    matrix_t matrix;       /* of that, or of its dense form */
+    dj_matrix_t matrix;       /* of that, or of its dense form */
     dj_cuda_passage_t passage;
 } side_t;
 
@@ -59,71 +56,10 @@ typedef struct product {
 
 /* ---- windows ---- */
 
-/* A view of any rank as one matrix: leading dimensions fold into rows, or the first of three becomes the batch.
- * False when they do not fold. */
-static bool window(const dj_view_t *view, bool batched, matrix_t *matrix)
-{
-    int last = view->rank - 1, first = batched ? 1 : 0;
-    matrix_t m = {.batch = 1,
-                  .rows = 1,
-                  .columns = view->sizes[last],
-                  .row_stride = 1,
-                  .column_stride = view->strides[last]};
-    if (batched) {
-        m.batch = view->sizes[0];
-        m.batch_stride = view->strides[0];
-    }
-    for (int d = last - 1; d >= first; d--) {
-        if (view->sizes[d] == 1)
-            continue;
-        if (m.rows != 1 && view->strides[d] != m.row_stride * m.rows)
-            return false;
-        if (m.rows == 1)
-            m.row_stride = view->strides[d];
-        m.rows *= view->sizes[d];
-    }
-    *matrix = m;
-    return true;
-}
-
-static void transpose(matrix_t *m)
-{
-    int64_t rows = m->rows, stride = m->row_stride;
-    m->rows = m->columns;
-    m->row_stride = m->column_stride;
-    m->columns = rows;
-    m->column_stride = stride;
-}
-
-/* Rows that lie dense, far enough apart; strides of single rows and columns become regular. */
-static bool rows_are_dense(matrix_t *m)
-{
-    if ((m->columns > 1 && m->column_stride != 1) || (m->rows > 1 && m->row_stride < m->columns))
-        return false;
-    m->column_stride = 1;
-    if (m->rows == 1)
-        m->row_stride = m->columns;
-    return true;
-}
-
-/* Rows or columns that do. */
-static bool is_regular(matrix_t *matrix)
-{
-    matrix_t turned = *matrix;
-    if (rows_are_dense(matrix))
-        return true;
-    transpose(&turned);
-    if (!rows_are_dense(&turned))
-        return false;
-    transpose(&turned);
-    *matrix = turned;
-    return true;
-}
-
 static dj_status_t gather(dj_executable_t *exe, dj_cuda_kernel_t *kernel, side_t *side, bool batched, bool written)
 {
     dj_view_t dense = dj_view_contiguous(side->view->dtype, side->view->rank, side->view->sizes);
-    window(&dense, batched, &side->matrix);
+    dj_matrix_of_view(&dense, batched, &side->matrix);
     return dj_cuda_passage_gather(exe, kernel, &side->passage, side->view, written);
 }
 
@@ -155,7 +91,7 @@ static dj_status_t take_side(dj_executable_t *exe, dj_cuda_kernel_t *kernel, sid
     bool written = arg == node->call.n_args;
     side->passage.operand = dj_node_operand_index(&node->call, arg);
     side->view = written ? &node->outs[0].view : &node->call.args[arg].operands[0].view;
-    return window(side->view, batched, &side->matrix) ? DJ_OK : gather(exe, kernel, side, batched, written);
+    return dj_matrix_of_view(side->view, batched, &side->matrix) ? DJ_OK : gather(exe, kernel, side, batched, written);
 }
 
 /* The addend broadcast to C. */
@@ -192,7 +128,7 @@ static dj_status_t side_enter(const product_t *p, const side_t *side, dj_cuda_em
     return side->passage.gathered ? dj_cuda_passage_in(&side->passage, emit, p->device, &address) : DJ_OK;
 }
 
-static void put_strides(int64_t *strides, const matrix_t *m)
+static void put_strides(int64_t *strides, const dj_matrix_t *m)
 {
     strides[0] = m->batch_stride;
     strides[1] = m->row_stride;
@@ -207,7 +143,7 @@ static int64_t tiles_of(int64_t size)
 static dj_status_t emit_own(const dj_cuda_kernel_t *kernel, dj_cuda_emit_t *emit)
 {
     const product_t *p = kernel->state;
-    const matrix_t *c = &p->c.matrix;
+    const dj_matrix_t *c = &p->c.matrix;
     dj_matmul_t params = {.a = side_ref(&p->a, emit),
                           .b = side_ref(&p->b, emit),
                           .c = side_ref(&p->c, emit),
@@ -246,7 +182,7 @@ static dj_status_t prepare_own(dj_cuda_kernel_t *kernel, product_t *p)
 
 static dj_cuda_blas_matrix_t blas_matrix(const side_t *side)
 {
-    const matrix_t *m = &side->matrix;
+    const dj_matrix_t *m = &side->matrix;
     bool turned = m->column_stride != 1;
     dj_cuda_blas_matrix_t matrix = {.turned = turned,
                                     .line = turned ? m->column_stride : m->row_stride,
@@ -309,11 +245,11 @@ static dj_status_t enter_library(dj_executable_t *exe, dj_cuda_kernel_t *kernel,
                                  bool batched)
 {
     dj_status_t status = DJ_OK;
-    if (!is_regular(&side->matrix) && !side->passage.gathered) {
+    if (!dj_matrix_is_regular(&side->matrix) && !side->passage.gathered) {
         status = gather(exe, kernel, side, batched, false);
         if (turned)
-            transpose(&side->matrix);
-        is_regular(&side->matrix);
+            dj_matrix_transpose(&side->matrix);
+        dj_matrix_is_regular(&side->matrix);
     }
     if (!side->passage.gathered)
         dj_cuda_passage_through(exe, kernel, &side->passage);
@@ -323,9 +259,9 @@ static dj_status_t enter_library(dj_executable_t *exe, dj_cuda_kernel_t *kernel,
 /* C needs dense rows, and a place of its own for every element. */
 static dj_status_t leave_library(dj_executable_t *exe, dj_cuda_kernel_t *kernel, side_t *side, bool batched)
 {
-    matrix_t *m = &side->matrix;
+    dj_matrix_t *m = &side->matrix;
     uint64_t moving = dj_cuda_moving_bytes(exe, kernel->node, side->passage.operand);
-    bool fits = rows_are_dense(m) && (m->batch == 1 || m->batch_stride >= m->rows * m->row_stride) &&
+    bool fits = dj_matrix_rows_are_dense(m) && (m->batch == 1 || m->batch_stride >= m->rows * m->row_stride) &&
                 (moving == 0 || dj_view_is_dense(side->view));
     if (side->passage.gathered)
         return DJ_OK;
@@ -334,7 +270,7 @@ static dj_status_t leave_library(dj_executable_t *exe, dj_cuda_kernel_t *kernel,
         return DJ_OK;
     }
     dj_status_t status = gather(exe, kernel, side, batched, true);
-    rows_are_dense(m);
+    dj_matrix_rows_are_dense(m);
     return status;
 }
 
@@ -423,7 +359,7 @@ static void give_back(dj_cuda_kernel_t *kernel)
 
 static bool is_for_library(const product_t *p)
 {
-    const matrix_t *c = &p->c.matrix;
+    const dj_matrix_t *c = &p->c.matrix;
     return dj_dtype_is_float(p->c.view->dtype) && p->a.matrix.columns > 0 && c->batch <= UINT16_MAX &&
            c->rows <= INT32_MAX && c->columns <= INT32_MAX && p->a.matrix.columns <= INT32_MAX &&
            dj_cuda_blas_handle(p->device);
@@ -502,7 +438,7 @@ dj_status_t dj_cuda_matmul_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kerne
     if (status != DJ_OK)
         return status;
     if (form.linear)
-        transpose(&p->b.matrix);
+        dj_matrix_transpose(&p->b.matrix);
     take_addend(p, node, form);
     p->bias = p->factors = p->library = NO_ROOM;
     status = prepare_library(exe, kernel, p, form);

@@ -8,6 +8,7 @@
 #include "gpu/host/copy.h"
 #include "gpu/host/index.h"
 #include "gpu/host/prepare.h"
+#include "gpu/loop.h"
 
 typedef struct index {
     uint32_t place;
@@ -187,34 +188,6 @@ static dj_status_t common_set(indexed_t *x, const dj_view_t *const *views, const
     return DJ_OK;
 }
 
-static void common_widen(dj_view_t *common, const dj_view_t *view)
-{
-    dj_view_t wide = view->rank > common->rank ? *view : *common;
-    const dj_view_t *narrow = view->rank > common->rank ? common : view;
-    for (uint32_t d = 0; d < narrow->rank; d++) {
-        int64_t *size = &wide.sizes[wide.rank - narrow->rank + d];
-        *size = *size == 1 ? narrow->sizes[d] : *size;
-    }
-    *common = wide;
-}
-
-/* `other` seen with the target's shape: missing and single dimensions repeat. */
-static dj_status_t other_expand(const dj_view_t *other, const dj_view_t *shape, dj_view_t *expanded)
-{
-    *expanded = *shape;
-    expanded->dtype = other->dtype;
-    if (other->rank > shape->rank)
-        return dj_fail(DJ_ERR_SHAPE, "values have more dimensions than their target");
-    uint32_t lead = shape->rank - other->rank;
-    for (uint32_t d = 0; d < shape->rank; d++) {
-        bool single = d < lead || other->sizes[d - lead] == 1;
-        if (!single && other->sizes[d - lead] != shape->sizes[d])
-            return dj_fail(DJ_ERR_SHAPE, "values do not broadcast to their target");
-        expanded->strides[d] = single ? 0 : other->strides[d - lead];
-    }
-    return DJ_OK;
-}
-
 /* The slice: what of self is not indexed, against what of other is not the common shape. */
 static dj_status_t slice_make(indexed_t *x, const dj_view_t *self, const bool *is_indexed,
                               const dj_view_t *other, uint32_t at)
@@ -324,7 +297,7 @@ static dj_status_t list_prepare(indexed_t *x, const dj_node_t *node, const dj_vi
         first = x->n == 0 ? d : first;
         last = d;
         views[x->n] = &list->operands[d].view;
-        common_widen(&common, views[x->n]);
+        dj_views_widen(&common, views[x->n]);
         is_indexed[d] = true;
         dj_status_t status = index_add(x, self, d, views[x->n], place + d);
         if (status != DJ_OK)
@@ -339,7 +312,7 @@ static dj_status_t list_prepare(indexed_t *x, const dj_node_t *node, const dj_vi
         if (d < self->rank && !is_indexed[d])
             view_push(&target, self->sizes[d], 0);
     }
-    dj_status_t status = other_expand(values, &target, &other);
+    dj_status_t status = dj_view_expand(values, &target, &other);
     if (status == DJ_OK)
         status = common_set(x, views, &common, &other, at);
     return status != DJ_OK ? status : slice_make(x, self, is_indexed, &other, at);

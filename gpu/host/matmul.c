@@ -20,14 +20,11 @@
 #include "gpu/host/gemm.h"
 #include "gpu/host/gemv.h"
 #include "gpu/host/strided.h"
+#include "gpu/matrix.h"
 
 #define PACK_ROWS_MIN 32         /* below, packing a weight does not pay for its memory */
 #define FORK_PRODUCTS (64 << 10) /* multiplications from which own kernels use all threads */
 #define IN_PLACE UINT64_MAX
-
-typedef struct matrix {
-    int64_t batch, rows, columns, batch_stride, row_stride, column_stride; /* elements */
-} matrix_t;
 
 typedef struct side {
     uint32_t at;           /* in run->operands */
@@ -35,7 +32,7 @@ typedef struct side {
     dj_view_t dense;       /* when gathered */
     uint64_t gathered;     /* offset in the workspace, or IN_PLACE */
     bool regular;          /* a unit stride, and lines that do not overlap */
-    matrix_t matrix;
+    dj_matrix_t matrix;
 } side_t;
 
 typedef struct factor {
@@ -47,7 +44,7 @@ typedef struct product {
     side_t a, b, c;
     bool has_addend, folded;
     uint32_t addend_at;
-    matrix_t addend; /* stride 0 where it broadcasts */
+    dj_matrix_t addend; /* stride 0 where it broadcasts */
     factor_t alpha, beta;
     /* At most one of the three; none when there is nothing to multiply. */
     void (*gemv)(const dj_gemv_t *gemv);
@@ -57,89 +54,24 @@ typedef struct product {
     const float *zeros; /* stands in for a folded bias that this request cannot fold */
 } product_t;
 
-/* A view of any rank as one matrix: leading dimensions fold into rows, or the first of three
- * becomes the batch. False when they do not fold. */
-static bool window(const dj_view_t *view, bool batched, matrix_t *matrix)
-{
-    int last = view->rank - 1, first = batched ? 1 : 0;
-    matrix_t m = {.batch = 1,
-                  .rows = 1,
-                  .columns = view->sizes[last],
-                  .row_stride = 1,
-                  .column_stride = view->strides[last]};
-    if (batched) {
-        m.batch = view->sizes[0];
-        m.batch_stride = view->strides[0];
-    }
-    for (int d = last - 1; d >= first; d--) {
-        if (view->sizes[d] == 1)
-            continue;
-        if (m.rows != 1 && view->strides[d] != m.row_stride * m.rows)
-            return false;
-        if (m.rows == 1)
-            m.row_stride = view->strides[d];
-        m.rows *= view->sizes[d];
-    }
-    *matrix = m;
-    return true;
-}
-
-static void transpose(matrix_t *matrix)
-{
-    int64_t rows = matrix->rows, stride = matrix->row_stride;
-    matrix->rows = matrix->columns;
-    matrix->row_stride = matrix->column_stride;
-    matrix->columns = rows;
-    matrix->column_stride = stride;
-}
-
-/* Rows that lie dense, far enough apart; strides of single rows and columns become regular. */
-static bool rows_are_dense(matrix_t *m)
-{
-    if ((m->columns > 1 && m->column_stride != 1) || (m->rows > 1 && m->row_stride < m->columns))
-        return false;
-    m->column_stride = 1;
-    if (m->rows == 1)
-        m->row_stride = m->columns;
-    return true;
-}
-
-static bool is_regular(matrix_t *matrix)
-{
-    matrix_t turned = *matrix;
-    if (rows_are_dense(matrix))
-        return true;
-    transpose(&turned);
-    if (!rows_are_dense(&turned))
-        return false;
-    transpose(&turned);
-    *matrix = turned;
-    return true;
-}
-
-static uint64_t align_up(uint64_t bytes)
-{
-    return (bytes + DJ_ALIGN_BYTES - 1) & ~(uint64_t)(DJ_ALIGN_BYTES - 1);
-}
-
 /* Gives the side a dense copy in the workspace. */
 static void gather(side_t *side, bool batched, uint64_t *workspace_p)
 {
     side->dense = dj_view_contiguous(side->view->dtype, side->view->rank, side->view->sizes);
     side->gathered = *workspace_p;
-    *workspace_p += align_up(dj_view_dense_bytes(side->view));
-    window(&side->dense, batched, &side->matrix);
+    *workspace_p += dj_align_up(dj_view_dense_bytes(side->view));
+    dj_matrix_of_view(&side->dense, batched, &side->matrix);
 }
 
 static void take_side(side_t *side, uint32_t at, const dj_view_t *view, bool batched, bool turned,
                       uint64_t *workspace_p)
 {
     *side = (side_t){.at = at, .view = view, .gathered = IN_PLACE};
-    if (!window(view, batched, &side->matrix))
+    if (!dj_matrix_of_view(view, batched, &side->matrix))
         gather(side, batched, workspace_p);
     if (turned)
-        transpose(&side->matrix);
-    side->regular = is_regular(&side->matrix);
+        dj_matrix_transpose(&side->matrix);
+    side->regular = dj_matrix_is_regular(&side->matrix);
 }
 
 /* C needs dense rows, and a place of its own for every element. */
@@ -147,8 +79,8 @@ static void take_result(side_t *side, uint32_t at, const dj_view_t *view, bool b
                         uint64_t *workspace_p)
 {
     *side = (side_t){.at = at, .view = view, .gathered = IN_PLACE};
-    matrix_t *m = &side->matrix;
-    if (!window(view, batched, m) || !rows_are_dense(m) || (m->batch > 1 && m->batch_stride < 1))
+    dj_matrix_t *m = &side->matrix;
+    if (!dj_matrix_of_view(view, batched, m) || !dj_matrix_rows_are_dense(m) || (m->batch > 1 && m->batch_stride < 1))
         gather(side, batched, workspace_p);
 }
 
@@ -163,7 +95,7 @@ static void take_addend(product_t *p, uint32_t at, const dj_view_t *view)
     }
     p->has_addend = true;
     p->addend_at = at;
-    p->addend = (matrix_t){
+    p->addend = (dj_matrix_t){
         .batch_stride = strides[0], .row_stride = strides[1], .column_stride = strides[2]};
     p->folded = sizes[0] == 1 && sizes[1] == 1 && p->c.matrix.batch == 1 &&
                 sizes[2] == p->c.matrix.columns && (strides[2] == 1 || sizes[2] == 1);
@@ -236,7 +168,7 @@ static void *enter(const side_t *side, const dj_host_run_t *run, bool read)
     return dense;
 }
 
-static void clear(float *c, const matrix_t *m)
+static void clear(float *c, const dj_matrix_t *m)
 {
     for (int64_t b = 0; b < m->batch; b++)
         for (int64_t i = 0; i < m->rows; i++)
@@ -247,7 +179,7 @@ static void clear(float *c, const matrix_t *m)
 /* C = alpha * C + beta * addend. With beta 0 the addend is not read, whatever it holds. */
 static void combine(const product_t *p, const dj_host_run_t *run, float *c, float alpha, float beta)
 {
-    const matrix_t *m = &p->c.matrix, *s = &p->addend;
+    const dj_matrix_t *m = &p->c.matrix, *s = &p->addend;
     const float *addend = run->operands[p->addend_at];
     for (int64_t b = 0; b < m->batch; b++) {
         for (int64_t i = 0; i < m->rows; i++) {
@@ -266,7 +198,7 @@ static void combine(const product_t *p, const dj_host_run_t *run, float *c, floa
 static void multiply_few(const product_t *p, const dj_host_run_t *run, const float *bias,
                          const float *a, const float *b, float *c)
 {
-    const matrix_t *mb = &p->b.matrix;
+    const dj_matrix_t *mb = &p->b.matrix;
     bool turned = mb->column_stride != 1;
     dj_gemv_t gemv = {.m = p->a.matrix.rows,
                       .n = mb->columns,
@@ -285,7 +217,7 @@ static void multiply_few(const product_t *p, const dj_host_run_t *run, const flo
 
 static dj_gemm_t gemm_of(const product_t *p, uint32_t threads)
 {
-    const matrix_t *a = &p->a.matrix, *b = &p->b.matrix, *c = &p->c.matrix;
+    const dj_matrix_t *a = &p->a.matrix, *b = &p->b.matrix, *c = &p->c.matrix;
     return (dj_gemm_t){.batch = c->batch,
                        .m = c->rows,
                        .n = c->columns,
@@ -386,7 +318,7 @@ static bool is_packable(const dj_executable_t *exe, const dj_node_t *node, const
 
 static dj_status_t prepare_onednn(dj_executable_t *exe, dj_host_kernel_t *kernel, product_t *p)
 {
-    const matrix_t *a = &p->a.matrix, *b = &p->b.matrix, *c = &p->c.matrix;
+    const dj_matrix_t *a = &p->a.matrix, *b = &p->b.matrix, *c = &p->c.matrix;
     dj_onednn_shape_t shape = {.batch = c->batch,
                                .m = c->rows,
                                .n = c->columns,
@@ -429,7 +361,7 @@ static const struct own *own_of(const dj_executable_t *exe)
 static dj_status_t choose_method(dj_executable_t *exe, dj_host_kernel_t *kernel, product_t *p,
                                  uint64_t *workspace_p)
 {
-    const matrix_t *c = &p->c.matrix;
+    const dj_matrix_t *c = &p->c.matrix;
     const struct own *own = own_of(exe);
     if (c->batch == 1 && c->rows <= DJ_GEMV_ROWS_MAX && p->a.matrix.column_stride == 1 &&
         p->b.regular) {
@@ -454,7 +386,7 @@ static dj_status_t plan_product(dj_executable_t *exe, dj_host_kernel_t *kernel, 
 {
     uint64_t gathered = 0, first = 0;
     take_sides(p, kernel->node, &gathered);
-    const matrix_t *c = &p->c.matrix;
+    const dj_matrix_t *c = &p->c.matrix;
     kernel->threaded = c->batch * c->rows * c->columns * p->a.matrix.columns >= FORK_PRODUCTS;
     if (p->a.matrix.columns > 0) {
         dj_status_t status = choose_method(exe, kernel, p, &first);
@@ -462,7 +394,7 @@ static dj_status_t plan_product(dj_executable_t *exe, dj_host_kernel_t *kernel, 
             return status;
     }
     kernel->threaded |= p->onednn != NULL;
-    first = align_up(first);
+    first = dj_align_up(first);
     side_t *sides[] = {&p->a, &p->b, &p->c};
     for (uint32_t i = 0; i < 3; i++)
         if (sides[i]->gathered != IN_PLACE)

@@ -12,7 +12,13 @@
 
 #include <stdbool.h>
 
-#include "runtime/base/memops.h"
+#include "runtime/base/status.h"
+
+/* Where the tensors of one side lie. */
+typedef enum dj_memory_kind {
+    DJ_MEMORY_HOST,
+    DJ_MEMORY_CUDA,
+} dj_memory_kind_t;
 
 /* X(name, text) */
 #define DJ_CARRIER_LIST(X)                                                                         \
@@ -46,7 +52,7 @@ typedef struct dj_path_facts {
     bool relay;                   /* no port but rank 0's can be reached */
     const char *transports;       /* the option: "auto", "shm", "tcp" */
     bool shm, tcp, rdma;          /* can be used on this machine */
-    dj_memory_kind_t here, there; /* where the tensors of each side lie */
+    dj_memory_kind_t here, there;
     bool unproven;                /* nobody has proven here that UCX moves device memory directly */
     bool device_known;            /* UCX itself says that it knows this machine's device memory */
     bool dma_buf, peermem, cuda_ipc;

@@ -1,4 +1,4 @@
-foreach(file status log config bytes hash table queue memops)
+foreach(file status log config bytes hash table queue)
   dj_test(base/test_${file}.c LABEL unit LIBS dj_base)
 endforeach()
 dj_test(base/test_reader_fuzz.c LABEL fuzz LIBS dj_base)

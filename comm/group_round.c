@@ -208,7 +208,9 @@ static dj_status_t open_round(dj_group_t *group, dj_group_kind_t kind, uint32_t 
     set_times(group, deadline_ns);
     set_parts(group);
     round->open = true;
-    reset_peers(group, false);
+    /* Under another root than 0 the children are told: they may not know of its death yet, and wait for members who
+     * went over to this root before they came. */
+    reset_peers(group, round->kind == DJ_GROUP_BARRIER && round->root != 0);
     recall(group);
     group->attention = true;
     return DJ_OK;

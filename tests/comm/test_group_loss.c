@@ -220,9 +220,61 @@ static void test_stop_in_broadcast(void **state)
     lose_each(DJ_GROUP_BROADCAST, SIGSTOP);
 }
 
+/* ---- who knows of a death, and who does not ---- */
+
+static void main_root_ends(node_t *node)
+{
+    member_t member = {0};
+    int *through = node->shared;
+    member_open(&member, node, 2);
+    CHECK(dj_group_barrier(member.group, in_ms(20000)) == DJ_OK);
+    while (__atomic_load_n(through, __ATOMIC_SEQ_CST) < MEMBERS - 1) {
+        dj_comm_wait(node->comm, 0, 1);
+        dj_group_progress(member.group);
+    }
+    _exit(0);
+}
+
+/* Members 1, 2 and 4 know that the root is dead when they come; 3, 5 and 6 come before that, and wait for 2 and 4,
+ * who ask elsewhere. */
+static void main_meets_without_root(node_t *node)
+{
+    member_t member = {0};
+    dj_endpoint_t *endpoint;
+    int *through = node->shared;
+    bool knows = node->number == 1 || node->number == 2 || node->number == 4;
+    member_open(&member, node, 2);
+    CHECK(dj_group_barrier(member.group, in_ms(20000)) == DJ_OK);
+    __atomic_fetch_add(through, 1, __ATOMIC_SEQ_CST);
+    while (knows && member_reach(&member, ROOT, &endpoint) == DJ_OK) {
+        dj_comm_wait(node->comm, 0, 1);
+        dj_group_progress(member.group);
+    }
+    if (knows)
+        dj_group_lost(member.group, ROOT);
+    uint64_t begun_ns = dj_clock_ns();
+    dj_status_t status = dj_group_barrier(member.group, in_ms(20000));
+    CHECK(status == DJ_OK || status == DJ_ERR_PEER_DIED);
+    CHECK(dj_clock_ns() - begun_ns < 8 * DJ_NS_PER_S); /* silence would be told of after 12 s */
+    CHECK(dj_group_barrier(member.group, in_ms(10000)) == DJ_OK);
+    member_close(&member);
+}
+
+static void test_root_known_dead_by_some(void **state)
+{
+    node_main_t mains[MEMBERS];
+    int statuses[MEMBERS];
+    for (int i = 0; i < MEMBERS; ++i)
+        mains[i] = i == ROOT ? main_root_ends : main_meets_without_root;
+    run_nodes(MEMBERS, mains, TRANSPORT_LOOPBACK, statuses);
+    for (int i = 0; i < MEMBERS; ++i)
+        assert_int_equal(statuses[i], 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_root_known_dead_by_some),
         cmocka_unit_test(test_kill_in_broadcast), cmocka_unit_test(test_kill_in_barrier),
         cmocka_unit_test(test_kill_in_gather),    cmocka_unit_test(test_stop_in_broadcast),
     };

@@ -103,9 +103,40 @@ static dj_status_t create_worker(dj_comm_t *comm)
         return dj_fail(DJ_ERR_UNSUPPORTED, "ucx cannot make a worker: %s",
                        ucs_status_string(status));
     ucp_context_attr_t attributes = {.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES};
-    comm->host_memory_only = ucp_context_query(comm->context, &attributes) == UCS_OK &&
-                             attributes.memory_types == UCS_BIT(UCS_MEMORY_TYPE_HOST);
+    if (ucp_context_query(comm->context, &attributes) == UCS_OK)
+        comm->memory_types = attributes.memory_types;
+    comm->host_memory_only = comm->memory_types == UCS_BIT(UCS_MEMORY_TYPE_HOST);
     return DJ_OK;
+}
+
+static ucs_memory_type_t type_of(dj_memory_kind_t kind)
+{
+    return kind == DJ_MEMORY_CUDA ? UCS_MEMORY_TYPE_CUDA : UCS_MEMORY_TYPE_HOST;
+}
+
+bool dj_comm_knows(const dj_comm_t *comm, dj_memory_kind_t kind)
+{
+    return comm->memory_types & UCS_BIT(type_of(kind));
+}
+
+dj_status_t dj_comm_map(dj_comm_t *comm, void *memory, uint64_t bytes, dj_memory_kind_t kind)
+{
+    const ucp_mem_map_params_t parameters = {
+        .field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH |
+                      UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,
+        .address = memory,
+        .length = bytes,
+        .memory_type = type_of(kind),
+    };
+    if (comm->mapped)
+        return dj_fail(DJ_ERR_INVALID, "memory is mapped already");
+    if (!dj_comm_knows(comm, kind))
+        return dj_fail(DJ_ERR_UNSUPPORTED, "UCX here knows no such memory");
+    ucs_status_t status = ucp_mem_map(comm->context, &parameters, &comm->mapped);
+    if (status == UCS_OK)
+        return DJ_OK;
+    comm->mapped = NULL;
+    return dj_fail(DJ_ERR_UNSUPPORTED, "UCX does not register the device's memory (%s)", ucs_status_string(status));
 }
 
 dj_status_t dj_comm_create(const dj_comm_options_t *options, dj_comm_t **comm_p)
@@ -154,6 +185,8 @@ void dj_comm_destroy(dj_comm_t *comm)
         ucp_worker_release_address(comm->worker, comm->ucp_address);
     if (comm->worker)
         ucp_worker_destroy(comm->worker);
+    if (comm->mapped)
+        ucp_mem_unmap(comm->context, comm->mapped);
     if (comm->context)
         ucp_cleanup(comm->context);
     while (comm->blocks) {

@@ -24,6 +24,7 @@
 #include <stddef.h>
 
 #include "comm/messages.h"
+#include "comm/path.h"
 
 typedef struct dj_comm dj_comm_t;
 typedef struct dj_endpoint dj_endpoint_t;
@@ -76,6 +77,12 @@ void dj_comm_destroy(dj_comm_t *comm);
 /* This worker's address to hand to a peer (with a checksum, for dj_endpoint_create()); shm lanes left
  * out when shared_memory is false. Owned by the comm. */
 dj_status_t dj_comm_address(dj_comm_t *comm, const void **address_p, uint32_t *bytes_p);
+
+/* Whether this UCX moves such memory at all. */
+bool dj_comm_knows(const dj_comm_t *comm, dj_memory_kind_t kind);
+/* Registers memory with every transport that can, until the comm ends: what is sent from it or received into it is then
+ * found registered. Once a comm. DJ_ERR_UNSUPPORTED: UCX or a transport of it refuses; the sentence says why. DJ_ERR_INVALID: the second time. */
+dj_status_t dj_comm_map(dj_comm_t *comm, void *memory, uint64_t bytes, dj_memory_kind_t kind);
 
 /* Receives a rendezvous that was answered with DJ_IN_PROGRESS; the second call follows, not from inside this
  * one. `hold` is void once that call was made (an endpoint that failed makes it too). */

@@ -77,3 +77,12 @@ dj_status_t dj_fabric_read(dj_fabric_t *fabric)
     uct_release_component_list(components);
     return DJ_OK;
 }
+
+/* UCX only says that a card may register such memory; without peermem it must be by dma-buf. */
+void dj_fabric_facts(const dj_fabric_t *fabric, bool dma_buf, dj_path_facts_t *facts)
+{
+    facts->device_known = fabric->cuda;
+    facts->cuda_ipc = fabric->cuda_ipc;
+    facts->peermem = fabric->rdma_reads_cuda && facts->peermem;
+    facts->dma_buf = fabric->rdma_reads_cuda && dma_buf;
+}

@@ -9,7 +9,7 @@
 
 #include <stdbool.h>
 
-#include "runtime/base/status.h"
+#include "comm/path.h"
 
 enum { DJ_LANES_MAX = 64 };
 
@@ -27,5 +27,9 @@ typedef struct dj_fabric {
 
 /* ERR_UNSUPPORTED: UCX does not answer. */
 dj_status_t dj_fabric_read(dj_fabric_t *fabric);
+
+/* What that means for device memory: device_known, dma_buf, peermem, cuda_ipc. `dma_buf`: the driver exports such
+ * memory; facts->peermem, as dj_path_facts_read() left it: the module is loaded. Pure. */
+void dj_fabric_facts(const dj_fabric_t *fabric, bool dma_buf, dj_path_facts_t *facts);
 
 #endif

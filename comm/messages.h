@@ -172,6 +172,7 @@ enum {
     DJ_HELLO_DIRECT = 4, /* no redirection: talk to this rank or refuse */
     DJ_HELLO_RELAY = 8,  /* this connection is all there is: data travels in TUNNEL frames (no UCX address);
                           * rank 0 passes the connection on to a worker, whose CHALLENGE comes next */
+    DJ_HELLO_DEVICE = 16, /* a PEER's tensors lie in device memory */
 };
 
 /* Whether the lanes of shared memory are used. */
@@ -195,7 +196,7 @@ typedef struct dj_welcome {
     dj_hash_t device_class;
     uint64_t credit_bytes; /* payload in flight that the worker accepts: its ingress limit */
     uint32_t features;     /* DJ_FEATURE_* from here on */
-    uint32_t reserved;
+    uint32_t flags;        /* to a PEER: DJ_HELLO_DEVICE of this rank */
     uint64_t ops[DJ_OPS_MAX / 64]; /* to clients: op n has a kernel on this rank if bit n % 64 of n / 64 is set */
 } dj_welcome_t;
 

@@ -79,13 +79,21 @@ static dj_reach_t choose_reach(const dj_path_facts_t *facts, dj_carrier_t carrie
 {
     if (facts->here == DJ_MEMORY_HOST && facts->there == DJ_MEMORY_HOST)
         return DJ_REACH_HOST;
-    if (carrier == DJ_CARRIER_RELAY || carrier == DJ_CARRIER_TCP) {
+    if (facts->checksums) {
+        *why_p = "the host reads it for checksums";
+        return DJ_REACH_STAGING;
+    }
+    if (!facts->slabs_in_host && (carrier == DJ_CARRIER_RELAY || carrier == DJ_CARRIER_TCP)) {
         *why_p = "sockets read host memory alone";
         return DJ_REACH_STAGING;
     }
     if (facts->unproven) {
-        *why_p = "nothing has proven that device memory travels directly here";
+        *why_p = facts->unproven;
         return DJ_REACH_STAGING;
+    }
+    if (facts->slabs_in_host) {
+        *why_p = "the device shows the network host memory";
+        return DJ_REACH_MAPPED;
     }
     if (!facts->device_known) {
         *why_p = "UCX here knows no device memory";

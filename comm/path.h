@@ -33,6 +33,7 @@ typedef enum dj_memory_kind {
     X(DMA_BUF, "dma-buf")                                                                          \
     X(PEERMEM, "peermem")                                                                          \
     X(CUDA_IPC, "cuda_ipc")                                                                        \
+    X(MAPPED, "mapping")                                                                           \
     X(STAGING, "staging")
 
 typedef enum dj_carrier {
@@ -53,7 +54,9 @@ typedef struct dj_path_facts {
     const char *transports;       /* the option: "auto", "shm", "tcp" */
     bool shm, tcp, rdma;          /* can be used on this machine */
     dj_memory_kind_t here, there;
-    bool unproven;                /* nobody has proven here that UCX moves device memory directly */
+    bool checksums;               /* agreed: the host reads every byte that travels */
+    bool slabs_in_host;           /* what the device shows the network is host memory (gpu/device.h) */
+    const char *unproven;         /* why nothing has proven here that UCX moves device memory directly; NULL: it is */
     bool device_known;            /* UCX itself says that it knows this machine's device memory */
     bool dma_buf, peermem, cuda_ipc;
 } dj_path_facts_t;
@@ -79,5 +82,11 @@ bool dj_path_tls_allows(const char *tls, const char *names);
 /* "shm", "staging"; "?" for a value not in the list. */
 const char *dj_carrier_name(dj_carrier_t carrier);
 const char *dj_reach_name(dj_reach_t reach);
+/* Whether device memory travels without a copy in host memory. */
+static inline bool dj_reach_is_direct(dj_reach_t reach)
+{
+    return reach == DJ_REACH_DMA_BUF || reach == DJ_REACH_PEERMEM || reach == DJ_REACH_CUDA_IPC ||
+           reach == DJ_REACH_MAPPED;
+}
 
 #endif

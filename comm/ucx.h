@@ -93,6 +93,8 @@ struct dj_comm {
     uint8_t *address; /* as handed out: with our prefix */
     uint32_t address_bytes;
     bool host_memory_only;
+    uint64_t memory_types; /* UCX's, those it knows */
+    ucp_mem_h mapped;      /* or NULL */
     _Atomic bool attention; /* an endpoint has changed: tend it after this progress */
     uint64_t next_id;
     dj_endpoint_t *endpoints;

@@ -42,6 +42,8 @@ typedef struct dj_device_info {
     uint64_t page_bytes;   /* granularity of commit and seal */
     uint32_t threads;      /* kernel threads (host) */
     bool host_reads;       /* host code may read and write device memory; else copies alone may touch it */
+    bool slabs_in_host;    /* slab_make() gives host memory: all that carries bytes reads it */
+    bool dma_buf;          /* the driver exports slabs by dma-buf */
     double flops_per_ns, bytes_per_ns;
     uint64_t step_ns;
 } dj_device_info_t;
@@ -81,6 +83,12 @@ typedef struct dj_device_memory {
     dj_status_t (*copy_in_start)(dj_device_t *device, void *target, const void *host, uint64_t bytes,
                                  uint64_t *ticket_p);
     dj_status_t (*copy_in_finish)(dj_device_t *device, uint64_t ticket);
+    /* Both or none: memory of the device that a network card, or another process's device, may be shown: what travels
+     * passes through it where that is proven to work (gpu/bounce.h). Text, Data and Stack are not shown to anybody.
+     * copy() takes its addresses; after bytes have arrived there, copy() sees them. Contents undefined. Any thread.
+     * DJ_ERR_MEMORY; DJ_ERR_UNSUPPORTED: no card may write to this device. */
+    dj_status_t (*slab_make)(dj_device_t *device, uint64_t bytes, void **memory_p);
+    void (*slab_drop)(dj_device_t *device, void *memory, uint64_t bytes);
 } dj_device_memory_t;
 
 #define DJ_COPIES_MAX 64

@@ -111,22 +111,20 @@ static uint32_t agree(const dj_rank_t *rank, uint32_t wanted)
 }
 
 /* Decides what carries the session's bytes; the client decides alike from *shared_p. */
-static dj_status_t choose_path(const dj_rank_t *rank, const dj_hello_t *hello, uint32_t *shared_p)
+static dj_status_t choose_path(dj_rank_t *rank, dj_session_t *session, const dj_hello_t *hello, uint32_t features,
+                               uint32_t *shared_p)
 {
     bool tcp_only = hello->flags & DJ_HELLO_TCP_ONLY;
     dj_path_facts_t facts = {.same_host = hello->host == dj_host_identity(),
                              .same_user = hello->uid == (uint32_t)getuid(),
                              .relay = hello->flags & DJ_HELLO_RELAY,
                              .transports = tcp_only ? "tcp" : rank->config->transports,
-                             .unproven = true};
+                             .checksums = features & DJ_FEATURE_CHECKSUM};
     dj_path_t path;
-    const dj_device_t *device = rank->home.device;
-    if (!device->ops->info(device)->host_reads)
-        facts.here = DJ_MEMORY_CUDA;
-    dj_path_facts_read("/sys", &facts);
-    dj_status_t status = dj_path_choose(&facts, &path);
+    dj_status_t status = dj_direct_choose(rank, &facts, &path);
     if (status != DJ_OK)
         return status;
+    session->direct = facts.here == DJ_MEMORY_CUDA && dj_reach_is_direct(path.reach);
     dj_log(INFO, "path to process %u of user %u: %s", hello->pid, hello->uid, path.text);
     *shared_p = path.carrier == DJ_CARRIER_SHM ? DJ_SHARED_YES : DJ_SHARED_NO;
     if (facts.same_host && !facts.same_user && strcmp(facts.transports, "tcp") != 0)
@@ -147,7 +145,7 @@ static dj_status_t welcome(dj_rank_t *rank, dj_session_t *session, const dj_hell
     uint32_t bytes, shared;
     dj_status_t status = dj_comm_address(rank->comm, &address, &bytes);
     if (status == DJ_OK)
-        status = choose_path(rank, hello, &shared);
+        status = choose_path(rank, session, hello, features, &shared);
     if (status != DJ_OK)
         return status;
     dj_welcome_t welcome = {

@@ -21,6 +21,8 @@ static dj_status_t take_welcome(const dj_dial_t *dial, const dj_frame_t *frame, 
                        welcome->incarnation, dial->incarnation);
     command->hello.generation = welcome->generation;
     command->hello.features = welcome->features;
+    command->hello.host = welcome->host;
+    command->hello.flags = welcome->flags;
     command->address_bytes = welcome->address_bytes;
     memcpy(command->address, welcome + 1, welcome->address_bytes);
     return DJ_OK;

@@ -26,6 +26,7 @@ typedef struct dj_link {
     uint32_t incarnation;
     uint8_t state; /* dj_link_state_t */
     bool dialled;  /* by this side */
+    bool direct;   /* device memory travels over it by itself */
     uint64_t number; /* of the open link, or of the dial under way */
     uint64_t connection;
     dj_endpoint_t *endpoint;
@@ -140,10 +141,25 @@ static dj_status_t make_endpoint(dj_links_t *links, dj_link_t *link, uint32_t nu
     return dj_endpoint_create(comm, command->address, command->address_bytes, &link->endpoint);
 }
 
+/* Ranks of one server are one user's. A path that is not what was asked for is no reason to have no link. */
+static void choose_path(dj_links_t *links, dj_link_t *link, const dj_hello_t *peer, uint32_t features)
+{
+    dj_path_facts_t facts = {.same_host = peer->host == dj_host_identity(), .same_user = true,
+                             .transports = links->rank->config->transports,
+                             .there = peer->flags & DJ_HELLO_DEVICE ? DJ_MEMORY_CUDA : DJ_MEMORY_HOST,
+                             .checksums = features & DJ_FEATURE_CHECKSUM};
+    dj_path_t path = {.reach = DJ_REACH_STAGING};
+    if (dj_direct_choose(links->rank, &facts, &path) != DJ_OK)
+        snprintf(path.text, sizeof(path.text), "%.250s", dj_error_text());
+    link->direct = facts.here == DJ_MEMORY_CUDA && dj_reach_is_direct(path.reach);
+    dj_log(INFO, "path to rank %u: %s", rank_of(links, link), path.text);
+}
+
 static void become_open(dj_links_t *links, dj_link_t *link, const dj_command_t *command,
                         uint32_t features, bool dialled)
 {
     dj_endpoint_set_checksum(link->endpoint, features & DJ_FEATURE_CHECKSUM);
+    choose_path(links, link, &command->hello, features);
     link->state = DJ_LINK_OPEN;
     link->dialled = dialled;
     link->connection = command->connection;
@@ -176,6 +192,11 @@ static dj_status_t check_peer(dj_links_t *links, const dj_hello_t *hello)
     return DJ_OK;
 }
 
+static uint32_t own_flags(const dj_links_t *links)
+{
+    return dj_home_is_blind(&links->rank->home) ? DJ_HELLO_DEVICE : 0;
+}
+
 static uint32_t own_features(const dj_links_t *links)
 {
     return links->rank->config->checksums ? DJ_FEATURE_CHECKSUM : 0;
@@ -194,7 +215,7 @@ static dj_status_t welcome_peer(dj_links_t *links, uint64_t connection, uint32_t
                             .incarnation = rank->incarnation,
                             .heartbeat_ms = (uint32_t)rank->config->heartbeat_ms,
                             .suspect_ms = (uint32_t)rank->config->suspect_ms,
-                            .address_bytes = bytes, .features = features,
+                            .address_bytes = bytes, .features = features, .flags = own_flags(links),
                             .host = dj_host_identity()};
     return dj_outbox_welcome(links->rank, connection, &welcome, address);
 }
@@ -231,7 +252,7 @@ static dj_status_t dial(dj_links_t *links, dj_link_t *link)
 {
     uint64_t number = ++links->last_number;
     dj_hello_t hello = {.rank = links->rank->rank, .incarnation = links->rank->incarnation,
-                        .generation = link->made, .features = own_features(links)};
+                        .generation = link->made, .flags = own_flags(links), .features = own_features(links)};
     dj_status_t status = dj_dial_start(links->rank, &links->dials, number, rank_of(links, link),
                                        link->incarnation, link->endpoint_text, &hello);
     if (status != DJ_OK)
@@ -314,6 +335,11 @@ dj_endpoint_t *dj_links_endpoint(dj_links_t *links, uint32_t rank, uint64_t numb
 {
     dj_link_t *link = link_of(links, rank);
     return link && link->state == DJ_LINK_OPEN && link->number == number ? link->endpoint : NULL;
+}
+
+bool dj_links_direct(dj_links_t *links, uint32_t rank, uint64_t number)
+{
+    return dj_links_endpoint(links, rank, number) && links->links[rank].direct;
 }
 
 uint32_t dj_links_incarnation(dj_links_t *links, uint32_t rank)

@@ -39,6 +39,8 @@ uint64_t dj_links_hold(dj_links_t *links, uint32_t rank);
 void dj_links_let_go(dj_links_t *links, uint32_t rank, uint64_t number);
 /* The endpoint of that very link, or NULL when it is no more. */
 dj_endpoint_t *dj_links_endpoint(dj_links_t *links, uint32_t rank, uint64_t number);
+/* Whether device memory travels by itself over that very link (direct.c). */
+bool dj_links_direct(dj_links_t *links, uint32_t rank, uint64_t number);
 /* The rank's incarnation, as the coordinator names it. */
 uint32_t dj_links_incarnation(dj_links_t *links, uint32_t rank);
 /* Ends that very link: what is outstanding on it is reported as lost. */

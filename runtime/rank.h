@@ -180,6 +180,13 @@ typedef struct dj_links dj_links_t;
 typedef struct dj_upkeep dj_upkeep_t;
 typedef struct dj_exchange dj_exchange_t;
 
+/* What was found out once of this rank's device memory and the network (direct.c). */
+typedef struct dj_direct {
+    bool asked;
+    char why_not[DJ_PATH_TEXT_MAX]; /* "": proven */
+    dj_path_facts_t facts;          /* device_known, dma_buf, peermem, cuda_ipc */
+} dj_direct_t;
+
 typedef struct dj_rank {
     const dj_config_t *config;
     uint8_t token[32];
@@ -189,6 +196,7 @@ typedef struct dj_rank {
 
     dj_session_home_t home;
     dj_comm_t *comm;
+    dj_direct_t direct;
     dj_table_t sessions;
     dj_job_t *free_jobs;
     dj_runner_t progress_runner, device_runner;
@@ -256,6 +264,10 @@ static inline bool dj_rank_ends(const dj_rank_t *rank)
     return atomic_load_explicit(&rank->ends_ns, memory_order_relaxed) != 0;
 }
 dj_status_t dj_ending_refuse(void); /* the status, with its sentence, of whatever comes too late */
+
+/* direct.c: the path between this rank and a peer. Of *facts the caller says same_host, same_user, relay, transports,
+ * there and checksums; the rest is filled in. As dj_path_choose(). Progress thread. */
+dj_status_t dj_direct_choose(dj_rank_t *rank, dj_path_facts_t *facts, dj_path_t *path_p);
 
 /* attach.c */
 void dj_attach_command(dj_rank_t *rank, dj_command_t *command);

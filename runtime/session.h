@@ -89,6 +89,7 @@ typedef struct dj_session {
     uint64_t lease_ends_ns; /* when DETACHED */
     bool closing;           /* the client said CLOSE: its connection ends when memory is back */
     dj_endpoint_t *endpoint;
+    bool direct; /* its bytes travel through the slab: the path reaches device memory (direct.c) */
     struct dj_job *first_job, **last_job_p; /* the head is running or receiving */
     uint32_t pending;                       /* jobs in the queue */
     uint32_t landing;                       /* of them: arriving in the blocks of their refs */

@@ -55,6 +55,8 @@
     X(cuMemGetAllocationGranularity)                                                               \
     X(cuMemGetHandleForAddressRange)                                                               \
     X(cuPointerGetAttribute)                                                                       \
+    X(cuPointerSetAttribute)                                                                       \
+    X(cuFlushGPUDirectRDMAWrites)                                                                  \
     X(cuMemcpyHtoDAsync)                                                                           \
     X(cuMemcpyDtoHAsync)                                                                           \
     X(cuMemcpyDtoDAsync)                                                                           \

@@ -208,6 +208,7 @@ dj_status_t dj_cuda_copies_between(dj_device_t *base, void *target, const void *
     if (status != DJ_OK || bytes == 0)
         return status;
     pthread_mutex_lock(&lane->lock);
+    result = dj_cuda_slab_see(device, from);
     for (uint64_t done = 0, piece; done < bytes && result == CUDA_SUCCESS; done += piece) {
         piece = within_chunk(device, from + done, within_chunk(device, to + done, bytes - done));
         result = dj_cuda.cuMemcpyDtoDAsync(to + done, from + done, piece, device->in);

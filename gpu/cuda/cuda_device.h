@@ -29,6 +29,7 @@ struct dj_cuda_device {
     uint32_t multiprocessors, shared_bytes_max; /* of one block, opted in */
     bool fast;        /* DJINN_NUMERICS=fast: TF32 and the like */
     bool use_graphs;  /* false: every replay goes to the stream */
+    bool flushes;     /* the GPU must be told to see what a network card has written */
     bool poison;      /* peaks are measured: workspaces end in a guard */
     struct dj_cuda_memory *memory;
     struct dj_cuda_copies *copies;
@@ -52,6 +53,9 @@ extern const dj_device_memory_t dj_cuda_memory_ops;
 /* copies.c */
 dj_status_t dj_cuda_copies_open(dj_cuda_device_t *device);
 void dj_cuda_copies_close(dj_cuda_device_t *device);
+
+/* slab.c: before a copy that begins at `source`, where the GPU must be told to see what a card has written. */
+CUresult dj_cuda_slab_see(dj_cuda_device_t *device, CUdeviceptr source);
 
 /* telemetry.c; without NVML all fields stay unknown. */
 void dj_cuda_telemetry_open(dj_cuda_device_t *device);

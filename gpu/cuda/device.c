@@ -140,6 +140,9 @@ static dj_status_t fill_info(dj_cuda_device_t *device)
     info->memory_bytes = total_bytes;
     info->threads = 1;
     info->host_reads = false;
+    device->flushes = attribute(device, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING) <
+                      CU_GPU_DIRECT_RDMA_WRITES_ORDERING_OWNER;
+    info->dma_buf = attribute(device, CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED) == 1;
     device->major = attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
     device->minor = attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
     device->multiprocessors = (uint32_t)attribute(device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);

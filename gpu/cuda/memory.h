@@ -36,6 +36,10 @@ dj_status_t dj_cuda_copies_start(dj_device_t *device, void *target, const void *
                                  uint64_t *ticket_p);
 dj_status_t dj_cuda_copies_finish(dj_device_t *device, uint64_t ticket);
 
+/* The same. (slab.c) */
+dj_status_t dj_cuda_slab_make(dj_device_t *device, uint64_t bytes, void **memory_p);
+void dj_cuda_slab_drop(dj_device_t *device, void *memory, uint64_t bytes);
+
 /* For the tables that hold them all. */
 #define DJ_CUDA_MEMORY_OPS                                                                         \
     {                                                                                              \
@@ -45,6 +49,7 @@ dj_status_t dj_cuda_copies_finish(dj_device_t *device, uint64_t ticket);
         .copy_out = dj_cuda_copies_out, .copy = dj_cuda_copies_between,                            \
         .fill = dj_cuda_copies_fill, .pin = dj_cuda_copies_pin, .unpin = dj_cuda_copies_unpin,     \
         .copy_in_start = dj_cuda_copies_start, .copy_in_finish = dj_cuda_copies_finish,            \
+        .slab_make = dj_cuda_slab_make, .slab_drop = dj_cuda_slab_drop,                            \
     }
 
 #endif

@@ -209,11 +209,7 @@ static dj_reach_t choose(const dj_gpu_way_t *way, bool same_host, char text[DJ_P
     dj_path_t path;
     facts.same_host = facts.same_user = same_host;
     facts.here = facts.there = DJ_MEMORY_CUDA;
-    facts.device_known = way->fabric.cuda;
-    facts.cuda_ipc = way->fabric.cuda_ipc;
-    /* UCX only says that a card may register such memory; without peermem it must be by dma-buf. */
-    facts.peermem = way->fabric.rdma_reads_cuda && way->facts.peermem;
-    facts.dma_buf = way->fabric.rdma_reads_cuda && way->dma_buf;
+    dj_fabric_facts(&way->fabric, way->dma_buf, &facts);
     if (dj_path_choose(&facts, &path) != DJ_OK) {
         snprintf(text, DJ_PATH_TEXT_MAX, "none: %.200s", dj_error_text());
         return DJ_REACH_STAGING;

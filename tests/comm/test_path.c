@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "comm/path.h"
+#include "comm/fabric.h"
 
 #define NEAR .same_host = true, .same_user = true
 #define HERE .shm = true, .tcp = true
@@ -85,10 +85,23 @@ static const row_t rows[] = {
      .text = "relay, because only one port of the server is to be used",
      .carrier = DJ_CARRIER_RELAY},
     /* Device memory. */
-    {.facts = {NEAR, HERE, GPUS, .unproven = true, .cuda_ipc = true, .transports = "auto"},
-     .text = "shm, because same host and user; device memory by staging, because nothing has proven that "
-             "device memory travels directly here",
+    {.facts = {NEAR, HERE, GPUS, .unproven = "the card is asleep", .cuda_ipc = true, .transports = "auto"},
+     .text = "shm, because same host and user; device memory by staging, because the card is asleep",
      .carrier = DJ_CARRIER_SHM,
+     .reach = DJ_REACH_STAGING},
+    {.facts = {NEAR, HERE, GPUS, .checksums = true, .slabs_in_host = true, .cuda_ipc = true, .transports = "auto"},
+     .text = "shm, because same host and user; device memory by staging, because the host reads it for checksums",
+     .carrier = DJ_CARRIER_SHM,
+     .reach = DJ_REACH_STAGING},
+    {.facts = {HERE, .here = DJ_MEMORY_CUDA, .slabs_in_host = true, .transports = "auto"},
+     .text = "tcp, because the peer is on another host; device memory by mapping, because the device shows the "
+             "network host memory",
+     .carrier = DJ_CARRIER_TCP,
+     .reach = DJ_REACH_MAPPED},
+    {.facts = {HERE, .here = DJ_MEMORY_CUDA, .slabs_in_host = true, .unproven = "UCX is tired",
+               .transports = "auto"},
+     .text = "tcp, because the peer is on another host; device memory by staging, because UCX is tired",
+     .carrier = DJ_CARRIER_TCP,
      .reach = DJ_REACH_STAGING},
     {.facts = {NEAR, HERE, GPUS, .cuda_ipc = true, .dma_buf = true, .transports = "auto"},
      .text = "shm, because same host and user; device memory by cuda_ipc, because both ends' "
@@ -169,7 +182,7 @@ static void each_row_of_the_table_holds(void **state)
 static void no_facts_lead_astray(void **state)
 {
     static const char *const asked[] = {"auto", "shm", "tcp"};
-    for (unsigned bits = 0; bits < 1 << 12; ++bits) {
+    for (unsigned bits = 0; bits < 1 << 15; ++bits) {
         for (unsigned i = 0; i < 3; ++i) {
             const dj_path_facts_t facts = {.same_host = bits & 1,
                                            .same_user = bits & 2,
@@ -183,7 +196,10 @@ static void no_facts_lead_astray(void **state)
                                            .device_known = bits & 256,
                                            .dma_buf = bits & 512,
                                            .peermem = bits & 1024,
-                                           .cuda_ipc = bits & 2048};
+                                           .cuda_ipc = bits & 2048,
+                                           .checksums = bits & 4096,
+                                           .slabs_in_host = bits & 8192,
+                                           .unproven = bits & 16384 ? "nobody knows" : NULL};
             dj_path_t path;
             if (dj_path_choose(&facts, &path) != DJ_OK)
                 continue;
@@ -194,7 +210,11 @@ static void no_facts_lead_astray(void **state)
             assert_int_equal(path.carrier == DJ_CARRIER_RELAY, facts.relay);
             assert_int_equal(path.reach == DJ_REACH_HOST, !(bits & 192));
             assert_true(path.reach == DJ_REACH_STAGING || path.reach == DJ_REACH_HOST ||
-                        facts.device_known);
+                        facts.device_known || facts.slabs_in_host);
+            bool socket = path.carrier == DJ_CARRIER_TCP || path.carrier == DJ_CARRIER_RELAY;
+            assert_false(dj_reach_is_direct(path.reach) && (facts.checksums || facts.unproven));
+            assert_false(dj_reach_is_direct(path.reach) && socket && !facts.slabs_in_host);
+            assert_true(path.reach != DJ_REACH_CUDA_IPC || facts.here == facts.there);
             assert_true(strlen(path.text) < DJ_PATH_TEXT_MAX - 1);
         }
     }
@@ -244,6 +264,33 @@ static void the_system_is_read(void **state)
     rmdir(root);
 }
 
+/* From what UCX and the driver say to what would be taken, near and far. */
+static void what_ucx_says_becomes_facts(void **state)
+{
+    static const struct {
+        dj_fabric_t fabric;
+        bool dma_buf, peermem;
+        dj_reach_t near, far;
+    } says[] = {
+        {{.cuda = false}, true, true, DJ_REACH_STAGING, DJ_REACH_STAGING},
+        {{.cuda = true}, true, true, DJ_REACH_STAGING, DJ_REACH_STAGING},
+        {{.cuda = true, .cuda_ipc = true}, true, true, DJ_REACH_CUDA_IPC, DJ_REACH_STAGING},
+        {{.cuda = true, .rdma_reads_cuda = true}, true, true, DJ_REACH_STAGING, DJ_REACH_DMA_BUF},
+        {{.cuda = true, .rdma_reads_cuda = true}, false, true, DJ_REACH_STAGING, DJ_REACH_PEERMEM},
+        {{.cuda = true, .rdma_reads_cuda = true}, false, false, DJ_REACH_STAGING, DJ_REACH_STAGING},
+    };
+    for (size_t i = 0; i < sizeof(says) / sizeof(says[0]); ++i)
+        for (int near = 0; near < 2; ++near) {
+            dj_path_facts_t facts = {HERE, GPUS, .rdma = true, .transports = "auto", .same_host = near,
+                                     .same_user = near, .peermem = says[i].peermem};
+            dj_path_t path;
+            facts.device_known = false;
+            dj_fabric_facts(&says[i].fabric, says[i].dma_buf, &facts);
+            assert_int_equal(dj_path_choose(&facts, &path), DJ_OK);
+            assert_int_equal(path.reach, near ? says[i].near : says[i].far);
+        }
+}
+
 static void names_are_names(void **state)
 {
     assert_string_equal(dj_carrier_name(DJ_CARRIER_RELAY), "relay");
@@ -259,6 +306,7 @@ int main(void)
         cmocka_unit_test(no_facts_lead_astray),
         cmocka_unit_test(ucx_tls_is_read_as_ucx_reads_it),
         cmocka_unit_test(the_system_is_read),
+        cmocka_unit_test(what_ucx_says_becomes_facts),
         cmocka_unit_test(names_are_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

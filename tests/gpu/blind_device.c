@@ -34,7 +34,8 @@ typedef struct blind_device {
     atomic_bool failed;
     pthread_rwlock_t lock;
     range_t *ranges;
-    uint64_t n_ranges, room, committed_bytes, pinned_bytes;
+    uint64_t n_ranges, room, committed_bytes, pinned_bytes, slab_bytes;
+    bool slab_fails;
     pthread_mutex_t copies_lock;
     late_copy_t late[DJ_COPIES_MAX]; /* by ticket */
     uint64_t started, finished;
@@ -95,6 +96,18 @@ static bool map_range(blind_device_t *device, uint64_t bytes, range_t *range)
     return range->alias != MAP_FAILED && range->mapping != MAP_FAILED;
 }
 
+static void add_range(blind_device_t *device, const range_t *range)
+{
+    pthread_rwlock_wrlock(&device->lock);
+    if (device->n_ranges == device->room) {
+        device->room = device->room * 2 + 64;
+        device->ranges = realloc(device->ranges, device->room * sizeof(*range));
+        must(device->ranges != NULL, "no memory");
+    }
+    device->ranges[device->n_ranges++] = *range;
+    pthread_rwlock_unlock(&device->lock);
+}
+
 static dj_status_t reserve(dj_device_t *base, uint64_t bytes, void **base_p)
 {
     blind_device_t *device = (blind_device_t *)base;
@@ -102,14 +115,7 @@ static dj_status_t reserve(dj_device_t *base, uint64_t bytes, void **base_p)
     must(bytes % device->info.page_bytes == 0, "a range is no multiple of pages");
     if (!map_range(device, bytes, &range))
         return dj_fail(DJ_ERR_MEMORY, "blind device: no address space");
-    pthread_rwlock_wrlock(&device->lock);
-    if (device->n_ranges == device->room) {
-        device->room = device->room * 2 + 64;
-        device->ranges = realloc(device->ranges, device->room * sizeof(range));
-        must(device->ranges != NULL, "no memory");
-    }
-    device->ranges[device->n_ranges++] = range;
-    pthread_rwlock_unlock(&device->lock);
+    add_range(device, &range);
     *base_p = range.base;
     return DJ_OK;
 }
@@ -279,6 +285,39 @@ uint64_t blind_pinned_bytes(const dj_device_t *device)
     return ((const blind_device_t *)device)->pinned_bytes;
 }
 
+/* A range that lies where it says: UCX must read it. Copies still know it from host memory. */
+static dj_status_t slab_make(dj_device_t *base, uint64_t bytes, void **memory_p)
+{
+    blind_device_t *device = (blind_device_t *)base;
+    void *memory = device->slab_fails ? MAP_FAILED
+                                      : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return dj_fail(DJ_ERR_MEMORY, "blind device: no slab of %llu bytes", (unsigned long long)bytes);
+    const range_t range = {.base = memory, .alias = memory, .bytes = bytes};
+    add_range(device, &range);
+    device->slab_bytes += bytes;
+    *memory_p = memory;
+    return DJ_OK;
+}
+
+static void slab_drop(dj_device_t *base, void *memory, uint64_t bytes)
+{
+    blind_device_t *device = (blind_device_t *)base;
+    pthread_rwlock_wrlock(&device->lock);
+    range_t *range = find(device, memory);
+    must(range && range->base == memory && range->alias == memory && range->bytes == bytes,
+         "a slab that was not made is dropped");
+    *range = device->ranges[--device->n_ranges];
+    device->slab_bytes -= bytes;
+    pthread_rwlock_unlock(&device->lock);
+    munmap(memory, bytes);
+}
+
+uint64_t blind_slab_bytes(const dj_device_t *device)
+{
+    return ((const blind_device_t *)device)->slab_bytes;
+}
+
 /* Under the copies' lock: as late as they may be. */
 static void finish_to(blind_device_t *device, uint64_t ticket)
 {
@@ -441,7 +480,8 @@ static const dj_device_ops_t blind_ops = {
     .kind = "blind", .close = blind_close, .info = info,
     .memory = {.reserve = reserve, .commit = commit, .decommit = decommit, .seal = seal, .release = release,
                .copy_in = copy_in, .copy_out = copy_out, .copy = copy, .fill = fill, .pin = pin,
-               .unpin = unpin, .copy_in_start = copy_in_start, .copy_in_finish = copy_in_finish},
+               .unpin = unpin, .copy_in_start = copy_in_start, .copy_in_finish = copy_in_finish,
+               .slab_make = slab_make, .slab_drop = slab_drop},
     .thread_start = thread_start, .supports = supports, .compile = compile, .workspaces = workspaces,
     .place = place, .bind = bind, .bound = bound, .reentrant = reentrant, .replay = replay, .bytes = bytes,
     .destroy = destroy, .telemetry = telemetry,
@@ -467,9 +507,15 @@ dj_status_t blind_open(const dj_config_t *config, const blind_options_t *options
         memory->copy_in_start = NULL;
         memory->copy_in_finish = NULL;
     }
+    if (!options->slab) {
+        device->ops.memory.slab_make = NULL;
+        device->ops.memory.slab_drop = NULL;
+    }
     device->base.ops = &device->ops;
     device->info = *device->inner->ops->info(device->inner);
     device->info.host_reads = false;
+    device->info.slabs_in_host = options->slab && !options->slab_hidden;
+    device->slab_fails = options->slab_fails;
     device->info.page_bytes = options->page_bytes;
     device->memory_bytes = options->memory_bytes;
     snprintf(device->info.kind, sizeof(device->info.kind), "blind");

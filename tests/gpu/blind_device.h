@@ -6,8 +6,8 @@
  * wants them, copies that go on alone happen as late as they may, and the weights behind bindings are not shown
  * to the kernels, which would read them.
  *
- * In a rank (blind_rank.c) it reads its environment: BLIND_PAGE_BYTES, and BLIND_FAIL_FILE: the replay that
- * finds this file removes it, and the device has failed for good.
+ * In a rank (blind_rank.c) it reads its environment: BLIND_PAGE_BYTES; BLIND_FAIL_FILE: the replay that finds this
+ * file removes it, and the device has failed for good; BLIND_SLAB=1: it has slabs.
  *
  * Threads: as gpu/device.h. */
 #ifndef DJ_TESTS_GPU_BLIND_DEVICE_H
@@ -20,12 +20,16 @@ typedef struct blind_options {
     uint64_t memory_bytes; /* commit refuses beyond; 0: no limit */
     bool no_extras;        /* leaves the optional slots NULL */
     const char *fail_file; /* or NULL */
+    bool slab;             /* it has slabs, which are host memory and say so */
+    bool slab_hidden;      /* they do not say so: whoever uses them must prove that CUDA memory travels */
+    bool slab_fails;       /* none can be made */
 } blind_options_t;
 
 dj_status_t blind_open(const dj_config_t *config, const blind_options_t *options, dj_device_t **device_p);
 uint64_t blind_committed_bytes(const dj_device_t *device); /* behind all ranges */
 uint64_t blind_ranges(const dj_device_t *device);          /* reserved, not released */
 uint64_t blind_pinned_bytes(const dj_device_t *device);
+uint64_t blind_slab_bytes(const dj_device_t *device);
 /* Where the bytes of a committed address really are; NULL: it is no address of the device's. */
 void *blind_alias(const dj_device_t *device, const void *address);
 

@@ -116,6 +116,117 @@ static void nobody_waits_while_a_buffer_is_unpinned(void **state)
     dj_device_close(device);
 }
 
+/* ---- slabs ---- */
+
+#define SLAB (64ull * 65536)
+
+static dj_device_t *open_slab(bool fails)
+{
+    dj_config_t config = {.device = "host", .threads = 1, .cores = ""};
+    const blind_options_t options = {.page_bytes = 65536, .slab = true, .slab_fails = fails};
+    dj_device_t *device = NULL;
+    assert_true(dj_hash_setup());
+    assert_int_equal(blind_open(&config, &options, &device), DJ_OK);
+    return device;
+}
+
+static dj_bounce_t take_slab(dj_bounce_pool_t *pool, uint64_t bytes)
+{
+    dj_bounce_t bounce;
+    assert_int_equal(dj_bounce_take_slab(pool, bytes, &bounce), DJ_OK);
+    assert_int_equal(bounce.bytes, bytes);
+    return bounce;
+}
+
+static void parts_of_a_slab_are_apart(void **state)
+{
+    dj_device_t *device = open_slab(false);
+    dj_bounce_pool_t *pool;
+    void *memory;
+    assert_int_equal(dj_bounce_pool_create(device, 1u << 20, &pool), DJ_OK);
+    dj_bounce_t before = take_slab(pool, 100); /* there is none yet */
+    assert_false(before.slab);
+    dj_bounce_give(pool, &before);
+    assert_int_equal(dj_bounce_slab_open(pool, SLAB, &memory), DJ_OK);
+    assert_int_equal(blind_slab_bytes(device), SLAB);
+    static const uint64_t sizes[] = {1, 65536, 65537, 5 * 65536, SLAB / 2};
+    dj_bounce_t parts[5];
+    uint8_t *at = memory;
+    for (int i = 0; i < 5; i++) {
+        parts[i] = take_slab(pool, sizes[i]);
+        assert_true(parts[i].slab && !parts[i].pinned);
+        assert_ptr_equal(parts[i].memory, at);
+        at += (sizes[i] + 65535) / 65536 * 65536;
+    }
+    dj_bounce_t none = take_slab(pool, SLAB / 2); /* 23 pages are left */
+    assert_false(none.slab);
+    dj_bounce_give(pool, &none);
+    dj_bounce_t rest = take_slab(pool, 23 * 65536), more = take_slab(pool, 1);
+    assert_true(rest.slab && !more.slab);
+    dj_bounce_give(pool, &parts[2]); /* two pages between others */
+    dj_bounce_t large = take_slab(pool, 3 * 65536), fits = take_slab(pool, 2 * 65536);
+    assert_false(large.slab);
+    assert_ptr_equal(fits.memory, (uint8_t *)memory + 2 * 65536);
+    dj_bounce_t *all[] = {&parts[0], &parts[1], &parts[3], &parts[4], &rest, &more, &large, &fits};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        dj_bounce_give(pool, all[i]);
+    dj_bounce_t whole = take_slab(pool, SLAB), beyond = take_slab(pool, SLAB + 1), nothing = take_slab(pool, 0);
+    assert_true(whole.slab && !beyond.slab && !nothing.slab);
+    dj_bounce_give(pool, &whole);
+    dj_bounce_give(pool, &beyond);
+    dj_bounce_give(pool, &nothing);
+    dj_bounce_pool_destroy(pool);
+    assert_int_equal(blind_slab_bytes(device), 0);
+    dj_device_close(device);
+}
+
+static void both_kinds_are_filled_and_drained(void **state)
+{
+    dj_device_t *device = open_slab(false);
+    dj_bounce_pool_t *pool;
+    void *memory, *data;
+    uint8_t in[200], out[200];
+    assert_int_equal(dj_bounce_pool_create(device, 1u << 20, &pool), DJ_OK);
+    assert_int_equal(dj_bounce_slab_open(pool, SLAB, &memory), DJ_OK);
+    assert_int_equal(device->ops->memory.reserve(device, 65536, &data), DJ_OK);
+    assert_int_equal(device->ops->memory.commit(device, data, 65536), DJ_OK);
+    for (int i = 0; i < 200; i++)
+        in[i] = (uint8_t)(i + 1);
+    for (int slab = 0; slab < 2; slab++) {
+        dj_bounce_t bounce = slab ? take_slab(pool, 300) : take(pool, 300);
+        assert_int_equal(bounce.slab, slab);
+        assert_int_equal(device->ops->memory.copy_in(device, data, in, 200), DJ_OK);
+        assert_int_equal(dj_bounce_fill(device, &bounce, 100, data, 200), DJ_OK);
+        assert_int_equal(device->ops->memory.fill(device, data, 0, 200), DJ_OK);
+        assert_int_equal(dj_bounce_drain(device, data, &bounce, 150, 150), DJ_OK);
+        assert_int_equal(device->ops->memory.copy_out(device, out, data, 200), DJ_OK);
+        assert_memory_equal(out, in + 50, 150);
+        assert_int_equal(out[150], 0);
+        dj_bounce_give(pool, &bounce);
+    }
+    device->ops->memory.release(device, data, 65536);
+    dj_bounce_pool_destroy(pool);
+    dj_device_close(device);
+}
+
+static void without_a_slab_all_goes_on(void **state)
+{
+    for (int fails = 0; fails < 2; fails++) {
+        dj_device_t *device = fails ? open_slab(true) : open_blind(false);
+        dj_bounce_pool_t *pool;
+        void *memory = NULL;
+        assert_int_equal(dj_bounce_pool_create(device, 1u << 20, &pool), DJ_OK);
+        assert_int_equal(dj_bounce_slab_open(pool, SLAB, &memory), fails ? DJ_ERR_MEMORY : DJ_ERR_UNSUPPORTED);
+        assert_null(memory);
+        dj_bounce_t bounce = take_slab(pool, 100);
+        assert_true(bounce.pinned && !bounce.slab);
+        dj_bounce_give(pool, &bounce);
+        dj_bounce_slab_close(pool);
+        dj_bounce_pool_destroy(pool);
+        dj_device_close(device);
+    }
+}
+
 static void without_pin_all_is_plain(void **state)
 {
     dj_device_t *device = open_blind(true);
@@ -225,6 +336,9 @@ int main(void)
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(buffers_are_kept_and_bounded),
         cmocka_unit_test(nobody_waits_while_a_buffer_is_unpinned),
+        cmocka_unit_test(parts_of_a_slab_are_apart),
+        cmocka_unit_test(both_kinds_are_filled_and_drained),
+        cmocka_unit_test(without_a_slab_all_goes_on),
         cmocka_unit_test(without_pin_all_is_plain),
         cmocka_unit_test(peaks_of_memory_that_is_not_read),
         cmocka_unit_test(a_weight_has_one_name),

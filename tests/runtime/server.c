@@ -82,6 +82,7 @@ static void run(const server_t *server, int out, const char *const *words)
         snprintf(fail, sizeof(fail), "BLIND_FAIL_FILE=%s/fail", server->home);
         env[n_env++] = fail;
         env[n_env++] = blind[0] == '2' ? "BLIND_EXTRAS=0" : "BLIND_EXTRAS=1";
+        env[n_env++] = getenv("TEST_SLAB") ? "BLIND_SLAB=1" : "BLIND_SLAB=0";
     }
     if (getenv("TEST_SIMULATED")) {
         snprintf(program, sizeof(program), "DJINN_RANK_PROGRAM=%s/simulated/djinn-rank", DJINN_BIN);

@@ -6,7 +6,8 @@
  * measured peak differed from the predicted one or a replay allocated.
  *
  * With TEST_BLIND the ranks' device is one whose memory the host cannot touch (tests/gpu/blind_device.h); 2: without
- * the optional slots of its table. A file `fail` in the server's home then makes the device fail at the next replay.
+ * the optional slots of its table. With TEST_SLAB, too, it has memory that the network reads. A file `fail` in the
+ * server's home then makes the device fail at the next replay.
  * With TEST_SIMULATED it is the CUDA device on the simulator of CUDA (tests/gpu/simulated_rank),
  * whose own allocations are not counted.
  *

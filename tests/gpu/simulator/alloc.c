@@ -250,6 +250,27 @@ static CUresult pointer_fact(void *value, CUpointer_attribute attribute, CUdevic
     }
 }
 
+/* Of an allocation of cuMemAlloc alone: mapped memory has no such attribute. */
+CUresult cuPointerSetAttribute(const void *value, CUpointer_attribute attribute, CUdeviceptr address)
+{
+    CUresult result = sim_enter("cuPointerSetAttribute", SIM_CONTEXT);
+    const sim_mapping_t *mapping = sim_mapping_at(address);
+    if (result == CUDA_SUCCESS && (attribute != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS || *(const unsigned *)value > 1 ||
+                                   !mapping || !mapping->is_alloc))
+        result = CUDA_ERROR_INVALID_VALUE;
+    return sim_leave(result);
+}
+
+CUresult cuFlushGPUDirectRDMAWrites(CUflushGPUDirectRDMAWritesTarget target, CUflushGPUDirectRDMAWritesScope scope)
+{
+    CUresult result = sim_enter("cuFlushGPUDirectRDMAWrites", SIM_CONTEXT);
+    if (result == CUDA_SUCCESS && (target != CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX ||
+                                   (scope != CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER &&
+                                    scope != CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_ALL_DEVICES)))
+        result = CUDA_ERROR_INVALID_VALUE;
+    return sim_leave(result);
+}
+
 CUresult cuPointerGetAttribute(void *value, CUpointer_attribute attribute, CUdeviceptr address)
 {
     CUresult result = sim_enter("cuPointerGetAttribute", SIM_CONTEXT);

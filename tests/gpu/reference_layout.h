@@ -123,20 +123,27 @@ static inline void ref_softmax(const ref_call_t *call, bool is_log)
 {
     ref_t *in = ref_arg(call, 0), *out = call->outs[0];
     uint32_t dim = ref_dim(call, 1, in->view.rank);
+    int64_t count = in->view.rank > 0 ? in->view.sizes[dim] : 1;
     for (int64_t i = 0; i < in->count; i++) {
-        int64_t at[DJ_RANK_MAX];
+        int64_t at[DJ_RANK_MAX] = {0};
         double max = -INFINITY, sum = 0;
         ref_unravel(in, i, at);
-        for (int64_t j = 0; j < in->view.sizes[dim]; j++) {
+        if (at[dim] != 0)
+            continue; /* its row is done */
+        for (int64_t j = 0; j < count; j++) {
             at[dim] = j;
             max = fmax(max, in->real[ref_ravel(in, at)]);
         }
-        for (int64_t j = 0; j < in->view.sizes[dim]; j++) {
+        for (int64_t j = 0; j < count; j++) {
             at[dim] = j;
             sum += exp(in->real[ref_ravel(in, at)] - max);
         }
-        double x = in->real[i] - max;
-        ref_set(out, i, is_log ? x - log(sum) : exp(x) / sum, 0);
+        for (int64_t j = 0; j < count; j++) {
+            at[dim] = j;
+            int64_t k = ref_ravel(in, at);
+            double x = in->real[k] - max;
+            ref_set(out, k, is_log ? x - log(sum) : exp(x) / sum, 0);
+        }
     }
 }
 

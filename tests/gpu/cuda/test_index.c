@@ -136,37 +136,64 @@ static dj_status_t replay(const recorded_t *r)
     return status;
 }
 
-/* Before in a stable sort? A NaN is greater than everything. */
-static bool goes_before(double x, double y, bool descending)
+/* An element of the row that is being sorted, and where it was. */
+typedef struct element {
+    double value;
+    int64_t at;
+} element_t;
+
+/* A NaN is greater than everything; equal elements stay in order. */
+static int ascending(const void *a, const void *b)
 {
-    if (isnan(x) || isnan(y))
-        return isnan(x) != isnan(y) && isnan(x) == descending;
-    return descending ? x > y : x < y;
+    const element_t *x = a, *y = b;
+    if (isnan(x->value) != isnan(y->value))
+        return isnan(x->value) ? 1 : -1;
+    if (x->value != y->value && !isnan(x->value))
+        return x->value > y->value ? 1 : -1;
+    return (x->at > y->at) - (x->at < y->at);
 }
 
-/* sort, and topk as the beginning of one: each element goes where as many go before it. */
+static int descending(const void *a, const void *b)
+{
+    const element_t *x = a, *y = b;
+    const element_t other_x = {x->value, y->at}, other_y = {y->value, x->at};
+    return -ascending(&other_x, &other_y);
+}
+
+/* sort, and topk as the beginning of one, of the row that begins at `at`. */
+static void sort_row(const ref_call_t *call, int64_t *at, uint32_t dim, int64_t n, bool is_descending)
+{
+    ref_t *in = ref_arg(call, 0), *values = call->outs[0], *indices = call->outs[1];
+    int64_t kept = values->view.rank ? values->view.sizes[dim] : 1;
+    element_t *row = calloc((size_t)n, sizeof(*row));
+    assert_non_null(row);
+    for (int64_t i = 0; i < n; i++) {
+        at[dim] = i;
+        row[i] = (element_t){in->real[ref_ravel(in, at)], i};
+    }
+    qsort(row, (size_t)n, sizeof(*row), is_descending ? descending : ascending);
+    for (int64_t i = 0; i < kept; i++) {
+        at[dim] = row[i].at;
+        int64_t from = ref_ravel(in, at);
+        at[dim] = i;
+        int64_t to = ref_ravel(values, at);
+        ref_copy(values, to, in, from);
+        ref_set(indices, to, (double)row[i].at, row[i].at);
+    }
+    free(row);
+}
+
 static void sort_reference(const ref_call_t *call)
 {
-    bool is_topk = call->c->op == DJ_OP_TOPK, descending = ref_flag(call, is_topk ? 3 : 2);
-    ref_t *in = ref_arg(call, 0), *values = call->outs[0], *indices = call->outs[1];
+    bool is_topk = call->c->op == DJ_OP_TOPK, is_descending = ref_flag(call, is_topk ? 3 : 2);
+    ref_t *in = ref_arg(call, 0);
     uint32_t dim = ref_dim(call, is_topk ? 2 : 1, in->view.rank);
-    int64_t n = in->view.rank ? in->view.sizes[dim] : 1, step = 1;
-    for (uint32_t d = dim + 1; d < in->view.rank; d++)
-        step *= in->view.sizes[d];
-    for (int64_t o = 0; o < in->count; o++) {
-        int64_t at[DJ_RANK_MAX] = {0}, own, rank = 0;
-        ref_unravel(in, o, at);
-        own = at[dim];
-        for (int64_t i = 0; i < n; i++) {
-            double x = in->real[o + (i - own) * step], y = in->real[o];
-            rank += goes_before(x, y, descending) || (i < own && !goes_before(y, x, descending));
-        }
-        if (rank >= (values->view.rank ? values->view.sizes[dim] : 1))
-            continue;
-        at[dim] = rank;
-        int64_t to = ref_ravel(values, at);
-        ref_copy(values, to, in, o);
-        ref_set(indices, to, (double)own, own);
+    int64_t n = in->view.rank ? in->view.sizes[dim] : 1;
+    for (int64_t i = 0; i < in->count; i++) {
+        int64_t at[DJ_RANK_MAX] = {0};
+        ref_unravel(in, i, at);
+        if (at[dim] == 0)
+            sort_row(call, at, dim, n, is_descending);
     }
 }
 

@@ -59,6 +59,11 @@ typedef struct dj_device_memory {
     /* Read-only by mapping; `sealed` false makes it writable again. DJ_ERR_SYSTEM. */
     dj_status_t (*seal)(dj_device_t *device, void *base, uint64_t bytes, bool sealed);
     void (*release)(dj_device_t *device, void *base, uint64_t bytes);
+    /* Optional: a second address of pages. [window, window + bytes), of another range and without pages, shows the
+     * pages behind [base, base + bytes), which one commit() made; writable, however those are sealed, until it is
+     * decommitted in whole. The pages are those of `base`, which keeps them until then. Kernels that begin after the
+     * copies into the window see their bytes at `base`. DJ_ERR_MEMORY, DJ_ERR_INVALID. */
+    dj_status_t (*mirror)(dj_device_t *device, void *window, void *base, uint64_t bytes);
     /* Copies between device memory and host memory of any kind, complete on return, after every replay
      * that has returned. Ranges need no alignment. Any thread. DJ_ERR_DEVICE: the device failed for good
      * (as with replay); the bytes are then undefined. 0 bytes touch nothing. */

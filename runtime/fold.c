@@ -359,9 +359,12 @@ static dj_status_t make_values(dj_fold_t *fold, const dj_folding_t *f)
         status = place_value(fold, f, i, &packs[i]);
     if (status == DJ_OK)
         status = run_twin(fold, f);
-    for (uint32_t i = 0; i < n && status == DJ_OK; i++)
-        if (packs[i])
-            status = dj_text_pack_seal(f->rank->home.text, packs[i]);
+    for (uint32_t i = 0; i < n && status == DJ_OK; i++) {
+        if (!packs[i])
+            continue;
+        status = dj_text_pack_seal(f->rank->home.text, packs[i]);
+        fold->values[i] = packs[i]->data; /* not where it was written */
+    }
     if (status != DJ_OK)
         discard(fold, f, packs);
     free(packs);

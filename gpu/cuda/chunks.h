@@ -18,6 +18,7 @@ typedef struct dj_cuda_chunk {
     uint64_t handle;        /* CUmemGenericAllocationHandle */
     uint32_t held;          /* bit a page: decommitted, but still mapped (memory.c) */
     bool sealed;
+    bool mirror;            /* the memory is another chunk's, which holds the handle */
 } dj_cuda_chunk_t;
 
 typedef struct dj_cuda_range {

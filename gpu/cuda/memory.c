@@ -9,6 +9,8 @@
  * there is none, the chunk stays whole and the pages are *held*: still mapped, but nobody's. They go with the rest of
  * the chunk, and a commit over them cuts again and says DJ_ERR_MEMORY when that still fails.
  *
+ * A mirror is a second mapping of chunks' memory in another range. It holds no memory, so it counts none, and is not cut.
+ *
  * The caller keeps kernels away from a chunk that is cut, as it does from pages that are decommitted.
  *
  * Threads: any; one lock. The zeroing of new pages is outside of it. */
@@ -75,12 +77,12 @@ static void chunk_unmap(struct dj_cuda_memory *memory, dj_cuda_range_t *range, u
 {
     const dj_cuda_chunk_t *chunk = &range->chunks[index];
     CUresult result = dj_cuda.cuMemUnmap(range->base + chunk->offset, chunk->bytes);
-    if (result == CUDA_SUCCESS)
+    if (result == CUDA_SUCCESS && !chunk->mirror)
         result = dj_cuda.cuMemRelease(chunk->handle);
     if (dj_cuda_status(result, "returning device memory") != DJ_OK)
         dj_log(ERROR, "%llu bytes of device memory may be lost: %s", (unsigned long long)chunk->bytes,
                dj_error_text());
-    memory->counters.mapped_bytes -= chunk->bytes;
+    memory->counters.mapped_bytes -= chunk->mirror ? 0 : chunk->bytes;
     memory->counters.held_bytes -= (uint64_t)__builtin_popcount(chunk->held) * memory->page_bytes;
     memory->counters.chunks--;
     dj_cuda_range_drop(range, index);
@@ -89,7 +91,7 @@ static void chunk_unmap(struct dj_cuda_memory *memory, dj_cuda_range_t *range, u
 static void chunk_add(struct dj_cuda_memory *memory, dj_cuda_range_t *range, dj_cuda_chunk_t chunk)
 {
     dj_cuda_range_insert(range, chunk);
-    memory->counters.mapped_bytes += chunk.bytes;
+    memory->counters.mapped_bytes += chunk.mirror ? 0 : chunk.bytes;
     memory->counters.chunks++;
 }
 
@@ -159,6 +161,8 @@ static dj_status_t chunk_cut(dj_cuda_device_t *device, dj_cuda_range_t *range, u
     dj_cuda_chunk_t chunk = range->chunks[index];
     pieces_t pieces;
     pieces_find(&pieces, memory, &chunk, kept, borders);
+    if (chunk.mirror && pieces.n)
+        return dj_fail(DJ_ERR_INVALID, "a mirror of device memory goes in whole");
     dj_status_t status = dj_cuda_range_make_room(range, pieces.n);
     if (status == DJ_OK && pieces.n)
         status = pieces_copy(device, range, &chunk, &pieces);
@@ -313,6 +317,52 @@ static dj_status_t seal_locked(dj_cuda_device_t *device, dj_cuda_range_t *range,
     return DJ_OK;
 }
 
+/* The chunks of [first, end) once more, at `at` of the window. */
+static dj_status_t mirror_chunks(dj_cuda_device_t *device, dj_cuda_range_t *window, uint64_t at,
+                                 const dj_cuda_range_t *range, uint64_t first, uint64_t end)
+{
+    uint64_t next = first;
+    dj_status_t status = DJ_OK;
+    for (uint32_t i = dj_cuda_range_at(range, first); status == DJ_OK && next < end; i++) {
+        const dj_cuda_chunk_t *chunk = &range->chunks[i];
+        if (i >= range->n_chunks || chunk->offset != next || chunk->bytes > end - next || chunk->held || chunk->mirror)
+            return dj_fail(DJ_ERR_INVALID, "device memory at %p: not what one commit made",
+                           (void *)(uintptr_t)(range->base + next));
+        uint64_t offset = at + (next - first);
+        status = dj_cuda_range_make_room(window, 1);
+        if (status != DJ_OK)
+            break;
+        CUresult result = dj_cuda.cuMemMap(window->base + offset, chunk->bytes, 0, chunk->handle, 0);
+        if (result == CUDA_SUCCESS)
+            chunk_add(device->memory, window, (dj_cuda_chunk_t){.offset = offset, .bytes = chunk->bytes,
+                                                                .handle = chunk->handle, .mirror = true});
+        status = dj_cuda_status(result, "a second address of device memory");
+        next += chunk->bytes;
+    }
+    if (status == DJ_OK)
+        status = dj_cuda_status(access_set(device, window->base + at, end - first, false), "access to a mirror");
+    return status;
+}
+
+static dj_status_t mirror_locked(dj_cuda_device_t *device, const void *window, const void *base, uint64_t bytes)
+{
+    struct dj_cuda_memory *memory = device->memory;
+    dj_cuda_range_t *range, *shown;
+    uint64_t first, at;
+    dj_status_t status = range_locate(memory, base, bytes, &range, &first);
+    if (status == DJ_OK)
+        status = range_locate(memory, window, bytes, &shown, &at);
+    if (status != DJ_OK)
+        return status;
+    uint32_t next = dj_cuda_range_at(shown, at);
+    if (shown == range || (next < shown->n_chunks && shown->chunks[next].offset < at + bytes))
+        return dj_fail(DJ_ERR_INVALID, "device memory at %p: pages are there already", window);
+    status = mirror_chunks(device, shown, at, range, first, first + bytes);
+    if (status != DJ_OK)
+        unmap_pages(memory, shown, at, at + bytes);
+    return status;
+}
+
 /* ---- device.h's functions ---- */
 
 dj_status_t dj_cuda_memory_reserve(dj_device_t *base_device, uint64_t bytes, void **base_p)
@@ -405,6 +455,18 @@ dj_status_t dj_cuda_memory_seal(dj_device_t *base_device, void *base, uint64_t b
     if (status == DJ_OK)
         status = seal_locked(device, range, first, first + bytes, sealed);
     pthread_mutex_unlock(&memory->lock);
+    return status;
+}
+
+dj_status_t dj_cuda_memory_mirror(dj_device_t *base_device, void *window, void *base, uint64_t bytes)
+{
+    dj_cuda_device_t *device = device_of(base_device);
+    dj_status_t status = dj_cuda_enter(device);
+    if (status != DJ_OK)
+        return status;
+    pthread_mutex_lock(&device->memory->lock);
+    status = mirror_locked(device, window, base, bytes);
+    pthread_mutex_unlock(&device->memory->lock);
     return status;
 }
 

@@ -24,6 +24,7 @@ dj_status_t dj_cuda_memory_commit(dj_device_t *device, void *base, uint64_t byte
 void dj_cuda_memory_decommit(dj_device_t *device, void *base, uint64_t bytes);
 dj_status_t dj_cuda_memory_seal(dj_device_t *device, void *base, uint64_t bytes, bool sealed);
 void dj_cuda_memory_release(dj_device_t *device, void *base, uint64_t bytes);
+dj_status_t dj_cuda_memory_mirror(dj_device_t *device, void *window, void *base, uint64_t bytes);
 
 /* The same. (copies.c) */
 dj_status_t dj_cuda_copies_in(dj_device_t *device, void *target, const void *host, uint64_t bytes);
@@ -45,8 +46,9 @@ void dj_cuda_slab_drop(dj_device_t *device, void *memory, uint64_t bytes);
     {                                                                                              \
         .reserve = dj_cuda_memory_reserve, .commit = dj_cuda_memory_commit,                        \
         .decommit = dj_cuda_memory_decommit, .seal = dj_cuda_memory_seal,                          \
-        .release = dj_cuda_memory_release, .copy_in = dj_cuda_copies_in,                           \
-        .copy_out = dj_cuda_copies_out, .copy = dj_cuda_copies_between,                            \
+        .release = dj_cuda_memory_release, .mirror = dj_cuda_memory_mirror,                        \
+        .copy_in = dj_cuda_copies_in, .copy_out = dj_cuda_copies_out,                              \
+        .copy = dj_cuda_copies_between,                                                            \
         .fill = dj_cuda_copies_fill, .pin = dj_cuda_copies_pin, .unpin = dj_cuda_copies_unpin,     \
         .copy_in_start = dj_cuda_copies_start, .copy_in_finish = dj_cuda_copies_finish,            \
         .slab_make = dj_cuda_slab_make, .slab_drop = dj_cuda_slab_drop,                            \

@@ -72,7 +72,7 @@
     X(dry_run, FLAG, "0", "", "print which rank would be where, and end")
 
 #define DJ_CONFIG_LIMIT_LIST(X)                                                                    \
-    X(text_bytes, SIZE, "16G", "", "most Text (weights) a rank may hold")                          \
+    X(text_bytes, SIZE, "16G", "", "most memory a rank may map for Text (weights)")                \
     X(data_bytes, SIZE, "64G", "", "virtual range reserved for one session's Data")                \
     X(data_quota_bytes, SIZE, "8G", "", "most Data one session may hold")                          \
     X(stack_bytes, SIZE, "8G", "", "limit of planned memory of one running request")               \

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "gpu/host/host.h"
@@ -16,6 +17,7 @@
 typedef struct range {
     uint8_t *base, *alias, *mapping;
     uint64_t bytes, mapped_bytes;
+    bool is_window; /* its pages are others' */
 } range_t;
 
 typedef struct late_copy {
@@ -145,11 +147,41 @@ static void uncommit(blind_device_t *device, uint8_t *alias, uint64_t bytes)
     must(mprotect(alias, bytes, PROT_NONE) == 0, "mprotect");
 }
 
+static bool is_window(blind_device_t *device, const void *address)
+{
+    pthread_rwlock_rdlock(&device->lock);
+    const range_t *range = find(device, address);
+    bool is = range && range->is_window;
+    pthread_rwlock_unlock(&device->lock);
+    return is;
+}
+
+/* A range is a window from its first mirror on. The pages are shared memory, so they have as many addresses as one
+ * maps. Without libc: UCX's hook of mremap() forgets its last argument. */
+static dj_status_t mirror(dj_device_t *base, void *window, void *address, uint64_t bytes)
+{
+    blind_device_t *device = (blind_device_t *)base;
+    uint8_t *from = translate(device, address), *to = translate(device, window);
+    must(from && to && (uintptr_t)address % device->info.page_bytes == 0 && bytes % device->info.page_bytes == 0,
+         "a mirror of what is no range of pages");
+    must((uint8_t *)syscall(SYS_mremap, from, 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to, "mremap");
+    must(mprotect(to, bytes, PROT_READ | PROT_WRITE) == 0, "mprotect");
+    pthread_rwlock_wrlock(&device->lock);
+    find(device, window)->is_window = true;
+    pthread_rwlock_unlock(&device->lock);
+    return DJ_OK;
+}
+
 static void decommit(dj_device_t *base, void *address, uint64_t bytes)
 {
     blind_device_t *device = (blind_device_t *)base;
     uint8_t *alias = translate(device, address);
     must(alias && bytes % device->info.page_bytes == 0, "decommit of what is no range of pages");
+    if (is_window(device, address)) {
+        must(mmap(alias, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == alias,
+             "mmap");
+        return;
+    }
     uncommit(device, alias, bytes);
     pthread_rwlock_wrlock(&device->lock);
     device->committed_bytes -= bytes;
@@ -187,7 +219,7 @@ static void release(dj_device_t *base, void *address, uint64_t bytes)
     pthread_rwlock_wrlock(&device->lock);
     range_t *range = find(device, address);
     must(range && range->base == address && range->bytes == bytes, "release of what was not reserved");
-    device->committed_bytes -= accessible_bytes(range);
+    device->committed_bytes -= range->is_window ? 0 : accessible_bytes(range);
     munmap(range->alias, range->bytes);
     munmap(range->mapping, range->mapped_bytes);
     *range = device->ranges[--device->n_ranges];
@@ -479,6 +511,7 @@ static void telemetry(dj_device_t *base, dj_telemetry_t *telemetry)
 static const dj_device_ops_t blind_ops = {
     .kind = "blind", .close = blind_close, .info = info,
     .memory = {.reserve = reserve, .commit = commit, .decommit = decommit, .seal = seal, .release = release,
+               .mirror = mirror,
                .copy_in = copy_in, .copy_out = copy_out, .copy = copy, .fill = fill, .pin = pin,
                .unpin = unpin, .copy_in_start = copy_in_start, .copy_in_finish = copy_in_finish,
                .slab_make = slab_make, .slab_drop = slab_drop},
@@ -501,6 +534,7 @@ dj_status_t blind_open(const dj_config_t *config, const blind_options_t *options
     device->ops = blind_ops;
     if (options->no_extras) {
         dj_device_memory_t *memory = &device->ops.memory;
+        memory->mirror = NULL;
         memory->fill = NULL;
         memory->pin = NULL;
         memory->unpin = NULL;

@@ -47,6 +47,7 @@ set_target_properties(djinn-rank-blind PROPERTIES OUTPUT_NAME djinn-rank
 configure_file(${CMAKE_CURRENT_SOURCE_DIR}/gpu/simulated_rank
                ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/simulated/djinn-rank COPYONLY)
 dj_test(gpu/test_data.c LABEL unit LIBS blind_device dj_gpu)
+dj_test(gpu/test_shelf.c LABEL unit LIBS blind_device dj_gpu)
 dj_test(gpu/test_bounce.c LABEL unit LIBS blind_device dj_gpu)
 
 # The CUDA device on the simulator of CUDA.

@@ -369,6 +369,83 @@ static void a_driver_without_seals_is_no_obstacle(void **state)
     assert_int_equal(access_of[0], WRITE);
 }
 
+static uint8_t *window_of(uint32_t pages)
+{
+    void *window = NULL;
+    TABLE_OK(device->ops->memory.reserve(device, pages * PAGE, &window));
+    return window;
+}
+
+static dj_status_t mirror(uint8_t *window, uint32_t first, uint32_t n)
+{
+    return device->ops->memory.mirror(device, window, base + first * PAGE, n * PAGE);
+}
+
+static void a_mirror_writes_where_pages_are_sealed(void **state)
+{
+    uint8_t *window = window_of(8), in[100], out[100];
+    dj_cuda_memory_counters_t counters;
+    TABLE_OK(commit(3, 2));
+    TABLE_OK(commit(5, 1)); /* another chunk */
+    TABLE_OK(seal(3, 3, true));
+    TABLE_OK(mirror(window + PAGE, 3, 3));
+    memset(in, 0x3c, sizeof(in));
+    TABLE_OK(device->ops->memory.copy_in(device, window + 3 * PAGE - 50, in, sizeof(in)));
+    TABLE_OK(device->ops->memory.copy_out(device, out, base + 5 * PAGE - 50, sizeof(out)));
+    assert_memory_equal(in, out, sizeof(in));
+    for (uint32_t i = 3; i < 6; i++)
+        assert_int_equal(access_of[i], READ);
+    dj_cuda_memory_counters(device, &counters);
+    assert_int_equal(counters.mapped_bytes, 3 * PAGE); /* once */
+    assert_int_equal(table_counters().used_bytes, 3 * PAGE);
+    device->ops->memory.decommit(device, window + PAGE, 3 * PAGE);
+    dj_cuda_memory_counters(device, &counters);
+    assert_int_equal(counters.mapped_bytes, 3 * PAGE);
+    assert_int_equal(mapped_bytes(), 3 * PAGE);
+    TABLE_OK(device->ops->memory.copy_out(device, out, base + 5 * PAGE - 50, sizeof(out)));
+    assert_memory_equal(in, out, sizeof(in));
+    TABLE_OK(mirror(window, 5, 1)); /* once more, and elsewhere */
+    TABLE_OK(device->ops->memory.copy_out(device, out, window, 50));
+    assert_memory_equal(in, out, 50);
+    device->ops->memory.release(device, window, 8 * PAGE);
+    assert_int_equal(mapped_bytes(), 3 * PAGE);
+}
+
+static void what_no_commit_made_has_no_mirror(void **state)
+{
+    uint8_t *window = window_of(8);
+    TABLE_OK(commit(3, 2));
+    assert_int_equal(mirror(window, 2, 1), DJ_ERR_INVALID); /* no pages */
+    assert_int_equal(mirror(window, 3, 3), DJ_ERR_INVALID); /* not as many */
+    assert_int_equal(mirror(window, 3, 1), DJ_ERR_INVALID); /* half of one */
+    assert_int_equal(mirror(window, 4, 1), DJ_ERR_INVALID);
+    assert_int_equal(mirror(base + 10 * PAGE, 3, 2), DJ_ERR_INVALID); /* in its own range */
+    assert_int_equal(mapped_bytes(), 2 * PAGE);
+    TABLE_OK(mirror(window, 3, 2));
+    assert_int_equal(mirror(window + PAGE, 3, 2), DJ_ERR_INVALID); /* something is there */
+    assert_int_equal(device->ops->memory.mirror(device, window + 4 * PAGE, window, 2 * PAGE), DJ_ERR_INVALID);
+    device->ops->memory.decommit(device, window, PAGE); /* only in whole */
+    TABLE_OK(device->ops->memory.fill(device, window, 1, 2 * PAGE));
+    device->ops->memory.release(device, window, 8 * PAGE);
+}
+
+static void a_mirror_that_fails_leaves_nothing(void **state)
+{
+    uint8_t *window = window_of(8);
+    TABLE_OK(commit(3, 2));
+    TABLE_OK(commit(5, 1));
+    maps_left = 1;
+    assert_int_not_equal(mirror(window, 3, 3), DJ_OK);
+    maps_left = NEVER;
+    assert_int_equal(mapped_bytes(), 3 * PAGE);
+    accesses_left = 0;
+    assert_int_not_equal(mirror(window, 3, 3), DJ_OK);
+    accesses_left = NEVER;
+    assert_int_equal(mapped_bytes(), 3 * PAGE);
+    TABLE_OK(mirror(window, 3, 3));
+    device->ops->memory.release(device, window, 8 * PAGE);
+}
+
 static void close_returns_what_was_left(void **state)
 {
     void *range;
@@ -392,6 +469,9 @@ int main(void)
         WATCHED(without_memory_a_cut_waits),
         WATCHED(what_is_held_goes_with_its_chunk),
         WATCHED(a_driver_without_seals_is_no_obstacle),
+        WATCHED(a_mirror_writes_where_pages_are_sealed),
+        WATCHED(what_no_commit_made_has_no_mirror),
+        WATCHED(a_mirror_that_fails_leaves_nothing),
         WATCHED(random_orders_keep_pages_and_contents),
         cmocka_unit_test_setup(close_returns_what_was_left, table_restore),
     };

@@ -65,6 +65,7 @@ uint64_t sim_draw(void)
 CUresult sim_enter(const char *name, enum sim_need need)
 {
     pthread_mutex_lock(&lock);
+    ++sim_count.entered;
     if (injected.name[0] && !strcmp(injected.name, name)) {
         injected.name[0] = 0;
         return injected.result;

@@ -82,7 +82,7 @@ void raw_pump(raw_t *raw)
     dj_frame_t frame;
     const void *body;
     dj_status_t status;
-    dj_comm_progress(raw->comm);
+    dj_comm_wait(raw->comm, 50 * 1000, 1); /* a whole core would be spent on polling else */
     if (now_ms() < raw->beat_ms + 50 || raw->ended)
         return;
     raw->beat_ms = now_ms();

@@ -169,6 +169,9 @@ typedef struct dj_device_ops {
      * milliseconds, and on a GPU that fell off its bus seconds). Works without anything else of the device,
      * also after DJ_ERR_DEVICE. */
     void (*telemetry)(dj_device_t *device, dj_telemetry_t *telemetry);
+    /* Optional: DJ_ERR_DEVICE when nothing has ended for longer than the device's limit while a replay or a
+     * copy waits, perhaps in a call that never returns. Asked now and then, by one thread, which is never held itself. */
+    dj_status_t (*responds)(dj_device_t *device);
 } dj_device_ops_t;
 
 /* Every device begins with its table, so device->ops->info(device) works on any. */

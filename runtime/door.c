@@ -608,6 +608,7 @@ void *dj_door_main(void *argument)
         dj_roster_tell(rank);
         dj_ending_tell(rank);
         dj_ending_watch(rank);
+        dj_rank_watch_device(rank, now_ns);
         door_turn(rank);
     }
     dj_ending_last_words(rank);

@@ -13,10 +13,7 @@
 
 #define DJ_LOG_MODULE "rank"
 
-enum {
-    DJ_FLUSH_MS = 100,
-    DJ_LOST_MS = 200, /* for the answers of a rank that has lost its GPU */
-};
+enum { DJ_FLUSH_MS = 100 };
 #define DJ_PINNED_BYTES (256ull << 20) /* page-locked and kept for what passes to and from a blind device */
 
 static void free_executable(void *executable)
@@ -31,15 +28,6 @@ static uint64_t executable_bytes(const void *executable)
     const dj_executable_t *exe = executable;
     uint64_t bytes = exe->fold ? dj_fold_bytes(exe->fold) : 0;
     return bytes + (exe->ops->bytes ? exe->ops->bytes(exe) : 0);
-}
-
-dj_status_t dj_rank_lose_device(dj_rank_t *rank)
-{
-    dj_device_t *device = rank->home.device;
-    if (!atomic_exchange(&rank->device_lost, true))
-        dj_log(ERROR, "rank %u loses its device %s, and ends: %s", rank->rank,
-               device->ops->info(device)->name, dj_error_text());
-    return DJ_ERR_DEVICE;
 }
 
 static void *device_main(void *argument)
@@ -208,19 +196,6 @@ static bool count_traffic(dj_rank_t *rank)
     return moved;
 }
 
-/* The device is lost and everything in it: what clients wait for is answered with that, as far as it goes
- * quickly, and the process ends without asking a failed driver to give anything back. */
-static void leave_device(dj_rank_t *rank)
-{
-    uint64_t until_ns = dj_clock_ns() + DJ_LOST_MS * DJ_NS_PER_MS;
-    while (dj_worker_is_busy(rank) && dj_clock_ns() < until_ns) {
-        dj_comm_wait(rank->comm, 0, 5);
-        dj_worker_turn(rank);
-    }
-    dj_comm_flush(rank->comm, dj_clock_ns() + DJ_FLUSH_MS * DJ_NS_PER_MS);
-    _exit(DJ_RANK_EXIT_DEVICE);
-}
-
 /* Until told to stop: DJ_OK; or until it cannot go on. */
 static dj_status_t serve(dj_rank_t *rank)
 {
@@ -231,7 +206,7 @@ static dj_status_t serve(dj_rank_t *rank)
         dj_worker_turn(rank);
         atomic_fetch_add_explicit(&rank->turns, 1, memory_order_relaxed);
         if (atomic_load_explicit(&rank->device_lost, memory_order_relaxed))
-            leave_device(rank);
+            dj_rank_leave_device(rank);
         uint64_t now_ns = dj_clock_ns();
         if (now_ns - rank->swept_ns < 50 * DJ_NS_PER_MS)
             continue;

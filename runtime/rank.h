@@ -223,16 +223,25 @@ typedef struct dj_rank {
     atomic_bool deserted;     /* rank 0 ends, and no worker is connected any more */
     atomic_bool replaced;     /* rank 0 has registered another process as this rank */
     atomic_bool device_lost;  /* the GPU failed: this rank answers what it has, and ends */
+    atomic_bool loses_device; /* somebody says so, before that */
+    char lost_text[DJ_ERROR_TEXT_MAX];
+    uint64_t lost_ns; /* when the control thread saw that; 0: not yet */
     dj_rank_counters_t counters;
 } dj_rank_t;
 
-/* rank.c: what the device answered, passed on. DJ_ERR_DEVICE is logged, and ends this rank. Any thread. Not for a
+/* lost.c: what the device answered, passed on. DJ_ERR_DEVICE is logged, and ends this rank. Any thread. Not for a
  * status that came from another rank. */
 dj_status_t dj_rank_lose_device(dj_rank_t *rank);
 static inline dj_status_t dj_rank_heed(dj_rank_t *rank, dj_status_t status)
 {
     return status == DJ_ERR_DEVICE ? dj_rank_lose_device(rank) : status;
 }
+/* The control thread, at every turn: is the device lost without a word? Ends the process when the progress thread does
+ * not come to it. */
+void dj_rank_watch_device(dj_rank_t *rank, uint64_t now_ns);
+/* The progress thread, once device_lost is set: answers what clients wait for, as far as that goes quickly, and ends the
+ * process. */
+void dj_rank_leave_device(dj_rank_t *rank);
 /* Copies of `home.device`, heeded. */
 static inline dj_status_t dj_rank_copy_in(dj_rank_t *rank, void *target, const void *host, uint64_t bytes)
 {

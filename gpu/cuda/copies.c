@@ -20,6 +20,7 @@
 
 #include "gpu/cuda/cuda_device.h"
 #include "gpu/cuda/memory.h"
+#include "gpu/cuda/watch.h"
 
 #define SLOTS 4u
 #define SLOT_BYTES (4ull << 20)
@@ -84,20 +85,20 @@ static CUresult send_out(dj_cuda_device_t *device, uint8_t *host, CUdeviceptr so
 }
 
 /* After a failure: waits for what is on the stream, which may say that the context is lost. */
-static CUresult drain(CUstream stream, CUresult result)
+static CUresult drain(dj_cuda_device_t *device, CUstream stream, CUresult result)
 {
-    CUresult waited = dj_cuda.cuStreamSynchronize(stream);
+    CUresult waited = dj_cuda_drain(device, stream);
     return dj_cuda_is_fault(waited) ? waited : result;
 }
 
 /* Waits for what is on the stream by an event; when anything failed, for the whole stream. */
-static CUresult settle(lane_t *lane, CUstream stream, CUresult result)
+static CUresult settle(dj_cuda_device_t *device, lane_t *lane, CUstream stream, CUresult result)
 {
     if (result == CUDA_SUCCESS)
         result = dj_cuda.cuEventRecord(lane->events[0], stream);
     if (result == CUDA_SUCCESS)
-        result = dj_cuda.cuEventSynchronize(lane->events[0]);
-    return result == CUDA_SUCCESS ? result : drain(stream, result);
+        result = dj_cuda_wait(device, lane->events[0]);
+    return result == CUDA_SUCCESS ? result : drain(device, stream, result);
 }
 
 /* ---- rings ---- */
@@ -117,7 +118,7 @@ static CUresult ring_in(dj_cuda_device_t *device, lane_t *lane, CUdeviceptr targ
         uint64_t slot = i % lane->n_slots, at = i * lane->slot_bytes, piece = slot_bytes_of(lane, bytes, i);
         uint8_t *pinned = lane->pinned + slot * lane->slot_bytes;
         if (i >= lane->n_slots)
-            result = dj_cuda.cuEventSynchronize(lane->events[slot]);
+            result = dj_cuda_wait(device, lane->events[slot]);
         if (result != CUDA_SUCCESS)
             break;
         memcpy(pinned, host + at, piece);
@@ -126,8 +127,8 @@ static CUresult ring_in(dj_cuda_device_t *device, lane_t *lane, CUdeviceptr targ
             result = dj_cuda.cuEventRecord(lane->events[slot], device->in);
     }
     if (result == CUDA_SUCCESS)
-        result = dj_cuda.cuEventSynchronize(lane->events[(n - 1) % lane->n_slots]);
-    return result == CUDA_SUCCESS ? result : drain(device->in, result);
+        result = dj_cuda_wait(device, lane->events[(n - 1) % lane->n_slots]);
+    return result == CUDA_SUCCESS ? result : drain(device, device->in, result);
 }
 
 static CUresult ring_out(dj_cuda_device_t *device, lane_t *lane, uint8_t *host, CUdeviceptr source, uint64_t bytes)
@@ -143,12 +144,12 @@ static CUresult ring_out(dj_cuda_device_t *device, lane_t *lane, uint8_t *host, 
                 result = dj_cuda.cuEventRecord(lane->events[slot], device->out);
         }
         if (result == CUDA_SUCCESS)
-            result = dj_cuda.cuEventSynchronize(lane->events[i % lane->n_slots]);
+            result = dj_cuda_wait(device, lane->events[i % lane->n_slots]);
         if (result == CUDA_SUCCESS)
             memcpy(host + i * lane->slot_bytes, lane->pinned + i % lane->n_slots * lane->slot_bytes,
                    slot_bytes_of(lane, bytes, i));
     }
-    return result == CUDA_SUCCESS ? result : drain(device->out, result);
+    return result == CUDA_SUCCESS ? result : drain(device, device->out, result);
 }
 
 static bool is_pinned(const uint8_t *host, uint64_t bytes)
@@ -176,7 +177,7 @@ dj_status_t dj_cuda_copies_in(dj_device_t *base, void *target, const void *host,
     lane_t *lane = bytes <= SMALL_BYTES ? &device->copies->small_in : &device->copies->in;
     bool direct = bytes > SMALL_BYTES && is_pinned(host, bytes);
     pthread_mutex_lock(&lane->lock);
-    CUresult result = direct ? settle(lane, device->in, send_in(device, to, host, bytes, device->in))
+    CUresult result = direct ? settle(device, lane, device->in, send_in(device, to, host, bytes, device->in))
                              : ring_in(device, lane, to, host, bytes);
     pthread_mutex_unlock(&lane->lock);
     return answer(device, result, "a copy into its memory");
@@ -192,7 +193,7 @@ dj_status_t dj_cuda_copies_out(dj_device_t *base, void *host, const void *source
     lane_t *lane = bytes <= SMALL_BYTES ? &device->copies->small_out : &device->copies->out;
     bool direct = bytes > SMALL_BYTES && is_pinned(host, bytes);
     pthread_mutex_lock(&lane->lock);
-    CUresult result = direct ? settle(lane, device->out, send_out(device, host, from, bytes, device->out))
+    CUresult result = direct ? settle(device, lane, device->out, send_out(device, host, from, bytes, device->out))
                              : ring_out(device, lane, host, from, bytes);
     pthread_mutex_unlock(&lane->lock);
     return answer(device, result, "a copy out of its memory");
@@ -213,7 +214,7 @@ dj_status_t dj_cuda_copies_between(dj_device_t *base, void *target, const void *
         piece = within_chunk(device, from + done, within_chunk(device, to + done, bytes - done));
         result = dj_cuda.cuMemcpyDtoDAsync(to + done, from + done, piece, device->in);
     }
-    result = settle(lane, device->in, result);
+    result = settle(device, lane, device->in, result);
     pthread_mutex_unlock(&lane->lock);
     return answer(device, result, "a copy inside its memory");
 }
@@ -232,7 +233,7 @@ dj_status_t dj_cuda_copies_fill(dj_device_t *base, void *target, uint8_t value, 
         piece = within_chunk(device, to + done, bytes - done);
         result = dj_cuda.cuMemsetD8Async(to + done, value, piece, device->in);
     }
-    result = settle(lane, device->in, result);
+    result = settle(device, lane, device->in, result);
     pthread_mutex_unlock(&lane->lock);
     return answer(device, result, "filling its memory");
 }
@@ -271,7 +272,7 @@ dj_status_t dj_cuda_copies_start(dj_device_t *base, void *target, const void *ho
     uint64_t last = atomic_load(&copies->started);
     CUevent event = copies->starts[last % DJ_COPIES_MAX];
     if (last >= DJ_COPIES_MAX)
-        result = dj_cuda.cuEventSynchronize(event);
+        result = dj_cuda_wait(device, event);
     if (result == CUDA_SUCCESS)
         result = send_in(device, (CUdeviceptr)(uintptr_t)target, host, bytes, device->weights);
     if (result == CUDA_SUCCESS)
@@ -280,7 +281,7 @@ dj_status_t dj_cuda_copies_start(dj_device_t *base, void *target, const void *ho
         *ticket_p = last + 1;
         atomic_store(&copies->started, last + 1);
     } else {
-        result = drain(device->weights, result); /* pieces of it may be on their way */
+        result = drain(device, device->weights, result); /* pieces of it may be on their way */
     }
     pthread_mutex_unlock(&copies->start_lock);
     return answer(device, result, "a copy of weights");
@@ -298,7 +299,7 @@ dj_status_t dj_cuda_copies_finish(dj_device_t *base, uint64_t ticket)
         return dj_fail(DJ_ERR_INVALID, "copy %llu of weights was not started", (unsigned long long)ticket);
     if (last - ticket >= DJ_COPIES_MAX)
         return DJ_OK; /* its event was used again, which start() waited for */
-    return answer(device, dj_cuda.cuEventSynchronize(copies->starts[(ticket - 1) % DJ_COPIES_MAX]),
+    return answer(device, dj_cuda_wait(device, copies->starts[(ticket - 1) % DJ_COPIES_MAX]),
                   "a copy of weights");
 }
 

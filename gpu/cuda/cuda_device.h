@@ -19,6 +19,16 @@ struct dj_cuda_modules; /* module.c: loaded fatbins and functions */
 struct dj_cuda_jit;     /* jit.c: compiled sources, disk cache */
 struct dj_cuda_telemetry; /* telemetry.c: NVML's handle */
 
+/* A thread that may be held by the driver (watch.c). */
+typedef struct dj_cuda_watch {
+    _Atomic uint64_t since_ns; /* 0: nobody */
+    atomic_bool is_replay;     /* else a copy */
+    _Atomic uint64_t nodes;    /* of a replay: the first and the last one waited for, 32 bits each */
+    _Atomic uint32_t ops;      /* theirs */
+    uint64_t suspect_ns, suspected_ns; /* of whoever looks: `since_ns` that was too long ago, and when that was found */
+} dj_cuda_watch_t;
+#define DJ_CUDA_WATCHES_MAX 16
+
 struct dj_cuda_device {
     dj_device_t base;
     dj_device_info_t info;
@@ -31,6 +41,10 @@ struct dj_cuda_device {
     bool use_graphs;  /* false: every replay goes to the stream */
     bool flushes;     /* the GPU must be told to see what a network card has written */
     bool poison;      /* peaks are measured: workspaces end in a guard */
+    uint64_t limit_ns; /* of silence; 0: none (watch.c) */
+    atomic_bool hangs;         /* for good: nothing is asked of it any more */
+    _Atomic uint64_t heard_ns; /* when an event of the compute stream was seen to be over */
+    dj_cuda_watch_t watches[DJ_CUDA_WATCHES_MAX];
     struct dj_cuda_memory *memory;
     struct dj_cuda_copies *copies;
     struct dj_cuda_modules *modules;
@@ -42,7 +56,7 @@ struct dj_cuda_device {
     char pci[16];
 };
 
-/* Makes the context current; cheap when it is. */
+/* Makes the context current; cheap when it is. DJ_ERR_DEVICE when it is lost, and when the device hangs. */
 dj_status_t dj_cuda_enter(dj_cuda_device_t *device);
 
 /* memory.c: ranges by cuMemAddressReserve, pages by cuMemCreate and cuMemMap in chunks of info.page_bytes multiples. */
@@ -74,7 +88,7 @@ void dj_cuda_jit_close(dj_cuda_device_t *device);
 dj_status_t dj_cuda_jit_function(dj_cuda_device_t *device, const char *source, const char *name,
                                  CUfunction *function_p);
 
-/* executable.c and replay.c, as dj_device_ops_t says. */
+/* executable.c, replay.c and watch.c, as dj_device_ops_t says. */
 dj_status_t dj_cuda_compile(dj_device_t *device, const dj_graph_t *graph, dj_executable_t **exe_p);
 const uint64_t *dj_cuda_workspaces(const dj_executable_t *exe);
 dj_status_t dj_cuda_place(dj_executable_t *exe, const dj_plan_t *plan);
@@ -84,6 +98,7 @@ bool dj_cuda_reentrant(const dj_executable_t *exe);
 dj_status_t dj_cuda_replay(dj_executable_t *exe, const dj_launch_t *launch);
 uint64_t dj_cuda_bytes(const dj_executable_t *exe);
 void dj_cuda_destroy(dj_executable_t *exe);
+dj_status_t dj_cuda_responds(dj_device_t *device);
 
 /* The table behind `cuda` (device.c). */
 extern const dj_device_ops_t dj_cuda_device_ops;

@@ -19,7 +19,9 @@
 
 #include "gpu/cuda/cuda_device.h"
 #include "gpu/cuda/memory.h"
+#include "gpu/cuda/watch.h"
 #include "planner/plugin.h"
+#include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 
 #define CAPABILITY_MIN 80 /* what the lowest PTX of the build runs on */
@@ -27,6 +29,8 @@
 
 dj_status_t dj_cuda_enter(dj_cuda_device_t *device)
 {
+    if (dj_cuda_hangs(device))
+        return dj_fail(DJ_ERR_DEVICE, "the GPU was given up, as the log of its rank says");
     return dj_cuda_status(dj_cuda.cuCtxSetCurrent(device->context), "entering the GPU's context");
 }
 
@@ -190,6 +194,8 @@ static void cuda_close(dj_device_t *base)
 {
     dj_cuda_device_t *device = (dj_cuda_device_t *)base;
     CUstream streams[] = {device->compute, device->in, device->out, device->weights};
+    if (dj_cuda_hangs(device))
+        return; /* its driver might keep us; the process has to end, and all of it goes then */
     if (device->context)
         dj_cuda_enter(device);
     dj_cuda_telemetry_close(device);
@@ -266,6 +272,7 @@ static dj_status_t cuda_open(const dj_config_t *config, dj_device_t **device_p)
     device->fast = config->numerics && strcmp(config->numerics, "fast") == 0;
     device->use_graphs = config->cuda_graphs;
     device->poison = config->poison;
+    device->limit_ns = config->kernel_limit_ms * DJ_NS_PER_MS;
     pthread_mutex_init(&device->lock, NULL);
     status = open_parts(device, config);
     if (status != DJ_OK) {
@@ -315,4 +322,5 @@ const dj_device_ops_t dj_cuda_device_ops = {
     .bytes = dj_cuda_bytes,
     .destroy = dj_cuda_destroy,
     .telemetry = dj_cuda_telemetry_read,
+    .responds = dj_cuda_responds,
 };

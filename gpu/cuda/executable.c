@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gpu/cuda/watch.h"
 #include "planner/cost.h"
 
 #define MADE_UP 0x1000000u /* an address; multiples of it are others */
@@ -386,12 +387,15 @@ void dj_cuda_destroy(dj_executable_t *base)
 {
     dj_cuda_executable_t *exe = (dj_cuda_executable_t *)base;
     dj_cuda_enter(dj_cuda_device_of(base)); /* of a lost context all below is refused, and harmless */
-    for (uint32_t i = 0; i < DJ_CUDA_INSTANCES_MAX; i++)
+    bool hangs = dj_cuda_hangs(dj_cuda_device_of(base)); /* then the driver keeps what it has */
+    for (uint32_t i = 0; i < DJ_CUDA_INSTANCES_MAX; i++) {
+        exe->instances[i].n_pieces = hangs ? 0 : exe->instances[i].n_pieces;
         dj_cuda_instance_clear(&exe->instances[i]);
+    }
     for (uint32_t i = 0; exe->kernels && i < base->graph->n_nodes; i++)
         if (exe->kernels[i].fini)
             exe->kernels[i].fini(&exe->kernels[i]);
-    if (exe->block.mirror) {
+    if (exe->block.mirror && !hangs) {
         events_destroy(exe);
         dj_cuda.cuMemFree(exe->block.device);
         dj_cuda.cuMemFreeHost(exe->block.mirror);

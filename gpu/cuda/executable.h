@@ -75,13 +75,18 @@ dj_status_t dj_cuda_list_play(dj_cuda_executable_t *exe, const dj_cuda_list_t *l
 
 /* ---- instances (graphs.c) ---- */
 
+typedef struct dj_cuda_piece {
+    CUgraphExec graph;
+    uint32_t from, to; /* its first node and its last */
+} dj_cuda_piece_t;
+
 typedef struct dj_cuda_instance {
     CUdeviceptr stack, spill;
     void **fixed; /* addresses of the bindings that stay */
     uint64_t used; /* of exe->clock; 0: empty */
     uint32_t seen; /* replays of this key */
     bool refused;  /* could not be captured: plays directly for ever */
-    CUgraphExec *pieces;
+    dj_cuda_piece_t *pieces;
     uint32_t n_pieces;
     bool captured;
 } dj_cuda_instance_t;
@@ -143,6 +148,9 @@ struct dj_cuda_executable {
     uint32_t n_steps;
     dj_cuda_block_t block;     /* after the first place() */
     CUevent done, paces[2];    /* of a replay; of its pieces in turn */
+    dj_cuda_watch_t *watch;    /* of a replay */
+    uint32_t n_played;         /* pieces of it */
+    uint32_t ends[2][2];       /* the first and the last node of its pieces in turn */
     CUfunction move;           /* dense bytes from one operand to another */
     dj_cuda_list_t direct, fixed;
     dj_cuda_instance_t instances[DJ_CUDA_INSTANCES_MAX];

@@ -23,7 +23,7 @@
 void dj_cuda_instance_clear(dj_cuda_instance_t *instance)
 {
     for (uint32_t i = 0; i < instance->n_pieces; i++)
-        dj_cuda.cuGraphExecDestroy(instance->pieces[i]);
+        dj_cuda.cuGraphExecDestroy(instance->pieces[i].graph);
     free(instance->pieces);
     *instance = (dj_cuda_instance_t){.fixed = instance->fixed};
 }
@@ -81,7 +81,7 @@ static dj_status_t take_block(const dj_cuda_executable_t *exe, CUstream stream)
 
 /* Records [first, end) as one graph that is ready to launch. */
 static dj_status_t capture_piece(dj_cuda_executable_t *exe, uint32_t first, uint32_t end, CUstream stream,
-                                 CUgraphExec *piece_p)
+                                 dj_cuda_piece_t *piece)
 {
     CUgraph graph = NULL;
     dj_status_t status = dj_cuda_status(dj_cuda.cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED),
@@ -96,7 +96,7 @@ static dj_status_t capture_piece(dj_cuda_executable_t *exe, uint32_t first, uint
     if (status == DJ_OK)
         status = dj_cuda_status(ended, "ending a capture");
     if (status == DJ_OK)
-        status = dj_cuda_status(dj_cuda.cuGraphInstantiate(piece_p, graph, 0), "instantiating a graph");
+        status = dj_cuda_status(dj_cuda.cuGraphInstantiate(&piece->graph, graph, 0), "instantiating a graph");
     if (graph)
         dj_cuda.cuGraphDestroy(graph);
     return status;
@@ -113,13 +113,15 @@ static dj_status_t capture_pieces(dj_cuda_executable_t *exe, dj_cuda_instance_t 
     if (!instance->pieces)
         return dj_fail(DJ_ERR_MEMORY, "no memory for %u graphs", n);
     for (uint32_t first = 0, end; status == DJ_OK && first < exe->fixed.n_records; first = end) {
-        CUgraphExec *piece = &instance->pieces[instance->n_pieces];
+        dj_cuda_piece_t *piece = &instance->pieces[instance->n_pieces];
         end = dj_cuda_list_cut(exe, &exe->fixed, first);
+        piece->from = exe->steps[exe->fixed.records[first].step].node;
+        piece->to = exe->steps[exe->fixed.records[end - 1].step].node;
         status = capture_piece(exe, first, end, stream, piece);
         if (status != DJ_OK)
             break;
         instance->n_pieces++;
-        status = dj_cuda_status(dj_cuda.cuGraphUpload(*piece, compute), "uploading a graph");
+        status = dj_cuda_status(dj_cuda.cuGraphUpload(piece->graph, compute), "uploading a graph");
     }
     return status;
 }
@@ -143,7 +145,7 @@ dj_status_t dj_cuda_instance_capture(dj_cuda_executable_t *exe, dj_cuda_instance
         return DJ_OK;
     }
     for (uint32_t i = 0; i < instance->n_pieces; i++)
-        dj_cuda.cuGraphExecDestroy(instance->pieces[i]);
+        dj_cuda.cuGraphExecDestroy(instance->pieces[i].graph);
     free(instance->pieces);
     instance->pieces = NULL;
     instance->n_pieces = 0;

@@ -2,7 +2,7 @@
  *
  * All replays of a device share the compute stream, each waits for its own end, so the pinned mirror of an
  * executable is free again when the next one begins. The thread spins for SPIN_NS (most decode steps end within), then
- * sleeps at the event. Nothing is allocated: lists have their room since place(). Only the second replay of a key
+ * sleeps at the event; watch.c says who minds that it is not for ever. Nothing is allocated: lists have their room since place(). Only the second replay of a key
  * captures (graphs.c).
  *
  * A long program goes to the stream in pieces of DJ_CUDA_GRAPH_NS, two at a time: the second keeps the GPU busy while
@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "gpu/cuda/executable.h"
+#include "gpu/cuda/watch.h"
 #include "runtime/base/clock.h"
 
 #define SPIN_NS 100000u
@@ -48,12 +49,28 @@ static dj_status_t send_block(const dj_cuda_executable_t *exe, CUstream compute)
                           "the launch's table");
 }
 
+/* Until piece `at` is over, of which `event` tells. */
+static CUresult wait_piece(dj_cuda_executable_t *exe, uint32_t at, CUevent event)
+{
+    dj_cuda_watch_nodes(exe->watch, exe->base.graph, exe->ends[at % 2][0], exe->ends[at % 2][1]);
+    CUresult result = dj_cuda.cuEventSynchronize(event);
+    dj_cuda_watch_heard(dj_cuda_device_of(&exe->base));
+    return result;
+}
+
+static void begin_piece(dj_cuda_executable_t *exe, uint32_t from, uint32_t to)
+{
+    uint32_t *ends = exe->ends[exe->n_played++ % 2];
+    ends[0] = from;
+    ends[1] = to;
+}
+
 /* After piece `at`, which is not the last: it may run ahead of the one before it, and no further. */
 static dj_status_t pace(dj_cuda_executable_t *exe, uint32_t at, CUstream compute)
 {
     CUresult result = dj_cuda.cuEventRecord(exe->paces[at % 2], compute);
     if (result == CUDA_SUCCESS && at > 0)
-        result = dj_cuda.cuEventSynchronize(exe->paces[(at - 1) % 2]);
+        result = wait_piece(exe, at - 1, exe->paces[(at - 1) % 2]);
     return dj_cuda_status(result, "a piece of a replay");
 }
 
@@ -65,6 +82,7 @@ static dj_status_t play_direct(dj_cuda_executable_t *exe, const dj_launch_t *lau
     dj_status_t status = dj_cuda_list_make(exe, &resolution, &exe->direct);
     for (uint32_t first = 0, end, at = 0; status == DJ_OK && first < list->n_records; first = end, at++) {
         end = dj_cuda_list_cut(exe, list, first);
+        begin_piece(exe, exe->steps[list->records[first].step].node, exe->steps[list->records[end - 1].step].node);
         status = dj_cuda_list_play(exe, list, first, end, compute);
         if (status == DJ_OK && end < list->n_records)
             status = pace(exe, at, compute);
@@ -78,7 +96,9 @@ static dj_status_t play_graphs(dj_cuda_executable_t *exe, const dj_cuda_instance
 {
     dj_status_t status = DJ_OK;
     for (uint32_t at = 0; status == DJ_OK && at < instance->n_pieces; at++) {
-        status = dj_cuda_status(dj_cuda.cuGraphLaunch(instance->pieces[at], compute), "a graph");
+        const dj_cuda_piece_t *piece = &instance->pieces[at];
+        begin_piece(exe, piece->from, piece->to);
+        status = dj_cuda_status(dj_cuda.cuGraphLaunch(piece->graph, compute), "a graph");
         if (status == DJ_OK && at + 1 < instance->n_pieces)
             status = pace(exe, at, compute);
     }
@@ -128,13 +148,16 @@ static dj_status_t enqueue(dj_cuda_executable_t *exe, const dj_launch_t *launch,
 static dj_status_t wait_done(dj_cuda_executable_t *exe, CUstream compute)
 {
     CUresult result = dj_cuda.cuEventRecord(exe->done, compute);
+    uint32_t last = exe->n_played > 0 ? exe->n_played - 1 : 0;
+    if (result == CUDA_SUCCESS && last > 0) /* that it is over must be heard, too */
+        result = wait_piece(exe, last - 1, exe->paces[(last - 1) % 2]);
     if (result == CUDA_SUCCESS) {
         uint64_t until_ns = dj_clock_ns() + SPIN_NS;
         do
             result = dj_cuda.cuEventQuery(exe->done);
         while (result == CUDA_ERROR_NOT_READY && dj_clock_ns() < until_ns);
         if (result == CUDA_ERROR_NOT_READY)
-            result = dj_cuda.cuEventSynchronize(exe->done);
+            result = exe->n_played ? wait_piece(exe, last, exe->done) : dj_cuda.cuEventSynchronize(exe->done);
     }
     return dj_cuda_status(result, "a replay");
 }
@@ -171,12 +194,15 @@ dj_status_t dj_cuda_replay(dj_executable_t *base, const dj_launch_t *launch)
     if (!exe->bound)
         return dj_fail(DJ_ERR_INTERNAL, "replay: nothing was bound");
     dj_status_t status = dj_cuda_enter(device);
+    exe->watch = dj_cuda_watch_begin(device, true);
+    exe->n_played = 0;
     if (status == DJ_OK)
         status = enqueue(exe, launch, guard, device->compute);
     if (status == DJ_OK)
         status = wait_done(exe, device->compute);
     else
         status = settle(device->compute, status);
+    dj_cuda_watch_end(exe->watch);
     if (status != DJ_OK)
         return dj_fail_prefix(status, "GPU %s (%s)", device->info.name, device->pci);
     return check_faults(exe, guard != 0);

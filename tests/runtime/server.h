@@ -12,7 +12,7 @@
  * whose own allocations are not counted.
  *
  * With TEST_CUDA the ranks' device is a GPU, or the simulated one where LD_LIBRARY_PATH leads to it and HWLOC_XMLFILE
- * shows the launcher GPUs. There the file `fail` makes the next launch fault.
+ * shows the launcher GPUs. There the file `fail` makes the next launch fault (simulator.h).
  *
  * Every wait is bounded. Functions that fail print why on stderr. */
 #ifndef TESTS_RUNTIME_SERVER_H

@@ -6,16 +6,22 @@
 
 #include "gpu/cuda/executable.h"
 
-/* NULL: none here, and why is printed. */
-static inline dj_device_t *open_cuda(void)
+/* NULL: none here, and why is printed. With a limit of its silence (watch.c); 0: none. */
+static inline dj_device_t *open_cuda_within(uint64_t limit_ms)
 {
-    dj_config_t config = {.device = "cuda", .cores = "", .cuda_graphs = true, .numerics = "exact", .kernel_cache = ""};
+    dj_config_t config = {.device = "cuda", .cores = "", .cuda_graphs = true, .numerics = "exact", .kernel_cache = "",
+                          .kernel_limit_ms = limit_ms};
     dj_device_t *device = NULL;
     if (!dj_hash_setup())
         return NULL;
     if (dj_device_open(&config, &device) != DJ_OK)
         printf("skipped: %s\n", dj_error_text());
     return device;
+}
+
+static inline dj_device_t *open_cuda(void)
+{
+    return open_cuda_within(0);
 }
 
 static inline dj_cuda_executable_t *exe_of(const test_case_t *test)

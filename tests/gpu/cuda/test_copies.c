@@ -1,7 +1,10 @@
 /* test_copies.c - bytes arrive, whatever their number and place; no transfer crosses a chunk, none waits for the whole
  * device; pinned memory goes direct; what fails says so and leaves the lane usable. */
 #include <pthread.h>
+#include <unistd.h>
 
+#include "gpu/cuda/kernels/layout.h"
+#include "runtime/base/clock.h"
 #include "tests/gpu/cuda/table.h"
 
 #define PAGE (2ull << 20)
@@ -324,12 +327,53 @@ static void a_lost_context_is_a_lost_device(void **state)
     there_and_back(0, 100);
 }
 
+static uint64_t ticket;
+static dj_status_t finished;
+
+static void *finish(void *argument)
+{
+    finished = device->ops->memory.copy_in_finish(device, ticket);
+    return NULL;
+}
+
+/* Behind a kernel that never ends. */
+static void a_copy_that_never_ends_loses_the_device(void **state)
+{
+    const dj_device_memory_t *memory = &device->ops->memory;
+    dj_cuda_device_t *cuda = (dj_cuda_device_t *)device;
+    dj_layout_bytes_t nothing = {0};
+    void *params[] = {&nothing}, *pinned;
+    CUfunction function;
+    pthread_t thread;
+    dj_status_t status;
+    cuda->limit_ns = 100 * DJ_NS_PER_MS;
+    TABLE_OK(memory->pin(device, 4096, &pinned));
+    TABLE_OK(dj_cuda_function(cuda, "dj_layout_bytes", &function));
+    sim_hang_next(0);
+    assert_int_equal(dj_cuda.cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, cuda->weights, params, NULL), CUDA_SUCCESS);
+    TABLE_OK(memory->copy_in_start(device, base, pinned, 100, &ticket));
+    uint64_t began_ns = dj_clock_ns();
+    assert_int_equal(pthread_create(&thread, NULL, finish, NULL), 0);
+    TABLE_OK(memory->copy_in(device, base + PAGE, host, 9 * PAGE)); /* on a stream of its own */
+    while ((status = device->ops->responds(device)) == DJ_OK && dj_clock_ns() - began_ns < 5 * DJ_NS_PER_S)
+        usleep(10000);
+    assert_int_equal(status, DJ_ERR_DEVICE);
+    TABLE_SAYS("a copy: nothing has ended there for 100 ms");
+    assert_true(dj_clock_ns() - began_ns >= 100 * DJ_NS_PER_MS);
+    assert_int_equal(memory->copy_in(device, base, host, 100), DJ_ERR_DEVICE);
+    sim_end_hang();
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    cuda->hangs = false; /* for what follows: closing all */
+    memory->unpin(device, pinned, 4096);
+}
+
 int main(void)
 {
 #define WATCHED(test) cmocka_unit_test_setup_teardown(test, watch, close_device)
     const struct CMUnitTest tests[] = {
         WATCHED(a_failed_transfer_is_answered),
         WATCHED(a_lost_context_is_a_lost_device),
+        WATCHED(a_copy_that_never_ends_loses_the_device),
         WATCHED(bytes_of_any_number_arrive),
         WATCHED(what_lies_beside_stays),
         WATCHED(pinned_memory_goes_direct),

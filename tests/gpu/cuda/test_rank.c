@@ -1,8 +1,9 @@
 /* test_rank.c - a rank whose device is a GPU, as its clients meet it: what a thousand sessions leave behind, a rank
- * that is killed at work, a GPU that faults. On a GPU, or on the simulator where tests.cmake puts that in front.
+ * that is killed at work, a GPU that faults or never ends. On a GPU, or on the simulator where tests.cmake puts that in
+ * front.
  *
- * "gpu_cuda_test_rank N" opens N sessions instead. The fault is the simulator's to make: elsewhere that test is
- * skipped. */
+ * "gpu_cuda_test_rank N" opens N sessions instead. What goes wrong with a GPU is the simulator's to make: elsewhere
+ * those tests are skipped. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -15,14 +16,15 @@
 #include "gpu/device.h"
 #include "runtime/base/config.h"
 
-enum { LENGTH = 257, STEPS = 3, WARM_SESSIONS = 8, TELEMETRY_MS = 1000 };
+enum { LENGTH = 257, STEPS = 3, WARM_SESSIONS = 8, TELEMETRY_MS = 1000, LIMIT_MS = 2000 };
 
 static server_t server;
 static int n_sessions = 1000;
 
 static int start(void **state)
 {
-    return server_start(&server, 1, NULL) ? 0 : -1;
+    static const char *const words[] = {"--kernel-limit-ms=2s", NULL};
+    return server_start(&server, 1, words) ? 0 : -1;
 }
 
 static int stop(void **state)
@@ -95,14 +97,17 @@ static void expect_loss(int status)
     assert_true(status == DJINN_ERR_DEVICE || status == DJINN_ERR_PEER_DIED);
 }
 
-static bool is_written(const char *words)
+/* How often? */
+static int written(const char *words)
 {
     char *text = server_errors(&server);
-    bool found = text && strstr(text, words);
-    if (!found)
+    int n = 0;
+    for (const char *at = text; at && (at = strstr(at, words)); at++)
+        n++;
+    if (n == 0)
         print_error("'%s' is not in: %s\n", words, text ? text : "");
     free(text);
-    return found;
+    return n;
 }
 
 static void a_killed_rank_has_a_successor(void **state)
@@ -134,28 +139,33 @@ static void a_killed_rank_has_a_successor(void **state)
     use(open_client(), 1);
 }
 
-static void break_gpu(void)
+static void break_gpu(const char *order)
 {
     char path[96];
     snprintf(path, sizeof(path), "%s/fail", server.home);
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     assert_true(fd >= 0);
+    assert_int_equal(write(fd, order, strlen(order)), strlen(order));
     close(fd);
 }
 
-static void a_gpu_that_faults_ends_its_rank(void **state)
+/* A client's request meets what was ordered, and then both clients know; what the first one heard, and when. */
+static int lose_gpu(const char *order, uint64_t *ms_p)
 {
     static const float values[] = {1, 2, 3};
     float got[3];
-    if (!getenv("DJ_SIM_MEMORY"))
-        skip(); /* no GPU faults to order */
     uint64_t incarnation = server_number(&server, 0, "incarnation");
     djinn_t *unlucky = open_client(), *other = open_client();
     djinn_tensor_t x = upload_vector(unlucky, values, 3), y = upload_vector(other, values, 3);
     assert_ok(djinn_synchronize(other));
     djinn_tensor_t sum = record_add(unlucky, x, x);
-    break_gpu();
-    expect_loss(djinn_fetch(unlucky, &sum, got, sizeof(got)));
+    uint64_t began_ms = now_ms();
+    break_gpu(order);
+    int status = djinn_fetch(unlucky, &sum, got, sizeof(got));
+    *ms_p = now_ms() - began_ms;
+    expect_loss(status);
+    if (*order)
+        assert_non_null(strstr(djinn_error(), "--kernel-limit-ms"));
     assert_true(server_becomes(&server, 0, "incarnation", incarnation + 1, 15000));
     expect_loss(djinn_fetch(other, &y, got, sizeof(got)));
     djinn_release(sum.storage);
@@ -163,11 +173,46 @@ static void a_gpu_that_faults_ends_its_rank(void **state)
     djinn_release(y.storage);
     djinn_close(unlucky);
     djinn_close(other);
-    assert_true(is_written("rank 0 loses its device"));
-    assert_true(is_written("0000:01:00.0")); /* which GPU */
-    assert_true(is_written("CUDA_ERROR_ILLEGAL_ADDRESS"));
-    assert_true(is_written("died by the failure of its GPU (exit status 4)"));
+    return status;
+}
+
+static void a_gpu_that_faults_ends_its_rank(void **state)
+{
+    uint64_t ms;
+    if (!getenv("DJ_SIM_MEMORY"))
+        skip(); /* no GPU faults to order */
+    lose_gpu("", &ms);
+    assert_int_equal(written("rank 0 loses its device"), 1);
+    assert_true(written("0000:01:00.0")); /* which GPU */
+    assert_true(written("CUDA_ERROR_ILLEGAL_ADDRESS"));
+    assert_int_equal(written("died by the failure of its GPU (exit status 4)"), 1);
     use(open_client(), 2);
+}
+
+static void a_kernel_that_never_ends_ends_its_rank(void **state)
+{
+    uint64_t ms;
+    if (!getenv("DJ_SIM_MEMORY"))
+        skip();
+    assert_int_equal(lose_gpu("hang", &ms), DJINN_ERR_DEVICE);
+    assert_in_range(ms, LIMIT_MS, LIMIT_MS + 1000);
+    assert_int_equal(written("rank 0 loses its device"), 2);
+    assert_int_equal(written("nothing has ended there for 2000 ms (--kernel-limit-ms)"), 1);
+    assert_int_equal(written("died by the failure of its GPU (exit status 4)"), 2);
+    use(open_client(), 3);
+}
+
+static void a_rank_whose_thread_never_leaves_the_driver_ends(void **state)
+{
+    uint64_t ms;
+    if (!getenv("DJ_SIM_MEMORY"))
+        skip();
+    assert_int_equal(lose_gpu("stuck", &ms), DJINN_ERR_DEVICE);
+    assert_in_range(ms, LIMIT_MS, LIMIT_MS + 1000);
+    assert_int_equal(written("rank 0 loses its device"), 3);
+    assert_int_equal(written("nothing has ended there for 2000 ms (--kernel-limit-ms)"), 2);
+    assert_int_equal(written("died by the failure of its GPU (exit status 4)"), 3);
+    use(open_client(), 4);
 }
 
 static bool has_gpu(void)
@@ -188,6 +233,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(sessions_leave_the_memory_as_it_was),
         cmocka_unit_test(a_killed_rank_has_a_successor),
         cmocka_unit_test(a_gpu_that_faults_ends_its_rank),
+        cmocka_unit_test(a_kernel_that_never_ends_ends_its_rank),
+        cmocka_unit_test(a_rank_whose_thread_never_leaves_the_driver_ends),
     };
     if (argc == 2)
         n_sessions = atoi(argv[1]);

@@ -11,7 +11,7 @@ foreach(seed 0 7)
     ENVIRONMENT DJ_SIM_SEED=${seed}
     ENVIRONMENT_MODIFICATION "LD_LIBRARY_PATH=path_list_prepend:${CMAKE_BINARY_DIR}/bin/simulator")
 endforeach()
-foreach(file emit replay)
+foreach(file emit replay watch)
   dj_cuda_test(gpu/cuda/test_${file}.c LIBS dj_gpu)
 endforeach()
 include(${CMAKE_CURRENT_LIST_DIR}/abi.cmake)

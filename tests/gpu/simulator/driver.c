@@ -8,6 +8,7 @@
 #include <string.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t ended = PTHREAD_COND_INITIALIZER;
 static bool initialized;
 static uint64_t retains, generation = 1; /* of the primary context; the generation is its handle */
 static _Thread_local uint64_t current;
@@ -99,6 +100,28 @@ void sim_set_fault(CUresult result)
 {
     pthread_mutex_lock(&lock);
     sim_fault = result;
+    pthread_mutex_unlock(&lock);
+}
+
+void sim_stand(void)
+{
+    pthread_cond_wait(&ended, &lock);
+}
+
+void sim_hang_next(int stuck)
+{
+    pthread_mutex_lock(&lock);
+    sim_hang_wanted = stuck ? SIM_STUCK : SIM_HANGS;
+    pthread_mutex_unlock(&lock);
+}
+
+void sim_end_hang(void)
+{
+    pthread_mutex_lock(&lock);
+    sim_hang_wanted = SIM_RUNS;
+    for (sim_stream_t *stream = sim_streams; stream; stream = stream->next)
+        stream->hangs = false;
+    pthread_cond_broadcast(&ended);
     pthread_mutex_unlock(&lock);
 }
 

@@ -4,6 +4,7 @@
  * else ends the work and is the context's fault from then on. The handlers are there only meanwhile, because test
  * frameworks put up their own. Simulated work runs on one thread; a fault of another thread goes to the handler
  * that was there before. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -25,6 +26,8 @@ static pthread_t worker;
 static volatile bool working;
 static sigjmp_buf out;
 static const sim_op_t *volatile at_work;
+enum sim_hang sim_hang_wanted;
+static enum sim_hang hang;
 
 static const char *name_of(const sim_op_t *op)
 {
@@ -107,15 +110,29 @@ static void poison(char *const *shared)
         memset(shared[0], SIM_POISON, (size_t)(shared[1] - shared[0]));
 }
 
-/* Whether a test wants this launch to fault: its file is there, once. */
-static bool is_to_fault(void)
+/* Whether a test wants this launch to go wrong: its file is there, once, and says how. */
+static void heed_orders(void)
 {
     static const char *path;
     static bool known;
+    char order[8] = "";
     if (!known)
         path = getenv("DJ_SIM_FAULT_FILE");
     known = true;
-    return path && unlink(path) == 0;
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    bool ordered = fd >= 0 && read(fd, order, sizeof order - 1) >= 0 && unlink(path) == 0;
+    if (fd >= 0)
+        close(fd);
+    if (ordered && order[0] == 0)
+        sim_leave_work(CUDA_ERROR_ILLEGAL_ADDRESS);
+    if (ordered)
+        sim_hang_wanted = order[0] == 's' ? SIM_STUCK : SIM_HANGS;
+    if (sim_hang_wanted == SIM_RUNS)
+        return;
+    hang = sim_hang_wanted;
+    sim_hang_wanted = SIM_RUNS;
+    sim_say("%s never ends", name_of(at_work));
+    siglongjmp(out, 1);
 }
 
 void sim_perform(sim_op_t *op)
@@ -129,8 +146,7 @@ void sim_perform(sim_op_t *op)
             sim_fault = CUDA_ERROR_ILLEGAL_ADDRESS;
             return;
         }
-        if (is_to_fault())
-            sim_leave_work(CUDA_ERROR_ILLEGAL_ADDRESS);
+        heed_orders();
         poison(op->kernel.function->shared);
         sim_launch(op->kernel.function->kernel, op->kernel.grid, op->kernel.block, op->kernel.shared, op->data);
         return;
@@ -159,11 +175,13 @@ void sim_perform(sim_op_t *op)
     }
 }
 
-void sim_execute(sim_op_t *op)
+enum sim_hang sim_execute(sim_op_t *op)
 {
+    hang = SIM_RUNS;
     if (sigsetjmp(out, 1) == 0) {
         working = true;
         sim_perform(op);
     }
     working = false;
+    return hang;
 }

@@ -66,6 +66,8 @@ extern uint64_t sim_memory_bytes;
 extern bool sim_strict;
 extern uint64_t sim_seed;
 uint64_t sim_draw(void);
+/* Until sim_end_hang(); others use the driver meanwhile. */
+void sim_stand(void);
 /* Says "simulator: ..." on stderr. */
 void sim_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 extern CUresult sim_fault; /* of the context; sticky */
@@ -160,10 +162,12 @@ void sim_ticket_unref(sim_ticket_t *ticket);
 
 void sim_work_begin(void); /* before a row of sim_execute() */
 void sim_work_end(void);
-/* Runs the op; sets sim_fault when it goes wrong. */
-void sim_execute(sim_op_t *op);
+/* Runs the op; sets sim_fault when it goes wrong. What hangs has not run. */
+enum sim_hang sim_execute(sim_op_t *op);
 /* From within simulated work: ends it, with this fault. */
 void sim_leave_work(CUresult fault) __attribute__((noreturn));
+enum sim_hang { SIM_RUNS, SIM_HANGS, SIM_STUCK };
+extern enum sim_hang sim_hang_wanted; /* of the next kernel */
 void sim_perform(sim_op_t *op); /* inside sim_execute(): a graph's nodes */
 
 /* ---- streams.c ---- */
@@ -176,6 +180,7 @@ typedef struct sim_node_set { /* of a graph, by number */
 typedef struct sim_stream {
     sim_object_t object;
     bool blocking; /* meets the default stream */
+    bool hangs;    /* its first operation */
     sim_op_t *head, *tail;
     uint64_t target; /* scratch of the runner */
     struct sim_capture *capture;

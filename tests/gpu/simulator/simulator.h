@@ -7,7 +7,8 @@
  * Environment: DJ_SIM_MEMORY (bytes of the device, k, m, g allowed; default 4g), DJ_SIM_SEED (order of threads, blocks
  * and streams; 0, the default, keeps them in order), DJ_SIM_STRICT=0 (device memory is open to host code),
  * DJ_SIM_CXX (the compiler behind NVRTC; default g++), DJ_SIM_FAULT_FILE (the next launch, of whichever process, that
- * finds this file takes it away and ends with an illegal address). */
+ * finds this file takes it away and ends with an illegal address; if the file begins with "hang" it never ends, and if
+ * with "stuck" the call of the driver that came upon it does not return, either). */
 #ifndef DJ_TESTS_SIMULATOR_H
 #define DJ_TESTS_SIMULATOR_H
 
@@ -35,6 +36,12 @@ void sim_fail_next(const char *function, CUresult result);
 /* The context is lost to `result` (as by an ECC error) from now on, until the primary context is released by all;
  * CUDA_SUCCESS forgets it at once. */
 void sim_set_fault(CUresult result);
+
+/* The next kernel never ends: its stream stands still, and so do calls that wait for it. `stuck`: so does the call that
+ * came upon it, whatever it asks. Streams beside it go on. */
+void sim_hang_next(int stuck);
+/* It runs and ends after all. */
+void sim_end_hang(void);
 
 typedef struct sim_counters {
     uint64_t allocations;        /* live cuMemAlloc */

@@ -6,7 +6,8 @@
  * streams run ahead as well.
  *
  * Operations are numbered as they are enqueued. All that one waits for has a lower number (an event's wait names a
- * record that was enqueued before), so lowest first always gets on. */
+ * record that was enqueued before), so lowest first always gets on. But for what comes after a kernel that never ends:
+ * a query says so, a synchronisation stands still. */
 #include <stdlib.h>
 
 #include "tests/gpu/simulator/inner.h"
@@ -57,7 +58,7 @@ static bool spread(sim_stream_t *stream)
 static bool is_ready(const sim_stream_t *stream)
 {
     const sim_op_t *op = stream->head;
-    if (op == NULL || (op->kind == SIM_WAIT && !op->ticket->done))
+    if (op == NULL || stream->hangs || (op->kind == SIM_WAIT && !op->ticket->done))
         return false;
     for (const sim_stream_t *other = sim_streams; other; other = other->next) {
         if (is_met(stream, other) && other->head && other->head->sequence < op->sequence)
@@ -75,35 +76,41 @@ static bool is_needed(const sim_stream_t *stream)
 static sim_stream_t *choose(void)
 {
     sim_stream_t *chosen = NULL;
-    bool needed = false;
+    bool needed = false, hangs = false;
     uint64_t seen = 0;
     for (sim_stream_t *stream = sim_streams; stream; stream = stream->next) {
         needed |= is_needed(stream);
+        hangs |= stream->hangs;
         if (!is_ready(stream))
             continue;
         if (sim_seed ? sim_draw() % ++seen == 0
                      : is_needed(stream) && (!chosen || stream->head->sequence < chosen->head->sequence))
             chosen = stream;
     }
-    if (needed && chosen == NULL) {
+    if (needed && chosen == NULL && !hangs) {
         sim_say("work is needed and none is ready");
         abort();
     }
     return needed ? chosen : NULL;
 }
 
-static void run_first(sim_stream_t *stream)
+static enum sim_hang run_first(sim_stream_t *stream)
 {
     sim_op_t *op = stream->head;
-    sim_execute(op);
+    enum sim_hang hang = sim_execute(op);
+    stream->hangs = hang != SIM_RUNS;
+    if (stream->hangs)
+        return hang;
     stream->head = op->next;
     if (stream->head == NULL)
         stream->tail = NULL;
     sim_op_destroy(op);
+    return SIM_RUNS;
 }
 
 static CUresult run(uint64_t limit)
 {
+    enum sim_hang hang = SIM_RUNS;
     bool raised = true;
     sim_stream_t *stream;
     while (raised) {
@@ -113,26 +120,56 @@ static CUresult run(uint64_t limit)
     }
     if (sim_fault == CUDA_SUCCESS && choose() != NULL) {
         sim_work_begin();
-        while (limit-- && sim_fault == CUDA_SUCCESS && (stream = choose()) != NULL)
-            run_first(stream);
+        while (limit-- && sim_fault == CUDA_SUCCESS && hang != SIM_STUCK && (stream = choose()) != NULL)
+            hang = run_first(stream);
         sim_work_end();
     }
     for (stream = sim_streams; stream; stream = stream->next)
         stream->target = 0;
+    if (hang == SIM_STUCK)
+        sim_stand();
     return sim_fault;
+}
+
+static bool is_behind(const sim_stream_t *stream, uint64_t sequence)
+{
+    return sim_fault == CUDA_SUCCESS && stream->head && stream->head->sequence <= sequence;
+}
+
+/* As long as some stream hangs. */
+static void stand(void)
+{
+    const sim_stream_t *stream = sim_streams;
+    while (stream && !stream->hangs)
+        stream = stream->next;
+    if (stream)
+        sim_stand();
 }
 
 CUresult sim_run_to(sim_stream_t *stream, uint64_t sequence)
 {
-    raise_target(stream, sequence);
-    return run(UINT64_MAX);
+    for (;;) {
+        raise_target(stream, sequence);
+        run(UINT64_MAX);
+        if (!is_behind(stream, sequence))
+            return sim_fault;
+        stand();
+    }
 }
 
 CUresult sim_run_all(void)
 {
-    for (sim_stream_t *stream = sim_streams; stream; stream = stream->next)
-        raise_target(stream, newest);
-    return run(UINT64_MAX);
+    for (uint64_t last = newest;;) {
+        bool behind = false;
+        for (sim_stream_t *stream = sim_streams; stream; stream = stream->next)
+            raise_target(stream, last);
+        run(UINT64_MAX);
+        for (sim_stream_t *stream = sim_streams; stream; stream = stream->next)
+            behind |= is_behind(stream, last);
+        if (!behind)
+            return sim_fault;
+        stand();
+    }
 }
 
 void sim_drop_all(void)

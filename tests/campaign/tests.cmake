@@ -11,7 +11,7 @@ function(dj_campaign name program)
            COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/campaign/${program} --bin
                    ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${ARGN})
   set_tests_properties(campaign_${name} PROPERTIES LABELS unit SKIP_RETURN_CODE 77 TIMEOUT 170
-                       RUN_SERIAL TRUE)
+                       RESOURCE_LOCK jobs)
 endfunction()
 dj_campaign(kills_shm kills --rounds 8 --transport shm --seed 1)
 dj_campaign(kills_tcp kills --rounds 8 --transport tcp --seed 1)
@@ -21,6 +21,8 @@ dj_campaign(cut_link cut_link --repetitions 5 --seed 1)
 if(NOT "${CMAKE_C_FLAGS}" MATCHES "fsanitize")
   dj_campaign(slow_receiver slow_receiver --seconds 3)
   dj_campaign(slow_receiver_tcp slow_receiver --seconds 3 --transport tcp)
+  # It compares latencies.
+  set_tests_properties(campaign_slow_receiver campaign_slow_receiver_tcp PROPERTIES RESOURCE_LOCK "" RUN_SERIAL TRUE)
 endif()
 # The server's processes under each launcher; ranks, rank 0 and supervisors are killed in turn.
 dj_campaign(launch_kills launch_kills --rounds 9 --seed 1)

@@ -7,5 +7,5 @@ foreach(name install tarball deb)
   add_test(NAME packaging_${name}
            COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/packaging/test_${name}.py)
   set_tests_properties(packaging_${name} PROPERTIES LABELS pack SKIP_RETURN_CODE 77 TIMEOUT 240
-                       ENVIRONMENT "PACK_BUILD=${CMAKE_BINARY_DIR}" RUN_SERIAL TRUE)
+                       ENVIRONMENT "PACK_BUILD=${CMAKE_BINARY_DIR}" RESOURCE_LOCK build)
 endforeach()

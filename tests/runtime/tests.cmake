@@ -17,11 +17,12 @@ target_link_libraries(test_peer PRIVATE djinn_inside)
 # dj_processes_test(<name> <label> <file> <class>): Python's standard library drives real processes.
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 function(dj_processes_test name label file class)
+  cmake_parse_arguments(ARG "POISON" "" "" ${ARGN})
   add_test(NAME runtime_${name}
            COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/runtime/${file} ${class})
   set_tests_properties(runtime_${name} PROPERTIES LABELS ${label} SKIP_RETURN_CODE 77 TIMEOUT 90
                        ENVIRONMENT "LIVE_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
-  if(NOT "${CMAKE_C_FLAGS}" MATCHES "fsanitize")
+  if(ARG_POISON AND NOT "${CMAKE_C_FLAGS}" MATCHES "fsanitize")
     add_test(NAME runtime_${name}_poison
              COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/runtime/${file} ${class})
     set_tests_properties(
@@ -34,15 +35,15 @@ add_test(NAME runtime_many_ranks COMMAND ${Python3_EXECUTABLE}
          ${CMAKE_CURRENT_SOURCE_DIR}/runtime/test_workers.py ManyRanks)
 set_tests_properties(runtime_many_ranks PROPERTIES LABELS unit TIMEOUT 90 RUN_SERIAL TRUE
                      ENVIRONMENT "LIVE_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
-dj_processes_test(plans unit test_workers.py Plans)
-dj_processes_test(plan_files unit test_workers.py PlanFiles)
+dj_processes_test(plans unit test_workers.py Plans POISON)
+dj_processes_test(plan_files unit test_workers.py PlanFiles POISON)
 dj_processes_test(ending unit test_ending.py Ending)
 dj_processes_test(fencing unit test_ending.py Fencing)
 add_test(NAME runtime_cut_coordinator COMMAND ${Python3_EXECUTABLE}
          ${CMAKE_CURRENT_SOURCE_DIR}/runtime/test_ending.py CutLink)
 set_tests_properties(runtime_cut_coordinator PROPERTIES LABELS unit SKIP_RETURN_CODE 77 TIMEOUT 90
                      ENVIRONMENT "LIVE_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
-dj_processes_test(sessions unit test_sessions.py Sessions)
+dj_processes_test(sessions unit test_sessions.py Sessions POISON)
 dj_processes_test(strangers unit test_strangers.py Strangers)
 dj_processes_test(servers unit test_strangers.py Servers)
 
@@ -103,14 +104,14 @@ add_test(NAME runtime_test_many_clients_tcp COMMAND runtime_test_many_clients)
 set_tests_properties(runtime_test_many_clients_tcp PROPERTIES LABELS unit TIMEOUT 120
                      ENVIRONMENT "TEST_MODE=remote")
 set_tests_properties(runtime_test_many_clients runtime_test_many_clients_tcp
-                     PROPERTIES RUN_SERIAL TRUE)
+                     PROPERTIES RESOURCE_LOCK jobs)
 # Links between ranks: each also waits for silences and restarts.
 dj_test(runtime/test_links.c LABEL unit TIMEOUT 180 LIBS test_raw)
 add_dependencies(runtime_test_links djinn-run djinn-rank alloc_count)
 add_test(NAME runtime_test_links_tcp COMMAND runtime_test_links)
 set_tests_properties(runtime_test_links_tcp PROPERTIES LABELS unit TIMEOUT 180
                      ENVIRONMENT "TEST_MODE=remote")
-set_tests_properties(runtime_test_links runtime_test_links_tcp PROPERTIES RUN_SERIAL TRUE)
+set_tests_properties(runtime_test_links runtime_test_links_tcp PROPERTIES RESOURCE_LOCK jobs)
 dj_test(runtime/test_coordinator.c LABEL unit LIBS dj_runtime)
 dj_test(runtime/test_relay.c LABEL unit TIMEOUT 90 LIBS test_server djinn_client)
 add_dependencies(runtime_test_relay djinn-run djinn-rank)

@@ -24,7 +24,7 @@ include(${CMAKE_CURRENT_LIST_DIR}/library.cmake)
 # Ranks whose device is the simulated GPU; the launcher sees the GPUs of a recorded machine.
 set(machine "HWLOC_XMLFILE=${CMAKE_SOURCE_DIR}/tests/topologies/dgx-a100.xml;HWLOC_THISSYSTEM=0;DJ_SIM_MEMORY=12g")
 dj_cuda_test(gpu/cuda/test_rank.c LIBS test_server djinn_client dj_gpu dj_planner dj_base)
-set_tests_properties(gpu_cuda_test_rank PROPERTIES ENVIRONMENT "${machine}" RUN_SERIAL TRUE)
+set_tests_properties(gpu_cuda_test_rank PROPERTIES ENVIRONMENT "${machine}" RESOURCE_LOCK jobs)
 add_dependencies(gpu_cuda_test_rank djinn-run djinn-rank alloc_count)
 
 # dj_cuda_ranks_test(<name> <label> <seconds> <command>...): a program beside two ranks, on the simulator and on a GPU.

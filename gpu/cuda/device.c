@@ -255,8 +255,11 @@ static dj_status_t start_cuda(void)
     CUresult result = dj_cuda.cuInit(0);
     if (result == CUDA_ERROR_NO_DEVICE)
         return refuse_gpu("0", 0);
-    if (dj_cuda_status(result, "device cuda: CUDA does not start") == DJ_OK)
+    status = dj_cuda_status(result, "device cuda: CUDA does not start");
+    if (status == DJ_OK)
         return DJ_OK;
+    if (status == DJ_ERR_RESOURCE)
+        return dj_fail(status, "%s; other processes hold what it needs: end them, or try again later", dj_error_text());
     return dj_fail(DJ_ERR_UNSUPPORTED, "%s; see whether nvidia-smi works, or use --device=host", dj_error_text());
 }
 

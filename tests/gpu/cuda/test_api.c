@@ -169,18 +169,40 @@ static void results_become_statuses(void **state)
     assert_string_equal(dj_error_text(), "a thing: CUDA error 719");
 }
 
-static void only_faults_end_the_context(void **state)
+/* Every number cuda.h 13.0 gives a result that is more than a failed call; all others are that. */
+static void every_result_is_of_its_kind(void **state)
 {
-    const CUresult faults[] = {CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_LAUNCH_FAILED, CUDA_ERROR_ECC_UNCORRECTABLE,
-                               CUDA_ERROR_ASSERT, CUDA_ERROR_MISALIGNED_ADDRESS, CUDA_ERROR_ILLEGAL_INSTRUCTION,
-                               CUDA_ERROR_LAUNCH_TIMEOUT, CUDA_ERROR_UNKNOWN, CUDA_ERROR_NVLINK_UNCORRECTABLE};
-    const CUresult others[] = {CUDA_SUCCESS, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_NOT_READY,
-                               CUDA_ERROR_NOT_SUPPORTED, CUDA_ERROR_NO_BINARY_FOR_GPU, CUDA_ERROR_NO_DEVICE,
-                               CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED};
-    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
-        assert_true(dj_cuda_is_fault(faults[i]));
-    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
-        assert_false(dj_cuda_is_fault(others[i]));
+    static const struct {
+        int first, last;
+        dj_status_t status;
+    } rows[] = {
+        {CUDA_SUCCESS, CUDA_SUCCESS, DJ_OK},
+        {CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_OUT_OF_MEMORY, DJ_ERR_MEMORY},
+        {CUDA_ERROR_DEINITIALIZED, CUDA_ERROR_DEINITIALIZED, DJ_ERR_DEVICE},
+        {CUDA_ERROR_DEVICE_UNAVAILABLE, CUDA_ERROR_DEVICE_UNAVAILABLE, DJ_ERR_RESOURCE},
+        {CUDA_ERROR_ECC_UNCORRECTABLE, CUDA_ERROR_ECC_UNCORRECTABLE, DJ_ERR_DEVICE},
+        {CUDA_ERROR_NVLINK_UNCORRECTABLE, CUDA_ERROR_NVLINK_UNCORRECTABLE, DJ_ERR_DEVICE},
+        {226, 226, DJ_ERR_DEVICE}, /* CONTAINED */
+        {CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_ILLEGAL_ADDRESS, DJ_ERR_DEVICE},
+        {CUDA_ERROR_LAUNCH_TIMEOUT, CUDA_ERROR_LAUNCH_TIMEOUT, DJ_ERR_DEVICE},
+        {CUDA_ERROR_CONTEXT_IS_DESTROYED, CUDA_ERROR_ASSERT, DJ_ERR_DEVICE},
+        {CUDA_ERROR_HARDWARE_STACK_ERROR, CUDA_ERROR_LAUNCH_FAILED, DJ_ERR_DEVICE}, /* 714 to 719 */
+        {721, 721, DJ_ERR_DEVICE}, /* TENSOR_MEMORY_LEAK */
+        {CUDA_ERROR_MPS_CONNECTION_FAILED, CUDA_ERROR_MPS_CONNECTION_FAILED, DJ_ERR_RESOURCE},
+        {CUDA_ERROR_MPS_RPC_FAILURE, CUDA_ERROR_MPS_RPC_FAILURE, DJ_ERR_DEVICE},
+        {CUDA_ERROR_MPS_SERVER_NOT_READY, CUDA_ERROR_MPS_MAX_CONNECTIONS_REACHED, DJ_ERR_RESOURCE}, /* 807 to 809 */
+        {CUDA_ERROR_MPS_CLIENT_TERMINATED, CUDA_ERROR_MPS_CLIENT_TERMINATED, DJ_ERR_DEVICE},
+        {CUDA_ERROR_EXTERNAL_DEVICE, CUDA_ERROR_EXTERNAL_DEVICE, DJ_ERR_DEVICE},
+        {CUDA_ERROR_UNKNOWN, CUDA_ERROR_UNKNOWN, DJ_ERR_DEVICE},
+    };
+    for (int result = 0; result <= CUDA_ERROR_UNKNOWN; result++) {
+        dj_status_t wanted = DJ_ERR_SYSTEM;
+        for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+            wanted = result >= rows[i].first && result <= rows[i].last ? rows[i].status : wanted;
+        if (dj_cuda_status((CUresult)result, "a call") != wanted)
+            fail_msg("result %d: not %s", result, dj_status_name(wanted));
+        assert_int_equal(dj_cuda_is_fault((CUresult)result), wanted == DJ_ERR_DEVICE);
+    }
 }
 
 int main(int argc, char **argv)
@@ -196,7 +218,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(libraries_are_taken_whole_or_not),
         cmocka_unit_test(a_library_newer_than_the_driver_is_not_taken),
         cmocka_unit_test(results_become_statuses),
-        cmocka_unit_test(only_faults_end_the_context),
+        cmocka_unit_test(every_result_is_of_its_kind),
     };
     if (argc == 2 && strcmp(argv[1], "--load") == 0)
         return load_and_print();

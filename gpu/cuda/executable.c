@@ -58,26 +58,13 @@ static bool binding_moves(const dj_graph_t *graph, uint32_t binding)
 static dj_status_t allocate(dj_cuda_executable_t *exe, const dj_graph_t *graph)
 {
     uint32_t nodes = graph->n_nodes + 1, bindings = dj_cuda_bindings(graph);
-    uint64_t total = 0;
-    exe->first_place = dj_cuda_arena(&exe->base, nodes * sizeof(*exe->first_place));
     exe->kernels = dj_cuda_arena(&exe->base, nodes * sizeof(*exe->kernels));
     exe->workspaces = dj_cuda_arena(&exe->base, nodes * sizeof(*exe->workspaces));
     exe->homes = dj_cuda_arena(&exe->base, nodes * sizeof(*exe->homes));
     exe->steps = dj_cuda_arena(&exe->base, nodes * sizeof(*exe->steps));
     exe->texts = dj_cuda_arena(&exe->base, (bindings + 1ull) * sizeof(*exe->texts));
     exe->moves = dj_cuda_arena(&exe->base, bindings + 1ull);
-    if (!exe->first_place || !exe->kernels || !exe->workspaces || !exe->homes || !exe->steps || !exe->texts ||
-        !exe->moves)
-        return out_of_memory(graph);
-    for (uint32_t i = 0; i < graph->n_nodes; i++) {
-        exe->first_place[i] = (uint32_t)total;
-        total += dj_places_count(&graph->nodes[i]);
-    }
-    if (total > UINT32_MAX)
-        return dj_fail(DJ_ERR_LIMIT, "graph of %llu operands", (unsigned long long)total);
-    exe->first_place[graph->n_nodes] = (uint32_t)total;
-    exe->places = dj_cuda_arena(&exe->base, (total + 1) * sizeof(*exe->places));
-    if (!exe->places)
+    if (!exe->kernels || !exe->workspaces || !exe->homes || !exe->steps || !exe->texts || !exe->moves)
         return out_of_memory(graph);
     for (uint32_t i = 0; i < bindings; i++) {
         exe->moves[i] = binding_moves(graph, i);
@@ -88,7 +75,7 @@ static dj_status_t allocate(dj_cuda_executable_t *exe, const dj_graph_t *graph)
         if (!exe->instances[i].fixed)
             return out_of_memory(graph);
     }
-    return DJ_OK;
+    return dj_places_make(graph, &exe->arena, &exe->first_place, &exe->places);
 }
 
 dj_status_t dj_cuda_compile(dj_device_t *device, const dj_graph_t *graph, dj_executable_t **exe_p)
@@ -101,10 +88,8 @@ dj_status_t dj_cuda_compile(dj_device_t *device, const dj_graph_t *graph, dj_exe
         return out_of_memory(graph);
     exe->base = (dj_executable_t){.ops = device->ops, .device = device, .graph = graph};
     status = allocate(exe, graph);
-    for (uint32_t i = 0; status == DJ_OK && i < graph->n_nodes; i++) {
-        dj_places_fill(graph, &graph->nodes[i], &exe->places[exe->first_place[i]]);
+    for (uint32_t i = 0; status == DJ_OK && i < graph->n_nodes; i++)
         status = prepare_node(exe, i, &graph->nodes[i]);
-    }
     if (status != DJ_OK) {
         dj_cuda_destroy(&exe->base);
         return status;
@@ -123,21 +108,14 @@ const uint64_t *dj_cuda_workspaces(const dj_executable_t *exe)
 /* A staged result is written contiguously, so its kernel is made anew for that, once, and a copy brings it home. */
 static dj_status_t stage_node(dj_cuda_executable_t *exe, uint32_t at)
 {
-    const dj_node_t *node = &exe->base.graph->nodes[at];
-    const dj_view_t *view = &node->outs[0].view;
+    const dj_node_t *node = &exe->base.graph->nodes[at], *staged;
     dj_cuda_kernel_t *kernel = &exe->kernels[at];
     if (exe->homes[at])
         return DJ_OK;
-    dj_node_t *staged = dj_cuda_arena(&exe->base, sizeof(*staged));
-    dj_output_t *outs = dj_cuda_arena(&exe->base, node->n_outs * sizeof(*outs));
     dj_cuda_copy_t *home = dj_cuda_arena(&exe->base, sizeof(*home));
-    if (!staged || !outs || !home)
-        return dj_fail(DJ_ERR_MEMORY, "staged node %u: out of memory", at);
-    memcpy(outs, node->outs, node->n_outs * sizeof(*outs));
-    outs[0].view = dj_view_contiguous(view->dtype, view->rank, view->sizes);
-    *staged = *node;
-    staged->outs = outs;
-    dj_status_t status = dj_cuda_copy_make(&exe->base, home, &outs[0].view, view);
+    dj_status_t status = home ? dj_place_stage(node, &exe->arena, &staged) : out_of_memory(exe->base.graph);
+    if (status == DJ_OK)
+        status = dj_cuda_copy_make(&exe->base, home, &staged->outs[0].view, &node->outs[0].view);
     if (status != DJ_OK)
         return status;
     if (kernel->fini)
@@ -159,45 +137,30 @@ static double predict_ns(const dj_cuda_executable_t *exe, const dj_node_t *node)
     return dj_roofline_ns(&roofline, flops, bytes);
 }
 
-/* The plan was proven, so what fails here is a plan for other workspaces or a mistake of ours. */
-static dj_status_t resolve_places(dj_cuda_executable_t *exe, const dj_plan_t *plan, uint32_t at, uint32_t node)
-{
-    for (uint32_t i = exe->first_place[node]; i < exe->first_place[node + 1]; i++) {
-        dj_place_t *place = &exe->places[i];
-        if (place->storage == DJ_STORAGE_NONE || place->binding != DJ_SLOT_NONE)
-            continue;
-        place->offset = plan->offsets[place->storage];
-        if (place->offset == DJ_OFFSET_NONE)
-            return dj_fail(DJ_ERR_CORRUPT, "plan step %u: storage %u has no place", at, place->storage);
-    }
-    return DJ_OK;
-}
-
 static dj_status_t place_step(dj_cuda_executable_t *exe, const dj_plan_t *plan, uint32_t at)
 {
     const dj_graph_t *graph = exe->base.graph;
-    const dj_plan_step_t *planned = &plan->steps[at];
-    uint32_t node = planned->node;
-    if (node >= graph->n_nodes)
-        return dj_fail(DJ_ERR_CORRUPT, "plan step %u: node %u of %u", at, node, graph->n_nodes);
-    dj_status_t status = planned->staging == DJ_OFFSET_NONE ? DJ_OK : stage_node(exe, node);
+    uint32_t node = plan->steps[at].node;
+    uint64_t staging = plan->steps[at].staging;
+    dj_status_t status = dj_place_check_node(graph, plan, at);
+    if (status == DJ_OK && staging != DJ_OFFSET_NONE)
+        status = stage_node(exe, node);
     if (status != DJ_OK)
         return status;
-    if (exe->workspaces[node] > plan->workspace_bytes)
-        return dj_fail(DJ_ERR_CLASS, "plan step %u: %llu bytes of workspace needed, %llu planned", at,
-                       (unsigned long long)exe->workspaces[node], (unsigned long long)plan->workspace_bytes);
-    if (planned->staging == DJ_OFFSET_NONE && dj_cuda_is_staged(&exe->base, exe->kernels[node].node))
+    if (staging == DJ_OFFSET_NONE && dj_cuda_is_staged(&exe->base, exe->kernels[node].node))
         return dj_fail(DJ_ERR_CORRUPT, "plan step %u: staged by an earlier plan, and not by this one", at);
+    dj_place_t *places = &exe->places[exe->first_place[node]];
+    uint32_t n_places = exe->first_place[node + 1] - exe->first_place[node];
     exe->steps[at] = (dj_cuda_step_t){.kernel = &exe->kernels[node],
-                                      .places = &exe->places[exe->first_place[node]],
+                                      .places = places,
                                       .node = node,
-                                      .n_places = exe->first_place[node + 1] - exe->first_place[node],
+                                      .n_places = n_places,
                                       .n_outs = graph->nodes[node].n_outs,
                                       .group_steps = 1,
-                                      .staging = planned->staging,
-                                      .home = planned->staging == DJ_OFFSET_NONE ? NULL : exe->homes[node],
+                                      .staging = staging,
+                                      .home = staging == DJ_OFFSET_NONE ? NULL : exe->homes[node],
                                       .predicted_ns = predict_ns(exe, &graph->nodes[node])};
-    return resolve_places(exe, plan, at, node);
+    return dj_places_resolve(places, n_places, plan, at, exe->workspaces[node]);
 }
 
 static bool joins(const dj_cuda_executable_t *exe, const dj_plan_t *plan, uint32_t first, uint32_t at)
@@ -325,10 +288,9 @@ static dj_status_t rehearse(dj_cuda_executable_t *exe)
 dj_status_t dj_cuda_place(dj_executable_t *base, const dj_plan_t *plan)
 {
     dj_cuda_executable_t *exe = (dj_cuda_executable_t *)base;
-    if (plan->n_steps > base->graph->n_nodes || plan->n_storages != base->graph->n_storages)
-        return dj_fail(DJ_ERR_CORRUPT, "plan of %u steps and %u storages for %u nodes and %u", plan->n_steps,
-                       plan->n_storages, base->graph->n_nodes, base->graph->n_storages);
-    dj_status_t status = dj_cuda_enter(dj_cuda_device_of(base));
+    dj_status_t status = dj_place_check_plan(base->graph, plan);
+    if (status == DJ_OK)
+        status = dj_cuda_enter(dj_cuda_device_of(base));
     for (uint32_t i = 0; status == DJ_OK && i < DJ_CUDA_INSTANCES_MAX; i++)
         dj_cuda_instance_clear(&exe->instances[i]);
     for (uint32_t i = 0; status == DJ_OK && i < plan->n_steps; i++)

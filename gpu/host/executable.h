@@ -31,17 +31,11 @@ typedef struct dj_host_step {
     const dj_view_t *target; /* output 0's window, which a staged form is copied to */
 } dj_host_step_t;
 
-typedef struct dj_host_arena_chunk {
-    struct dj_host_arena_chunk *next;
-    size_t used, capacity;
-    _Alignas(64) uint8_t data[];
-} dj_host_arena_chunk_t;
-
 typedef struct dj_host_executable {
     dj_executable_t base;
-    dj_host_arena_chunk_t *chunks;
+    dj_arena_t *arena; /* holds all that the pointers below point to, and the kernels' own state */
     dj_host_kernel_t *kernels; /* of each node */
-    dj_place_t *places;   /* of each operand and output of each node, in node order */
+    dj_place_t *places;        /* of each operand and output of each node, in node order */
     uint32_t *first_place;     /* of each node, and one past the last */
     uint64_t *workspaces;      /* of each node, guard included */
     dj_host_step_t *steps;     /* after place() */

@@ -14,31 +14,15 @@
 #include "gpu/host/strided.h"
 
 #define GUARD_BYTE 0xa5
-#define ARENA_CHUNK_BYTES (64u << 10)
 
+/* Whole cache lines: what the threads of a kernel keep in them meets nobody else's. */
 void *dj_host_arena(dj_executable_t *base, size_t bytes)
 {
-    dj_host_executable_t *exe = (dj_host_executable_t *)base;
-    size_t wanted = (bytes + 63) & ~(size_t)63;
-    dj_host_arena_chunk_t *chunk = exe->chunks;
-    if (wanted < bytes)
+    size_t line = 64, room = (bytes + line - 1) & ~(line - 1);
+    if (room < bytes || room > SIZE_MAX - line)
         return NULL;
-    if (!chunk || chunk->capacity - chunk->used < wanted) {
-        size_t capacity = wanted > ARENA_CHUNK_BYTES ? wanted : ARENA_CHUNK_BYTES;
-        if (capacity > SIZE_MAX - sizeof(*chunk) - 63)
-            return NULL;
-        size_t size = (sizeof(*chunk) + capacity + 63) & ~(size_t)63;
-        chunk = aligned_alloc(64, size);
-        if (!chunk)
-            return NULL;
-        memset(chunk, 0, size);
-        chunk->capacity = capacity;
-        chunk->next = exe->chunks;
-        exe->chunks = chunk;
-    }
-    void *data = chunk->data + chunk->used;
-    chunk->used += wanted;
-    return data;
+    uintptr_t piece = (uintptr_t)dj_arena_alloc(&((dj_host_executable_t *)base)->arena, room + line);
+    return piece ? (void *)((piece + line - 1) & ~(uintptr_t)(line - 1)) : NULL;
 }
 
 uint32_t dj_host_device_threads(const dj_executable_t *exe)
@@ -74,25 +58,14 @@ static dj_status_t prepare_node(dj_host_executable_t *exe, uint32_t at, const dj
 
 static dj_status_t allocate(dj_host_executable_t *exe, const dj_graph_t *graph)
 {
-    uint64_t total = 0;
-    exe->first_place = calloc(graph->n_nodes + 1, sizeof(*exe->first_place));
-    exe->kernels = calloc(graph->n_nodes + 1, sizeof(*exe->kernels));
-    exe->workspaces = calloc(graph->n_nodes + 1, sizeof(*exe->workspaces));
-    exe->steps = calloc(graph->n_nodes + 1, sizeof(*exe->steps));
-    exe->texts = calloc(graph->n_bindings + graph->n_folded + 1, sizeof(*exe->texts));
-    if (!exe->first_place || !exe->kernels || !exe->workspaces || !exe->steps || !exe->texts)
+    size_t nodes = graph->n_nodes + 1u, bindings = graph->n_bindings + graph->n_folded + 1u;
+    exe->kernels = dj_host_arena(&exe->base, nodes * sizeof(*exe->kernels));
+    exe->workspaces = dj_host_arena(&exe->base, nodes * sizeof(*exe->workspaces));
+    exe->steps = dj_host_arena(&exe->base, nodes * sizeof(*exe->steps));
+    exe->texts = dj_host_arena(&exe->base, bindings * sizeof(*exe->texts));
+    if (!exe->kernels || !exe->workspaces || !exe->steps || !exe->texts)
         return dj_fail(DJ_ERR_MEMORY, "executable of %u nodes: out of memory", graph->n_nodes);
-    for (uint32_t i = 0; i < graph->n_nodes; i++) {
-        exe->first_place[i] = (uint32_t)total;
-        total += dj_places_count(&graph->nodes[i]);
-    }
-    if (total > UINT32_MAX)
-        return dj_fail(DJ_ERR_LIMIT, "graph of %llu operands", (unsigned long long)total);
-    exe->first_place[graph->n_nodes] = (uint32_t)total;
-    exe->places = calloc(total + 1, sizeof(*exe->places));
-    if (!exe->places)
-        return dj_fail(DJ_ERR_MEMORY, "executable of %u nodes: out of memory", graph->n_nodes);
-    return DJ_OK;
+    return dj_places_make(graph, &exe->arena, &exe->first_place, &exe->places);
 }
 
 dj_status_t dj_host_compile(dj_device_t *device, const dj_graph_t *graph, dj_executable_t **exe_p)
@@ -103,10 +76,8 @@ dj_status_t dj_host_compile(dj_device_t *device, const dj_graph_t *graph, dj_exe
     exe->base = (dj_executable_t){.ops = device->ops, .device = device, .graph = graph};
     device->ops->thread_start(device);
     dj_status_t status = allocate(exe, graph);
-    for (uint32_t i = 0; status == DJ_OK && i < graph->n_nodes; i++) {
-        dj_places_fill(graph, &graph->nodes[i], &exe->places[exe->first_place[i]]);
+    for (uint32_t i = 0; status == DJ_OK && i < graph->n_nodes; i++)
         status = prepare_node(exe, i, &graph->nodes[i]);
-    }
     if (status != DJ_OK) {
         dj_host_destroy(&exe->base);
         return status;
@@ -125,72 +96,49 @@ const uint64_t *dj_host_workspaces(const dj_executable_t *exe)
 static dj_status_t stage_node(dj_host_executable_t *exe, uint32_t at)
 {
     const dj_node_t *node = &exe->base.graph->nodes[at];
-    const dj_view_t *view = &node->outs[0].view;
     dj_host_kernel_t *kernel = &exe->kernels[at];
-    if (dj_view_is_contiguous(view) || kernel->node != node) /* made for it by an earlier plan */
+    if (dj_view_is_contiguous(&node->outs[0].view) || kernel->node != node) /* made for it by an earlier plan */
         return DJ_OK;
-    dj_node_t *staged = dj_host_arena(&exe->base, sizeof(*staged));
-    dj_output_t *outs = dj_host_arena(&exe->base, node->n_outs * sizeof(*outs));
-    if (!staged || !outs)
-        return dj_fail(DJ_ERR_MEMORY, "staged node %u: out of memory", at);
-    memcpy(outs, node->outs, node->n_outs * sizeof(*outs));
-    outs[0].view = dj_view_contiguous(view->dtype, view->rank, view->sizes);
-    *staged = *node;
-    staged->outs = outs;
+    const dj_node_t *staged;
+    dj_status_t status = dj_place_stage(node, &exe->arena, &staged);
+    if (status != DJ_OK)
+        return status;
     if (kernel->fini)
         kernel->fini(kernel);
     *kernel = (dj_host_kernel_t){0};
     return prepare_node(exe, at, staged);
 }
 
-/* Checks one step against the plan and resolves its places; the plan was proven, so what fails here
- * is a plan for other workspaces or a mistake of ours. */
 static dj_status_t place_step(dj_host_executable_t *exe, const dj_plan_t *plan, uint32_t at)
 {
     const dj_graph_t *graph = exe->base.graph;
-    const dj_plan_step_t *planned = &plan->steps[at];
-    uint32_t node = planned->node;
-    if (node >= graph->n_nodes)
-        return dj_fail(DJ_ERR_CORRUPT, "plan step %u: node %u of %u", at, node, graph->n_nodes);
-    dj_status_t status = planned->staging == DJ_OFFSET_NONE ? DJ_OK : stage_node(exe, node);
+    uint32_t node = plan->steps[at].node;
+    uint64_t staging = plan->steps[at].staging;
+    dj_status_t status = dj_place_check_node(graph, plan, at);
+    if (status == DJ_OK && staging != DJ_OFFSET_NONE)
+        status = stage_node(exe, node);
     if (status != DJ_OK)
         return status;
-    if (exe->workspaces[node] > plan->workspace_bytes)
-        return dj_fail(DJ_ERR_CLASS, "plan step %u: %llu bytes of workspace needed, %llu planned",
-                       at, (unsigned long long)exe->workspaces[node],
-                       (unsigned long long)plan->workspace_bytes);
-    dj_host_step_t *step = &exe->steps[at];
-    *step = (dj_host_step_t){.kernel = &exe->kernels[node],
-                             .places = &exe->places[exe->first_place[node]],
-                             .n_places = exe->first_place[node + 1] - exe->first_place[node],
-                             .n_outs = graph->nodes[node].n_outs,
-                             .group_steps = 1,
-                             .staging = planned->staging,
-                             .target = &graph->nodes[node].outs[0].view};
-    for (uint32_t i = 0; i < step->n_places; i++) {
-        dj_place_t *place = &exe->places[exe->first_place[node] + i];
-        if (place->storage == DJ_STORAGE_NONE || place->binding != DJ_SLOT_NONE)
-            continue;
-        place->offset = plan->offsets[place->storage];
-        if (place->offset == DJ_OFFSET_NONE)
-            return dj_fail(DJ_ERR_CORRUPT, "plan step %u: storage %u has no place", at,
-                           place->storage);
-    }
-    return DJ_OK;
+    dj_place_t *places = &exe->places[exe->first_place[node]];
+    uint32_t n_places = exe->first_place[node + 1] - exe->first_place[node];
+    exe->steps[at] = (dj_host_step_t){.kernel = &exe->kernels[node],
+                                      .places = places,
+                                      .n_places = n_places,
+                                      .n_outs = graph->nodes[node].n_outs,
+                                      .group_steps = 1,
+                                      .staging = staging,
+                                      .target = &graph->nodes[node].outs[0].view};
+    return dj_places_resolve(places, n_places, plan, at, exe->workspaces[node]);
 }
 
 dj_status_t dj_host_place(dj_executable_t *base, const dj_plan_t *plan)
 {
     dj_host_executable_t *exe = (dj_host_executable_t *)base;
-    if (plan->n_steps > base->graph->n_nodes || plan->n_storages != base->graph->n_storages)
-        return dj_fail(DJ_ERR_CORRUPT, "plan of %u steps and %u storages for %u nodes and %u",
-                       plan->n_steps, plan->n_storages, base->graph->n_nodes,
-                       base->graph->n_storages);
-    for (uint32_t i = 0; i < plan->n_steps; i++) {
-        dj_status_t status = place_step(exe, plan, i);
-        if (status != DJ_OK)
-            return status;
-    }
+    dj_status_t status = dj_place_check_plan(base->graph, plan);
+    for (uint32_t i = 0; status == DJ_OK && i < plan->n_steps; i++)
+        status = place_step(exe, plan, i);
+    if (status != DJ_OK)
+        return status;
     dj_host_groups_mark(exe->steps, plan);
     exe->n_steps = plan->n_steps;
     base->plan = plan;
@@ -305,13 +253,7 @@ dj_status_t dj_host_replay(dj_executable_t *base, const dj_launch_t *launch)
 uint64_t dj_host_bytes(const dj_executable_t *base)
 {
     const dj_host_executable_t *exe = (const dj_host_executable_t *)base;
-    uint64_t nodes = base->graph->n_nodes + 1ull, bindings = n_bindings(base->graph) + 1ull;
-    uint64_t bytes = sizeof(*exe) + (exe->first_place[nodes - 1] + 1ull) * sizeof(*exe->places);
-    bytes += nodes * (sizeof(*exe->first_place) + sizeof(*exe->kernels) + sizeof(*exe->steps) +
-                      sizeof(*exe->workspaces));
-    for (const dj_host_arena_chunk_t *chunk = exe->chunks; chunk; chunk = chunk->next)
-        bytes += sizeof(*chunk) + chunk->capacity;
-    return bytes + bindings * sizeof(*exe->texts);
+    return sizeof(*exe) + dj_arena_bytes(exe->arena);
 }
 
 void dj_host_destroy(dj_executable_t *base)
@@ -320,16 +262,6 @@ void dj_host_destroy(dj_executable_t *base)
     for (uint32_t i = 0; exe->kernels && i < base->graph->n_nodes; i++)
         if (exe->kernels[i].fini)
             exe->kernels[i].fini(&exe->kernels[i]);
-    while (exe->chunks) {
-        dj_host_arena_chunk_t *next = exe->chunks->next;
-        free(exe->chunks);
-        exe->chunks = next;
-    }
-    free(exe->first_place);
-    free(exe->kernels);
-    free(exe->places);
-    free(exe->workspaces);
-    free(exe->steps);
-    free(exe->texts);
+    dj_arena_destroy(exe->arena);
     free(exe);
 }

@@ -71,6 +71,13 @@ static inline uint32_t dj_node_dim(int64_t dim, uint32_t rank)
     return dim >= 0 && dim < (int64_t)rank ? (uint32_t)dim : 0;
 }
 
+/* Which dimensions a reduction's argument names: one, a list, or, absent or an empty list, all; but any and all take an
+ * empty list as it is, as PyTorch does. Fills marked[0..rank-1]. */
+void dj_node_mark_dims(const dj_node_t *node, uint32_t arg, uint32_t rank, bool *marked);
+
+/* The output less the dimensions that only keepdim has there. DJ_ERR_SHAPE: it is not the input reduced so. */
+dj_status_t dj_node_kept_dims(const dj_view_t *in, const dj_view_t *out, const bool *marked, dj_view_t *kept_p);
+
 /* Number of an argument's first operand among a node's operands: every operand of every tensor
  * argument in call order, then the outputs. A DJ_ARG_NONE argument takes no
  * place; an absent list element takes one that is NULL. With arg = n_args: of the first output. */
@@ -81,6 +88,23 @@ static inline uint32_t dj_node_operand_index(const dj_call_t *call, uint32_t arg
         if (call->args[i].kind == DJ_ARG_TENSORS)
             index += call->args[i].count;
     return index;
+}
+
+/* As an integer dtype holds it: PyTorch has a plain number wrap that is out of the range of the tensor beside it. */
+static inline int64_t dj_integer_as(uint8_t dtype, int64_t value)
+{
+    switch (dtype) {
+    case DJ_U8:
+        return (uint8_t)value;
+    case DJ_I8:
+        return (int8_t)value;
+    case DJ_I16:
+        return (int16_t)value;
+    case DJ_I32:
+        return (int32_t)value;
+    default:
+        return value;
+    }
 }
 
 /* No kernel of any device computes with complex numbers, and none has to ask: DJ_ERR_UNSUPPORTED names the dtype and

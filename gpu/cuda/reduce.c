@@ -101,43 +101,10 @@ static void blocks_choose(reduce_t *r, const dj_cuda_device_t *device, uint64_t 
 
 /* --- dimensions --- */
 
-/* Marks the reduced dimensions. An absent or empty list means all, but any and all take an empty one as it is. */
-static void dims_mark(const dj_node_t *node, uint32_t arg, uint32_t rank, bool *marked)
-{
-    const dj_arg_t *dims = &node->call.args[arg];
-    bool literal = node->call.op == DJ_OP_ANY || node->call.op == DJ_OP_ALL;
-    bool empty = dims->kind == DJ_ARG_INTEGERS && dims->count == 0;
-    bool all = dims->kind == DJ_ARG_NONE || (empty && !literal);
-    for (uint32_t d = 0; d < rank; d++)
-        marked[d] = all;
-    if (dims->kind == DJ_ARG_INTEGER && rank)
-        marked[dj_node_dim(dims->integer, rank)] = true;
-    for (uint32_t i = 0; dims->kind == DJ_ARG_INTEGERS && i < dims->count && rank; i++)
-        marked[dj_node_dim(dims->integers[i], rank)] = true;
-}
-
 static void view_push(dj_view_t *view, int64_t size, int64_t stride)
 {
     view->sizes[view->rank] = size;
     view->strides[view->rank++] = stride;
-}
-
-/* The output less the dimensions that only keepdim has there. */
-static dj_status_t out_part(const dj_view_t *in, const dj_view_t *out, const bool *marked, dj_view_t *kept)
-{
-    bool keepdim = out->rank == in->rank;
-    *kept = (dj_view_t){.dtype = out->dtype};
-    for (uint32_t d = 0, o = 0; d < in->rank; d++) {
-        if (marked[d]) {
-            o += keepdim;
-            continue;
-        }
-        if (o >= out->rank || out->sizes[o] != in->sizes[d])
-            return dj_fail(DJ_ERR_SHAPE, "the output of a reduction does not fit its input");
-        view_push(kept, out->sizes[o], out->strides[o]);
-        o++;
-    }
-    return DJ_OK;
 }
 
 /* `outs[i]` may be NULL. `ordered`: the reduced elements are counted in logical order. */
@@ -148,7 +115,7 @@ static dj_status_t loops_make(dj_reduce_params_t *p, const dj_view_t *in, const 
     for (uint32_t d = 0; d < in->rank; d++)
         view_push(marked[d] ? &along : &kept_in, in->sizes[d], in->strides[d]);
     for (uint32_t i = 0; i < 2; i++) {
-        dj_status_t status = out_part(in, outs[i] ? outs[i] : outs[!i], marked, &kept_outs[i]);
+        dj_status_t status = dj_node_kept_dims(in, outs[i] ? outs[i] : outs[!i], marked, &kept_outs[i]);
         if (status != DJ_OK)
             return status;
     }
@@ -242,7 +209,7 @@ dj_status_t dj_cuda_reduce_prepare(dj_executable_t *exe, dj_cuda_kernel_t *kerne
     r->index = DJ_SLOT_NONE;
     bool marked[DJ_RANK_MAX] = {false};
     const dj_view_t *outs[2] = {out, NULL};
-    dims_mark(node, op == DJ_OP_VECTOR_NORM ? 2 : 1, in->rank, marked);
+    dj_node_mark_dims(node, op == DJ_OP_VECTOR_NORM ? 2 : 1, in->rank, marked);
     status = loops_make(p, in, outs, marked, false);
     if (status != DJ_OK)
         return status;
@@ -280,7 +247,7 @@ dj_status_t dj_cuda_arg_reduce_prepare(dj_executable_t *exe, dj_cuda_kernel_t *k
     r->out = has_values ? first : DJ_SLOT_NONE;
     r->index = first + has_values;
     bool marked[DJ_RANK_MAX] = {false};
-    dims_mark(node, 1, in->rank, marked);
+    dj_node_mark_dims(node, 1, in->rank, marked);
     status = loops_make(p, in, outs, marked, true);
     if (status != DJ_OK)
         return status;

@@ -205,39 +205,63 @@ static void write_store(const text_t *t, uint32_t i)
 
 /* ---- steps ---- */
 
+/* A scalar in the step's class. Of a narrow integer dtype it is what that dtype holds (dj_integer_as()). */
+static void write_scalar(const text_t *t, const dj_part_step_t *step, uint32_t index)
+{
+    uint8_t own = dj_op_compute_dtype(&step->node->call);
+    if (step->class == DJ_CLASS_I64 && own != DJ_I64)
+        fprintf(t->out, "(%s)(long)", stored_types[own]);
+    fprintf(t->out, "at.s%u_%s;\n", index, class_names[step->class]);
+}
+
 static void write_value(const text_t *t, const dj_part_step_t *step, uint32_t k)
 {
     const char *class = class_names[step->class];
     dj_part_value_t value = step->values[k];
     fprintf(t->out, "        const %s %c = ", class_types[step->class], "abc"[k]);
     if (value.from == DJ_FROM_SCALAR)
-        fprintf(t->out, "at.s%u_%s;\n", value.index, class);
+        write_scalar(t, step, value.index);
     else
         fprintf(t->out, "dj_as_%s(dj_plain(%c%u.at[l]));\n", class, value.from == DJ_FROM_STEP ? 'y' : 'x',
                 value.index);
+}
+
+/* Is the result of the op's own dtype first, and of the output's then? So uint8 wraps before it becomes float32. */
+static bool rounds(const dj_part_step_t *step, uint8_t own)
+{
+    return step->result != DJ_CLASS_B8 && own != step->out.view->dtype && own != dj_class_dtype(step->class);
 }
 
 static void write_step(const text_t *t, uint32_t i)
 {
     const dj_part_step_t *step = &t->part->steps[i];
     const char *class = class_names[step->class], *type = class_types[step->class];
+    uint8_t own = dj_op_compute_dtype(&step->node->call);
     fprintf(t->out, "    dj_pack<%s, N> y%u;\n#define DJ_PW_CLASS %s\n", stored(&step->out), i, class);
     fputs("#pragma unroll\n    for (int l = 0; l < N; ++l) {\n", t->out);
     for (uint32_t k = 0; k < step->n_values; k++)
         write_value(t, step, k);
-    for (uint32_t k = 0; k < step->n_scalars; k++)
+    for (uint32_t k = 0; k < step->n_scalars; k++) {
+        fprintf(t->out, "        const %s s%u = ", type, k);
         if (step->scalars[k] == DJ_PART_NONE)
-            fprintf(t->out, "        const %s s%u = DJ_ABSENT_%s_%u;\n", type, k, class, k);
+            fprintf(t->out, "DJ_ABSENT_%s_%u;\n", class, k);
         else
-            fprintf(t->out, "        const %s s%u = at.s%u_%s;\n", type, k, step->scalars[k], class);
-    fprintf(t->out, "        dj_keep(y%u.at[l], ", i);
+            write_scalar(t, step, step->scalars[k]);
+    }
+    if (rounds(step, own))
+        fprintf(t->out, "        %s own;\n        dj_keep(own, ", stored_types[own]);
+    else
+        fprintf(t->out, "        dj_keep(y%u.at[l], ", i);
     if (is_power(step))
         fprintf(t->out, "dj_power_%s(a, s0, at.power%u)", class, step->scalars[0]);
     else if (step->result == DJ_CLASS_B8)
         fprintf(t->out, "(unsigned char)((%s) != 0)", dj_op_info(step->node->call.op)->expression);
     else
         fprintf(t->out, "(%s)(%s)", type, dj_op_info(step->node->call.op)->expression);
-    fputs(");\n    }\n#undef DJ_PW_CLASS\n", t->out);
+    fputs(");\n", t->out);
+    if (rounds(step, own))
+        fprintf(t->out, "        dj_keep(y%u.at[l], dj_as_%s(dj_plain(own)));\n", i, class);
+    fputs("    }\n#undef DJ_PW_CLASS\n", t->out);
     write_store(t, i);
 }
 

@@ -97,9 +97,13 @@ typedef struct pointwise {
     dj_loop_t loop; /* three operands, then the output */
     core_fn_t core;
     dj_class_t class;
+    uint8_t own; /* the dtype in which the op computes, of that class */
     source_t sources[OPERANDS];
     uint32_t result_bytes;    /* of one element of the core's result */
     dj_host_store_fn_t store; /* NULL: the core writes the output itself */
+    /* Into the op's dtype and back, where the output is of another: uint8 wraps before it becomes float32. */
+    dj_host_store_fn_t round;
+    dj_host_load_fn_t rounded;
     int64_t chunk;            /* the most elements at once */
     dj_node_scalar_t scalars[2];
     bool is_power;
@@ -122,7 +126,7 @@ static void scalars_read(const pointwise_t *p, const dj_host_run_t *run, core_sc
         int64_t integer = i ? INT64_MAX : INT64_MIN;
         if (from.slot != DJ_SLOT_NONE) {
             real = dj_host_scalar_real(run, from);
-            integer = dj_host_scalar_integer(run, from);
+            integer = dj_integer_as(p->own, dj_host_scalar_integer(run, from));
         }
         scalars->f32[i] = (float)real;
         scalars->f64[i] = real;
@@ -144,7 +148,7 @@ static void scalar_fill(const pointwise_t *p, const dj_host_run_t *run, dj_node_
                         int64_t n, tile_t *tile)
 {
     double real = dj_host_scalar_real(run, scalar);
-    int64_t integer = dj_host_scalar_integer(run, scalar);
+    int64_t integer = dj_integer_as(p->own, dj_host_scalar_integer(run, scalar));
     for (int64_t i = 0; i < n; i++) {
         if (p->class == DJ_CLASS_F32)
             tile->f32[i] = (float)real;
@@ -161,7 +165,7 @@ static void scalar_fill(const pointwise_t *p, const dj_host_run_t *run, dj_node_
 static void run_range(const pointwise_t *p, const dj_host_run_t *run, core_fn_t core,
                       const core_scalars_t *scalars, void *const *bases, int64_t first, int64_t end)
 {
-    tile_t tiles[OPERANDS], result;
+    tile_t tiles[OPERANDS], result, own;
     const void *in[OPERANDS];
     dj_walk_t walk;
     uint32_t inner = p->loop.rank - 1;
@@ -187,6 +191,11 @@ static void run_range(const pointwise_t *p, const dj_host_run_t *run, core_fn_t 
                 in[k] = in[0];
         }
         core(n, in, scalars, p->store ? (void *)&result : walk.at[OPERANDS]);
+        if (p->round) {
+            int64_t item = dj_dtype_bytes(p->own);
+            p->round(n, &result, &own, item);
+            p->rounded(n, &own, item, &result);
+        }
         if (p->store)
             p->store(n, &result, walk.at[OPERANDS], p->loop.strides[OPERANDS][inner]);
         first += n;
@@ -313,7 +322,8 @@ dj_status_t dj_host_pointwise_prepare(dj_executable_t *exe, dj_host_kernel_t *ke
     pointwise_t *p = dj_host_arena(exe, sizeof(*p));
     if (!p)
         return dj_fail(DJ_ERR_MEMORY, "no memory for a kernel's state");
-    p->class = dj_class_of(dj_op_compute_dtype(&node->call));
+    p->own = dj_op_compute_dtype(&node->call);
+    p->class = dj_class_of(p->own);
     for (uint32_t k = 0; k < OPERANDS; k++)
         p->sources[k].scalar.slot = DJ_SLOT_NONE;
     p->scalars[0].slot = p->scalars[1].slot = DJ_SLOT_NONE;
@@ -341,6 +351,10 @@ dj_status_t dj_host_pointwise_prepare(dj_executable_t *exe, dj_host_kernel_t *ke
     if (!row_is_dense(&p->loop, OPERANDS, out->dtype, result)) {
         p->store = dj_host_store_of(result, out->dtype);
         p->chunk = TILE;
+    }
+    if (result == p->class && p->own != out->dtype && p->own != dj_class_dtype(p->class)) {
+        p->round = dj_host_store_of(result, p->own);
+        p->rounded = dj_host_load_of(p->own, result);
     }
     p->is_power = node->call.op == DJ_OP_POW_SCALAR;
     kernel->run = run_pointwise;

@@ -252,18 +252,6 @@ static void run_reduce(const dj_host_kernel_t *kernel, const dj_host_run_t *run)
 
 /* --- prepare --- */
 
-/* Marks the reduced dimensions; an absent or empty list means all. */
-static void dims_mark(const dj_arg_t *dims, uint32_t rank, bool *marked)
-{
-    bool all = dims->kind == DJ_ARG_NONE || (dims->kind == DJ_ARG_INTEGERS && dims->count == 0);
-    for (uint32_t d = 0; d < rank; d++)
-        marked[d] = all;
-    if (dims->kind == DJ_ARG_INTEGER && rank)
-        marked[dj_node_dim(dims->integer, rank)] = true;
-    for (uint32_t i = 0; dims->kind == DJ_ARG_INTEGERS && i < dims->count && rank; i++)
-        marked[dj_node_dim(dims->integers[i], rank)] = true;
-}
-
 static void view_push(dj_view_t *view, int64_t size, int64_t stride)
 {
     view->sizes[view->rank] = size;
@@ -273,24 +261,14 @@ static void view_push(dj_view_t *view, int64_t size, int64_t stride)
 static dj_status_t loops_make(reduce_t *r, const dj_view_t *in, const dj_view_t *out,
                               const bool *marked)
 {
-    dj_view_t kept_in = {.dtype = in->dtype}, kept_out = {.dtype = out->dtype};
-    dj_view_t reduced = {.dtype = in->dtype};
-    bool keepdim = out->rank == in->rank;
-    for (uint32_t d = 0, o = 0; d < in->rank; d++) {
-        if (marked[d]) {
-            view_push(&reduced, in->sizes[d], in->strides[d]);
-            o += keepdim;
-            continue;
-        }
-        view_push(&kept_in, in->sizes[d], in->strides[d]);
-        if (o >= out->rank || out->sizes[o] != in->sizes[d])
-            return dj_fail(DJ_ERR_SHAPE, "the output of a reduction does not fit its input");
-        view_push(&kept_out, out->sizes[o], out->strides[o]);
-        o++;
-    }
+    dj_view_t kept_in = {.dtype = in->dtype}, reduced = {.dtype = in->dtype}, kept_out;
+    for (uint32_t d = 0; d < in->rank; d++)
+        view_push(marked[d] ? &reduced : &kept_in, in->sizes[d], in->strides[d]);
     const dj_view_t *kept[2] = {&kept_in, &kept_out}, *only[1] = {&reduced};
-    dj_status_t status = dj_loop_make(&r->kept, kept, 2);
-    return status != DJ_OK ? status : dj_loop_make(&r->reduced, only, 1);
+    dj_status_t status = dj_node_kept_dims(in, out, marked, &kept_out);
+    if (status == DJ_OK)
+        status = dj_loop_make(&r->kept, kept, 2);
+    return status == DJ_OK ? dj_loop_make(&r->reduced, only, 1) : status;
 }
 
 static void way_choose(reduce_t *r, uint8_t dtype)
@@ -330,7 +308,7 @@ dj_status_t dj_host_reduce_prepare(dj_executable_t *exe, dj_host_kernel_t *kerne
         r->class = DJ_CLASS_I64;
     r->integers = r->class == DJ_CLASS_I64 || r->class == DJ_CLASS_B8;
     bool marked[DJ_RANK_MAX] = {false};
-    dims_mark(&node->call.args[op == DJ_OP_VECTOR_NORM ? 2 : 1], in->rank, marked);
+    dj_node_mark_dims(node, op == DJ_OP_VECTOR_NORM ? 2 : 1, in->rank, marked);
     dj_status_t status = loops_make(r, in, out, marked);
     if (status != DJ_OK)
         return status;

@@ -1,5 +1,11 @@
-/* dump.h - "--dump" of test_kernels.c: what went into each case and what came out, a JSON object a
- * row, for kernel_cases.py. Part of that file, kept apart for its length. */
+/* dump.h - "--dump" of the tests of kernels: what went into each case and what came out, a JSON object a row, for
+ * kernel_cases.py. */
+#ifndef DJ_TESTS_GPU_DUMP_H
+#define DJ_TESTS_GPU_DUMP_H
+
+#include "tests/gpu/recorded.h"
+#include "tests/gpu/rows.h"
+
 static void dump_tensor(const uint8_t *data, const dj_view_t *view)
 {
     ref_t *r = ref_read(data, view);
@@ -72,26 +78,37 @@ static void dump_argument(const op_case_t *c, uint32_t arg)
     printf("%s", is_list ? "]" : "");
 }
 
-static void dump_row(const row_t *row)
+/* `replay` replays it and brings the results into its tensors. A case that is refused is told so. */
+static void dump_row(const row_t *row, dj_device_t *device, dj_status_t (*replay)(recorded_t *r))
 {
     recorded_t r;
-    record(&r, device, row->op, row->text);
+    ref_call_t none = {.c = &r.c};
+    dj_status_t status = record_try(&r, device, row->op, row->text);
     printf("{\"op\": \"%s\", \"text\": \"%s\", \"signature\": \"%s\", \"args\": [",
            dj_op_info(row->op)->name, row->text, dj_op_info(row->op)->signature);
     for (uint32_t arg = 0; arg < r.c.n_args; arg++)
         dump_argument(&r.c, arg);
-    printf("], \"outs\": [");
-    expect_ok(case_replay(&r.program));
-    for (uint32_t i = 0; i < r.n_outs; i++) {
+    if (status == DJ_OK)
+        status = replay(&r);
+    if (status != DJ_OK)
+        printf("], \"refused\": \"%s: %s\", \"outs\": [", dj_status_name(status), dj_error_text());
+    else
+        printf("], \"outs\": [");
+    for (uint32_t i = 0; i < r.n_outs && status == DJ_OK; i++) {
         const case_tensor_t *t = i == 0 && r.target >= 0 ? &r.c.tensors[r.target] : &r.results[i];
         printf("%s", i ? ", " : "");
         dump_tensor(t->data, &t->view);
     }
     printf("]}\n");
-    for (uint32_t i = 0; i < r.c.n_tensors; i++)
-        free(r.before[i]);
-    for (uint32_t i = 0; i < r.n_outs; i++)
-        free(r.results[i].memory);
-    case_close(&r.program);
-    case_free(&r.c);
+    recorded_free(&r, &none);
 }
+
+static int dump_rows(const rows_t *rows, dj_device_t *device, dj_status_t (*replay)(recorded_t *r))
+{
+    for (size_t i = 0; i < rows->n; i++)
+        if (!rows->row[i].is_bad)
+            dump_row(&rows->row[i], device, replay);
+    return rows->n == 0;
+}
+
+#endif

@@ -235,8 +235,30 @@ static inline bool ref_logic(uint16_t op, const ref_values_t *v, bool is_bool, d
     }
 }
 
+/* A result is of the op's own dtype before it goes into an output of another. */
+static inline double ref_round(uint8_t own, double real)
+{
+    uint64_t bytes = 0;
+    int64_t integer = isfinite(real) ? (int64_t)real : 0;
+    if (own == DJ_BF16) /* compared with a tolerance */
+        return real;
+    case_put(own, &bytes, real, integer);
+    case_get(own, &bytes, &real, &integer);
+    return real;
+}
+
+/* A plain number wraps beside integers that cannot hold it. */
+static inline double ref_wrap(uint8_t computes, double number)
+{
+    return computes >= DJ_U8 && computes < DJ_I64 && isfinite(number) ? ref_round(computes, number) : number;
+}
+
 static inline bool ref_pointwise(const ref_call_t *call)
 {
+    dj_view_t own[DJ_OUTS_MAX];
+    dj_call_t inferred = {.op = call->c->op, .n_args = (uint16_t)call->c->n_args, .args = call->c->args};
+    assert_int_equal(dj_op_infer(&inferred, own), DJ_OK);
+    uint8_t computes = dj_op_compute_dtype(&inferred);
     const dj_op_info_t *info = dj_op_info(call->c->op);
     ref_t *tensors[3] = {NULL}, *out = call->outs[0];
     double scalars[2] = {-INFINITY, INFINITY};
@@ -245,7 +267,7 @@ static inline bool ref_pointwise(const ref_call_t *call)
         if (info->signature[arg] == 't')
             tensors[n_tensors++] = ref_arg(call, arg);
         else if (info->signature[arg] != '-' && n_scalars < 2) {
-            scalars[n_scalars] = ref_real(call, arg, scalars[n_scalars]);
+            scalars[n_scalars] = ref_wrap(computes, ref_real(call, arg, scalars[n_scalars]));
             n_scalars++;
         }
     }
@@ -259,6 +281,7 @@ static inline bool ref_pointwise(const ref_call_t *call)
         if (!ref_arithmetic(call->c->op, &v, &result) &&
             !ref_logic(call->c->op, &v, tensors[0]->view.dtype == DJ_BOOL, &result))
             return false;
+        result = ref_round(own->dtype, result);
         ref_set(out, i, result, isfinite(result) ? (int64_t)result : 0);
     }
     return true;
@@ -266,10 +289,12 @@ static inline bool ref_pointwise(const ref_call_t *call)
 
 /* --- reductions and scans --- */
 
+/* Any and all take an empty list as it is; for all others it means every dimension, as none does. */
 static inline void ref_dims(const ref_call_t *call, uint32_t arg, uint32_t rank, bool *marked)
 {
     const dj_arg_t *a = &call->c->args[arg];
-    bool all = a->kind == DJ_ARG_NONE || (a->kind == DJ_ARG_INTEGERS && a->count == 0);
+    bool literal = call->c->op == DJ_OP_ANY || call->c->op == DJ_OP_ALL || call->c->op == DJ_OP_FLIP;
+    bool all = a->kind == DJ_ARG_NONE || (a->kind == DJ_ARG_INTEGERS && a->count == 0 && !literal);
     for (uint32_t d = 0; d < rank; d++)
         marked[d] = all;
     if (a->kind == DJ_ARG_INTEGER)
@@ -294,7 +319,7 @@ static inline int64_t ref_reduced(const ref_t *in, const ref_t *out, const bool 
 }
 
 typedef struct ref_sums {
-    double sum, squares, product, max, min, abs_max, powers;
+    double sum, squares, product, max, min, abs_max, abs_min, powers;
     int64_t count, nonzero;
     bool has_nan;
 } ref_sums_t;
@@ -305,6 +330,7 @@ static inline void ref_sums_add(ref_sums_t *s, double x, double order)
     s->min = s->count && !(x < s->min) ? s->min : x;
     s->product = s->count ? s->product * x : x;
     s->abs_max = fmax(s->abs_max, fabs(x));
+    s->abs_min = s->count ? fmin(s->abs_min, fabs(x)) : fabs(x);
     s->sum += x;
     s->squares += x * x;
     s->powers += isfinite(order) ? pow(fabs(x), order) : 0;
@@ -335,8 +361,8 @@ static inline double ref_reduce_one(uint16_t op, const ref_sums_t *s, double sca
     case DJ_OP_VAR:
         return deviation / ((double)s->count - scalar);
     default:
-        if (scalar == INFINITY)
-            return s->abs_max;
+        if (isinf(scalar))
+            return s->has_nan ? NAN : scalar > 0 ? s->abs_max : s->abs_min;
         return scalar == 0 ? (double)s->nonzero : pow(s->powers, 1 / scalar);
     }
 }
@@ -417,30 +443,64 @@ static inline void ref_cumsum(const ref_call_t *call)
     }
 }
 
-static inline void ref_topk(const ref_call_t *call)
+/* An element of the row that is being sorted, and where it was. */
+typedef struct ref_element {
+    double value;
+    int64_t at;
+} ref_element_t;
+
+/* A NaN is greater than everything; equal elements stay in order. */
+static inline int ref_ascending(const void *a, const void *b)
+{
+    const ref_element_t *x = a, *y = b;
+    if (isnan(x->value) != isnan(y->value))
+        return isnan(x->value) ? 1 : -1;
+    if (x->value != y->value && !isnan(x->value))
+        return x->value > y->value ? 1 : -1;
+    return (x->at > y->at) - (x->at < y->at);
+}
+
+static inline int ref_descending(const void *a, const void *b)
+{
+    const ref_element_t *x = a, *y = b;
+    const ref_element_t other_x = {x->value, y->at}, other_y = {y->value, x->at};
+    return -ref_ascending(&other_x, &other_y);
+}
+
+/* The row that begins at `at`. */
+static inline void ref_sort_row(const ref_call_t *call, int64_t *at, uint32_t dim, int64_t n, bool descending)
 {
     ref_t *in = ref_arg(call, 0), *values = call->outs[0], *indices = call->outs[1];
-    uint32_t dim = ref_dim(call, 2, in->view.rank);
-    bool smallest = !ref_flag(call, 3);
-    for (int64_t o = 0; o < values->count; o++) {
-        int64_t at[DJ_RANK_MAX], rank;
-        ref_unravel(values, o, at);
-        rank = at[dim];
-        /* The element that exactly `rank` others go before. */
-        for (int64_t i = 0; i < in->view.sizes[dim]; i++) {
-            at[dim] = i;
-            int64_t own = ref_ravel(in, at), before = 0;
-            for (int64_t j = 0; j < in->view.sizes[dim]; j++) {
-                at[dim] = j;
-                int64_t other = ref_ravel(in, at);
-                double x = in->real[other], y = in->real[own];
-                before += ref_better(x, y, smallest) || (x == y && j < i);
-            }
-            if (before == rank) {
-                ref_copy(values, o, in, own);
-                ref_set(indices, o, (double)i, i);
-            }
-        }
+    int64_t kept = values->view.rank ? values->view.sizes[dim] : 1;
+    ref_element_t *row = calloc((size_t)n, sizeof(*row));
+    assert_non_null(row);
+    for (int64_t i = 0; i < n; i++) {
+        at[dim] = i;
+        row[i] = (ref_element_t){in->real[ref_ravel(in, at)], i};
+    }
+    qsort(row, (size_t)n, sizeof(*row), descending ? ref_descending : ref_ascending);
+    for (int64_t i = 0; i < kept; i++) {
+        at[dim] = row[i].at;
+        int64_t from = ref_ravel(in, at);
+        at[dim] = i;
+        int64_t to = ref_ravel(values, at);
+        ref_copy(values, to, in, from);
+        ref_set(indices, to, (double)row[i].at, row[i].at);
+    }
+    free(row);
+}
+
+/* Sort, and topk as the beginning of one. */
+static inline void ref_sort(const ref_call_t *call, uint32_t dim_arg, bool descending)
+{
+    ref_t *in = ref_arg(call, 0);
+    uint32_t dim = in->view.rank ? ref_dim(call, dim_arg, in->view.rank) : 0;
+    int64_t n = in->view.rank ? in->view.sizes[dim] : 1;
+    for (int64_t i = 0; i < in->count; i++) {
+        int64_t at[DJ_RANK_MAX] = {0};
+        ref_unravel(in, i, at);
+        if (at[dim] == 0)
+            ref_sort_row(call, at, dim, n, descending);
     }
 }
 

@@ -426,7 +426,10 @@ static inline bool ref_reducing(const ref_call_t *call)
         ref_cumsum(call);
         return true;
     case DJ_OP_TOPK:
-        ref_topk(call);
+        ref_sort(call, 2, ref_flag(call, 3));
+        return true;
+    case DJ_OP_SORT:
+        ref_sort(call, 1, ref_flag(call, 2));
         return true;
     default:
         return false;

@@ -61,6 +61,11 @@ typedef struct ref_seen {
     int64_t best_integer, place, inside, covered;
 } ref_seen_t;
 
+static inline int64_t ref_least(uint8_t dtype)
+{
+    return dtype == DJ_U8 ? 0 : dtype == DJ_I64 ? INT64_MIN : -(1ll << (8 * dj_dtype_bytes(dtype) - 1));
+}
+
 static inline void ref_see(ref_seen_t *seen, const ref_t *x, const int64_t *at, int64_t y, int64_t z)
 {
     uint32_t rank = x->view.rank;
@@ -70,7 +75,8 @@ static inline void ref_see(ref_seen_t *seen, const ref_t *x, const int64_t *at, 
     place[rank - 1] = z;
     int64_t i = ref_ravel(x, place);
     bool greater = x->is_real ? x->real[i] > seen->best_real || isnan(x->real[i]) : x->integer[i] > seen->best_integer;
-    if (seen->inside++ == 0 || greater) {
+    seen->inside++;
+    if (greater) {
         seen->best_real = x->real[i];
         seen->best_integer = x->integer[i];
         seen->place = y * x->view.sizes[rank - 1] + z;
@@ -83,13 +89,19 @@ static inline void ref_slide(const ref_call_t *call, const ref_t *x, const int64
     bool max = call->c->op == DJ_OP_MAX_POOL2D;
     uint32_t rank = x->view.rank;
     const int64_t *sizes = &x->view.sizes[rank - 2], *out = &at[rank - 2];
-    int64_t kernel[2], first[2], dilation[2], padding[2];
+    int64_t kernel[2], first[2], dilation[2], padding[2], from[2];
     for (uint32_t d = 0; d < 2; d++) {
         kernel[d] = ref_listed(call, 1, d, 1);
         padding[d] = ref_listed(call, 3, d, 0);
         first[d] = out[d] * ref_listed(call, 2, d, kernel[d]) - padding[d];
         dilation[d] = max ? ref_listed(call, 4, d, 1) : 1;
+        for (from[d] = first[d]; from[d] < 0;)
+            from[d] += dilation[d];
     }
+    /* What a window that sees nothing says: the least value, and where it would have begun. */
+    seen->best_real = -INFINITY;
+    seen->best_integer = ref_least(x->view.dtype);
+    seen->place = from[0] * sizes[1] + from[1];
     for (int64_t i = 0; i < kernel[0] * kernel[1]; i++) {
         int64_t y = first[0] + i / kernel[1] * dilation[0], z = first[1] + i % kernel[1] * dilation[1];
         seen->covered += y < sizes[0] + padding[0] && z < sizes[1] + padding[1];

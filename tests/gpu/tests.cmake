@@ -2,12 +2,14 @@ foreach(file segment text host_device gemm matmul kernels)
   dj_test(gpu/test_${file}.c LABEL unit LIBS dj_gpu)
 endforeach()
 
-# The same cases against PyTorch, where its environment is.
+# The same cases against PyTorch, where its environment is, and rows made at random.
 if(EXISTS ${CMAKE_SOURCE_DIR}/build/venv/bin/python)
-  add_test(NAME gpu_kernel_cases
-           COMMAND ${CMAKE_SOURCE_DIR}/build/venv/bin/python
-                   ${CMAKE_CURRENT_SOURCE_DIR}/gpu/kernel_cases.py $<TARGET_FILE:gpu_test_kernels>)
-  set_tests_properties(gpu_kernel_cases PROPERTIES LABELS unit TIMEOUT 120)
+  foreach(seed "" 1)
+    add_test(NAME gpu_kernel_cases${seed}
+             COMMAND ${CMAKE_SOURCE_DIR}/build/venv/bin/python
+                     ${CMAKE_CURRENT_SOURCE_DIR}/gpu/kernel_cases.py $<TARGET_FILE:gpu_test_kernels> ${seed})
+    set_tests_properties(gpu_kernel_cases${seed} PROPERTIES LABELS unit TIMEOUT 120 ENVIRONMENT OMP_NUM_THREADS=1)
+  endforeach()
 endif()
 
 # And rows made at random, against the reference.

@@ -206,7 +206,33 @@ DJ_DEVICE bool wins(dj_bf16 value, dj_bf16 best)
     return wins(dj_float(value), dj_float(best));
 }
 
-/* The first place of a window that is inside the picture. */
+/* What no element is below: of integers the least, of reals minus infinity. */
+template <typename T> DJ_DEVICE void put_least(T *at)
+{
+    *at = (T)-1 < (T)0 ? (T)((uint64_t)1 << (8 * sizeof(T) - 1)) : (T)0;
+}
+
+DJ_DEVICE void put_least(float *at)
+{
+    *at = -INFINITY;
+}
+
+DJ_DEVICE void put_least(double *at)
+{
+    *at = -(double)INFINITY;
+}
+
+DJ_DEVICE void put_least(dj_f16 *at)
+{
+    dj_put(at, -INFINITY);
+}
+
+DJ_DEVICE void put_least(dj_bf16 *at)
+{
+    dj_put(at, -INFINITY);
+}
+
+/* The first place of a window that is inside the picture, or past its end. */
 DJ_DEVICE int64_t first_inside(const dj_pool_t &p, int d, int64_t at)
 {
     int64_t first = at * p.window.stride[d] - p.window.padding[d], dilation = p.window.dilation[d];
@@ -228,11 +254,11 @@ template <typename T> DJ_DEVICE void maximum(const dj_pool_t &p)
         int64_t y_first = first_inside(p, 1, e.at[1]), x_first = first_inside(p, 2, e.at[2]);
         y_end = y_end < p.in.sizes[1] ? y_end : p.in.sizes[1];
         x_end = x_end < p.in.sizes[2] ? x_end : p.in.sizes[2];
-        /* With ceil_mode a dilated window may lie beside the picture: it has the nearest element. */
-        y_first = y_first < p.in.sizes[1] ? y_first : p.in.sizes[1] - 1;
-        x_first = x_first < p.in.sizes[2] ? x_first : p.in.sizes[2] - 1;
+        /* A dilated window may step over the whole picture: then the least value and a place outside are its own,
+         * as in PyTorch. */
         int64_t best = y_first * p.in.sizes[2] + x_first;
-        T value = plane[y_first * p.in.strides[1] + x_first * p.in.strides[2]];
+        T value;
+        put_least(&value);
         for (int64_t y = y_first; y < y_end; y += p.window.dilation[1])
             for (int64_t x = x_first; x < x_end; x += p.window.dilation[2]) {
                 T other = plane[y * p.in.strides[1] + x * p.in.strides[2]];

@@ -2,12 +2,11 @@
  * op_cases.def and bad_cases.def and more of their own, each with small and with large grids, against the reference;
  * conversions between all dtypes with values at the edges; concatenations of many pieces.
  *
- * "--rows FILE" runs lines of "ID arguments" instead, as random_cases.py writes them. */
+ * Which rows: rows.h. */
 #include "tests/gpu/cuda/stub_device.h"
+#include "tests/gpu/rows.h"
 
 #include "gpu/cuda/prepare.h"
-
-#define FILE_ROWS_MAX 4096
 
 static dj_cuda_prepare_fn_t slot(uint16_t op)
 {
@@ -38,17 +37,15 @@ static dj_cuda_prepare_fn_t slot(uint16_t op)
     }
 }
 
-typedef struct row {
-    uint16_t op;
-    const char *text;
+/* A row in a grid of at most so many blocks. */
+typedef struct run {
+    const row_t *row;
     uint32_t blocks_max;
-    char name[200];
-    bool is_bad;
-} row_t;
+    char name[360];
+} run_t;
 
-static const row_t rows[] = {
-#define CASE(id, text) {DJ_OP_##id, text, 0, "", false},
-#include "tests/gpu/op_cases.def"
+static const row_t own_rows[] = {
+#define CASE(id, text) {DJ_OP_##id, text, false},
     CASE(COPY, "u8[999]:o") CASE(COPY, "f16[65,17]:o >f16:o") CASE(COPY, "f32[3,64,20]:s")
     CASE(COPY, "f64[40,3,40]:t >f64") CASE(COPY, "u8[9,70,70]:to >u8:o") CASE(COPY, "f32[2,3,4,5,6,7]:t")
     CASE(COPY, "i16[600,8]:t >i16") CASE(COPY, "f32[128,96]:t >f32:s") CASE(TO_COPY, "f64[50]:n f16")
@@ -105,20 +102,10 @@ static const row_t rows[] = {
     CASE(SORT, "f32[4,0] 1 false") CASE(SORT, "i16[3,70]:s -1 false") CASE(SORT, "bf16[200,2]:n 0 true")
     CASE(SORT, "i32[1] 0 true") CASE(SORT, "u8[4,33] 1 true") CASE(SORT, "i8[4,2] 0 false")
 #undef CASE
-};
-
-static const row_t bad_rows[] = {
-#define BAD(id, text) {DJ_OP_##id, text, 0, "", true},
-#include "tests/gpu/bad_cases.def"
+#define BAD(id, text) {DJ_OP_##id, text, true},
     BAD(INDEX_PUT, "f32[0,5] {i64[9]<4} f32[9,5] false") BAD(INDEX_PUT, "f32[0,5] {i64[9]<4} f32[9,5] true")
     BAD(SCATTER, "f32[4,0] 1 i64[4,3]<50 f32[4,3]") BAD(INDEX_SELECT, "f32[4,5]:o 1 i32[30]<-5")
 #undef BAD
-};
-
-static const char *const op_ids[] = {
-#define OP(id, ...) #id,
-#include "planner/ops.def"
-#undef OP
 };
 
 /* ---- a case ---- */
@@ -136,95 +123,21 @@ static dj_status_t replay(const recorded_t *r)
     return status;
 }
 
-/* An element of the row that is being sorted, and where it was. */
-typedef struct element {
-    double value;
-    int64_t at;
-} element_t;
-
-/* A NaN is greater than everything; equal elements stay in order. */
-static int ascending(const void *a, const void *b)
-{
-    const element_t *x = a, *y = b;
-    if (isnan(x->value) != isnan(y->value))
-        return isnan(x->value) ? 1 : -1;
-    if (x->value != y->value && !isnan(x->value))
-        return x->value > y->value ? 1 : -1;
-    return (x->at > y->at) - (x->at < y->at);
-}
-
-static int descending(const void *a, const void *b)
-{
-    const element_t *x = a, *y = b;
-    const element_t other_x = {x->value, y->at}, other_y = {y->value, x->at};
-    return -ascending(&other_x, &other_y);
-}
-
-/* sort, and topk as the beginning of one, of the row that begins at `at`. */
-static void sort_row(const ref_call_t *call, int64_t *at, uint32_t dim, int64_t n, bool is_descending)
-{
-    ref_t *in = ref_arg(call, 0), *values = call->outs[0], *indices = call->outs[1];
-    int64_t kept = values->view.rank ? values->view.sizes[dim] : 1;
-    element_t *row = calloc((size_t)n, sizeof(*row));
-    assert_non_null(row);
-    for (int64_t i = 0; i < n; i++) {
-        at[dim] = i;
-        row[i] = (element_t){in->real[ref_ravel(in, at)], i};
-    }
-    qsort(row, (size_t)n, sizeof(*row), is_descending ? descending : ascending);
-    for (int64_t i = 0; i < kept; i++) {
-        at[dim] = row[i].at;
-        int64_t from = ref_ravel(in, at);
-        at[dim] = i;
-        int64_t to = ref_ravel(values, at);
-        ref_copy(values, to, in, from);
-        ref_set(indices, to, (double)row[i].at, row[i].at);
-    }
-    free(row);
-}
-
-static void sort_reference(const ref_call_t *call)
-{
-    bool is_topk = call->c->op == DJ_OP_TOPK, is_descending = ref_flag(call, is_topk ? 3 : 2);
-    ref_t *in = ref_arg(call, 0);
-    uint32_t dim = ref_dim(call, is_topk ? 2 : 1, in->view.rank);
-    int64_t n = in->view.rank ? in->view.sizes[dim] : 1;
-    for (int64_t i = 0; i < in->count; i++) {
-        int64_t at[DJ_RANK_MAX] = {0};
-        ref_unravel(in, i, at);
-        if (at[dim] == 0)
-            sort_row(call, at, dim, n, is_descending);
-    }
-}
-
-static void check_sorted(const recorded_t *r, ref_call_t *call)
-{
-    for (uint32_t i = 0; i < 2; i++)
-        call->outs[i] = ref_create(&r->results[i].view);
-    sort_reference(call);
-    for (uint32_t i = 0; i < 2; i++) {
-        ref_t *got = ref_read(r->results[i].data, &r->results[i].view);
-        compare(&r->c, call->outs[i], got, i);
-        ref_free(got);
-        ref_free(call->outs[i]);
-    }
-}
-
 static void run_row(void **state)
 {
-    const row_t *row = *state;
+    const run_t *run = *state;
     recorded_t r;
     ref_call_t call = {.c = &r.c};
-    stub.blocks_max = row->blocks_max;
-    record(&r, &stub_device.base, row->op, row->text);
+    stub.blocks_max = run->blocks_max;
+    record(&r, &stub_device.base, run->row->op, run->row->text);
     read_operands(&r, &call);
     dj_status_t status = replay(&r);
-    if (row->is_bad) {
+    if (run->row->is_bad) {
         check_refused(&r, status);
     } else {
         expect_ok(status);
         check_memory(&r);
-        row->op == DJ_OP_SORT || row->op == DJ_OP_TOPK ? check_sorted(&r, &call) : check_values(&r, &call);
+        check_values(&r, &call);
     }
     recorded_free(&r, &call);
 }
@@ -390,62 +303,39 @@ static void many_pieces(void **state)
     case_close(&test);
 }
 
-/* ---- choosing rows ---- */
-
-static size_t file_rows(const char *path, row_t *read)
-{
-    static char lines[FILE_ROWS_MAX][256];
-    size_t n = 0;
-    FILE *file = fopen(path, "r");
-    while (file && n < FILE_ROWS_MAX && fgets(lines[n], sizeof(lines[n]), file)) {
-        char *text = strchr(lines[n], ' ');
-        lines[n][strcspn(lines[n], "\n")] = 0;
-        if (!text)
-            continue;
-        *text++ = 0;
-        for (uint16_t op = 0; op < DJ_OP_COUNT; op++)
-            if (strcmp(op_ids[op], lines[n]) == 0) {
-                read[n++] = (row_t){.op = op, .text = text};
-                break;
-            }
-    }
-    if (file)
-        fclose(file);
-    return n;
-}
-
-static size_t rows_take(const row_t *from, size_t n, row_t *states, struct CMUnitTest *tests)
+static size_t runs_make(const rows_t *rows, run_t *runs, struct CMUnitTest *tests)
 {
     static const uint32_t grids[] = {1, 3, 1 << 20};
-    size_t taken = 0;
-    for (size_t i = 0; i < n; i++)
-        for (size_t g = 0; g < sizeof(grids) / sizeof(*grids) && slot(from[i].op); g++) {
-            row_t *row = &states[taken];
-            *row = from[i];
-            row->blocks_max = grids[g];
-            snprintf(row->name, sizeof(row->name), "%s %s in at most %u blocks", dj_op_info(row->op)->name,
-                     row->text, grids[g]);
-            tests[taken++] = (struct CMUnitTest){.name = row->name, .test_func = run_row, .initial_state = row};
+    size_t n = 0;
+    for (size_t i = 0; i < rows->n; i++)
+        for (size_t g = 0; g < sizeof(grids) / sizeof(*grids) && slot(rows->row[i].op); g++) {
+            char name[256];
+            row_name(&rows->row[i], name, sizeof(name));
+            runs[n] = (run_t){.row = &rows->row[i], .blocks_max = grids[g]};
+            snprintf(runs[n].name, sizeof(runs[n].name), "%s in at most %u blocks", name, grids[g]);
+            tests[n] = (struct CMUnitTest){.name = runs[n].name, .test_func = run_row, .initial_state = &runs[n]};
+            n++;
         }
-    return taken;
+    return n;
 }
 
 int main(int argc, char **argv)
 {
-    static row_t from_file[FILE_ROWS_MAX], states[3 * FILE_ROWS_MAX];
+    static rows_t rows;
+    static run_t runs[3 * FILE_ROWS_MAX];
     static struct CMUnitTest tests[3 * FILE_ROWS_MAX];
-    size_t n;
     stub_slot = slot;
     if (!dj_hash_setup())
         return 1;
-    if (argc == 3 && strcmp(argv[1], "--rows") == 0) {
-        n = rows_take(from_file, file_rows(argv[2], from_file), states, tests);
-    } else {
-        n = rows_take(bad_rows, sizeof(bad_rows) / sizeof(*bad_rows), states, tests);
-        n += rows_take(rows, sizeof(rows) / sizeof(*rows), states + n, tests + n);
+    rows_choose(argc, argv, &rows);
+    bool all = rows_are_all(&rows);
+    for (size_t i = 0; all && i < sizeof(own_rows) / sizeof(*own_rows); i++)
+        rows_take(&rows, &own_rows[i], i);
+    size_t n = runs_make(&rows, runs, tests);
+    if (all) {
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(every_conversion);
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(zeros_and_nans);
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(many_pieces);
     }
-    return _cmocka_run_group_tests("cuda layout, index, scan", tests, n, NULL, NULL);
+    return n == 0 || _cmocka_run_group_tests("cuda layout, index, scan", tests, n, NULL, NULL) != 0;
 }

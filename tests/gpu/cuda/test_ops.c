@@ -6,9 +6,8 @@
  * is there; all three must give the same bytes. The slab is poisoned and its highest changed byte must be the
  * plan's peak.
  *
- * "--rows FILE" runs lines of "ID arguments" instead, "--only WORD" the rows whose name holds the word, "--every N"
- * every Nth row. DJINN_LOG=cuda=debug names the device functions that run. */
-#include "tests/gpu/recorded.h"
+ * Which rows: rows.h. DJINN_LOG=cuda=debug names the device functions that run. */
+#include "tests/gpu/dump.h"
 
 #include "gpu/cuda/cuda_device.h"
 #include "runtime/base/log.h"
@@ -16,33 +15,13 @@
 #define REPLAYS 3
 #define SLACK_BYTES 4096u
 
-typedef struct row {
-    uint16_t op;
-    const char *text;
-    char name[160];
-    bool is_bad;
-} row_t;
-
-static const row_t good_rows[] = {
-#define CASE(id, text) {DJ_OP_##id, text, "", false},
-#include "tests/gpu/op_cases.def"
-#undef CASE
-};
-
-static const row_t bad_rows[] = {
-#define BAD(id, text) {DJ_OP_##id, text, "", true},
-#include "tests/gpu/bad_cases.def"
-#undef BAD
-};
-
-static const char *const op_ids[] = {
-#define OP(id, ...) #id,
-#include "planner/ops.def"
-#undef OP
-};
+typedef struct run {
+    const row_t *row;
+    char name[320];
+} run_t;
 
 static dj_device_t *device;
-static size_t every = 1;
+static rows_t rows;
 
 /* ---- a case's memory on the device ---- */
 
@@ -178,16 +157,28 @@ static dj_status_t replay_all(recorded_t *r, mirrors_t *m)
     return status;
 }
 
+static dj_status_t replay_mirrored(recorded_t *r)
+{
+    mirrors_t m = {.n = 0};
+    mirror_all(&m, r);
+    dj_status_t status = replay_all(r, &m);
+    mirrors_free(&m);
+    return status;
+}
+
 static void run_row(void **state)
 {
-    const row_t *row = *state;
+    const row_t *row = ((const run_t *)*state)->row;
     recorded_t r;
     ref_call_t call = {.c = &r.c};
-    mirrors_t m = {.n = 0};
-    record(&r, device, row->op, row->text);
+    dj_status_t status = record_try(&r, device, row->op, row->text);
+    if (status != DJ_OK && rows.tries) {
+        recorded_free(&r, &call);
+        skip();
+    }
+    expect_ok(status);
     read_operands(&r, &call);
-    mirror_all(&m, &r);
-    dj_status_t status = replay_all(&r, &m);
+    status = replay_mirrored(&r);
     if (row->is_bad) {
         check_refused(&r, status);
     } else {
@@ -195,7 +186,6 @@ static void run_row(void **state)
         check_memory(&r);
         check_values(&r, &call);
     }
-    mirrors_free(&m);
     recorded_free(&r, &call);
 }
 
@@ -209,81 +199,47 @@ static void every_op_of_the_host_has_a_slot(void **state)
     dj_device_close(host);
 }
 
-/* ---- choosing rows ---- */
-
-#define FILE_ROWS_MAX 4096
-
-static size_t file_rows(const char *path, row_t *read)
+static void every_slot_has_a_case(void **state)
 {
-    static char lines[FILE_ROWS_MAX][256];
+    for (uint16_t op = 0; op < DJ_OP_COUNT; op++)
+        if (device->ops->supports(device, op) != has_a_row(op))
+            fail_msg("%s has %s", dj_op_info(op)->name, has_a_row(op) ? "no slot" : "no case");
+}
+
+static int run_rows(void)
+{
+    run_t *runs = calloc(rows.n + 1, sizeof(*runs));
+    struct CMUnitTest *tests = calloc(rows.n + 2, sizeof(*tests));
+    assert_true(runs && tests);
     size_t n = 0;
-    FILE *file = fopen(path, "r");
-    while (file && n < FILE_ROWS_MAX && fgets(lines[n], sizeof(lines[n]), file)) {
-        char *text = strchr(lines[n], ' ');
-        lines[n][strcspn(lines[n], "\n")] = 0;
-        if (!text)
-            continue;
-        *text++ = 0;
-        for (uint16_t op = 0; op < DJ_OP_COUNT; op++)
-            if (strcmp(op_ids[op], lines[n]) == 0)
-                read[n++] = (row_t){.op = op, .text = text};
+    for (; n < rows.n; n++) {
+        runs[n].row = &rows.row[n];
+        row_name(runs[n].row, runs[n].name, sizeof(runs[n].name));
+        tests[n] = (struct CMUnitTest){.name = runs[n].name, .test_func = run_row, .initial_state = &runs[n]};
     }
-    if (file)
-        fclose(file);
-    return n;
-}
-
-static size_t take(const row_t *from, size_t n, const char *only, row_t *states, struct CMUnitTest *tests)
-{
-    size_t taken = 0;
-    for (size_t i = 0; i < n; i++) {
-        row_t *row = &states[taken];
-        *row = from[i];
-        snprintf(row->name, sizeof(row->name), "%s %s", dj_op_info(row->op)->name, row->text);
-        if ((only && !strstr(row->name, only)) || i % every != 0)
-            continue;
-        tests[taken++] =
-            (struct CMUnitTest){.name = row->name, .test_func = run_row, .initial_state = row};
-    }
-    return taken;
-}
-
-static int run_rows(const row_t *good, size_t n_good, const row_t *bad, size_t n_bad, const char *only)
-{
-    row_t *states = calloc(n_good + n_bad + 1, sizeof(*states));
-    struct CMUnitTest *tests = calloc(n_good + n_bad + 1, sizeof(*tests));
-    assert_true(states && tests);
-    size_t n = take(bad, n_bad, only, states, tests);
-    n += take(good, n_good, only, states + n, tests + n);
-    if (!only && n_bad)
+    if (rows_are_all(&rows)) {
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(every_op_of_the_host_has_a_slot);
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(every_slot_has_a_case);
+    }
     int failed = n == 0 ? 1 : _cmocka_run_group_tests("cuda ops", tests, n, NULL, NULL);
-    free(states);
+    free(runs);
     free(tests);
     return failed;
 }
 
 int main(int argc, char **argv)
 {
-    static row_t from_file[FILE_ROWS_MAX];
     dj_config_t config = {.device = "cuda", .cores = "", .cuda_graphs = true, .numerics = "exact",
                           .kernel_cache = ""};
     if (!dj_hash_setup())
         return 1;
     dj_log_init(getenv("DJINN_LOG") ? getenv("DJINN_LOG") : "warn", "test");
-    if (argc == 3 && strcmp(argv[1], "--every") == 0 && atoi(argv[2]) > 0)
-        every = (size_t)atoi(argv[2]);
+    rows_choose(argc, argv, &rows);
     if (dj_device_open(&config, &device) != DJ_OK) {
         printf("skipped: %s\n", dj_error_text());
         return 77;
     }
-    int failed;
-    if (argc == 3 && strcmp(argv[1], "--rows") == 0)
-        failed = run_rows(from_file, file_rows(argv[2], from_file), NULL, 0, NULL);
-    else
-        failed = run_rows(good_rows, sizeof(good_rows) / sizeof(*good_rows), bad_rows,
-                          sizeof(bad_rows) / sizeof(*bad_rows),
-                          argc == 3 && strcmp(argv[1], "--only") == 0 ? argv[2] : NULL);
+    int failed = rows.dumps ? dump_rows(&rows, device, replay_mirrored) : run_rows();
     dj_device_close(device);
     return failed != 0;
 }

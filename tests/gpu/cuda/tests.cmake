@@ -11,6 +11,19 @@ foreach(seed 0 7)
     ENVIRONMENT DJ_SIM_SEED=${seed}
     ENVIRONMENT_MODIFICATION "LD_LIBRARY_PATH=path_list_prepend:${CMAKE_BINARY_DIR}/bin/simulator")
 endforeach()
+# Rows made at random against the reference, and the table's against PyTorch, which alone judges what the host has no
+# kernel for.
+add_test(NAME gpu_cuda_random_cases
+         COMMAND python3 ${CMAKE_CURRENT_SOURCE_DIR}/gpu/random_cases.py $<TARGET_FILE:gpu_cuda_test_ops> 2)
+set(judged gpu_cuda_random_cases)
+if(EXISTS ${CMAKE_SOURCE_DIR}/build/venv/bin/python)
+  add_test(NAME gpu_cuda_kernel_cases
+           COMMAND ${CMAKE_SOURCE_DIR}/build/venv/bin/python
+                   ${CMAKE_CURRENT_SOURCE_DIR}/gpu/kernel_cases.py $<TARGET_FILE:gpu_cuda_test_ops>)
+  list(APPEND judged gpu_cuda_kernel_cases)
+endif()
+set_tests_properties(${judged} PROPERTIES LABELS unit TIMEOUT 300 ENVIRONMENT OMP_NUM_THREADS=1
+  ENVIRONMENT_MODIFICATION "LD_LIBRARY_PATH=path_list_prepend:${CMAKE_BINARY_DIR}/bin/simulator")
 foreach(file emit replay watch)
   dj_cuda_test(gpu/cuda/test_${file}.c LIBS dj_gpu)
 endforeach()

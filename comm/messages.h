@@ -40,7 +40,7 @@
 enum {
     DJ_FRAME_MAGIC = 0x434e4a44,  /* "DJNC" */
     DJ_HEADER_MAGIC = 0x444e4a44, /* "DJND" */
-    DJ_PROTOCOL_VERSION = 4,
+    DJ_PROTOCOL_VERSION = 5,
 };
 
 /* Every limit of the protocol. X(name, value, what it bounds) */
@@ -107,7 +107,8 @@ enum {
     X(MOVE, 38, dj_move_t, DATA, "client to worker: a new ref, filled from another worker")        \
     X(PULL, 39, dj_pull_t, DATA, "worker to worker: asks for the bytes of a client's ref")         \
     X(BATCH, 40, dj_batch_t, DATA, "both ways: small messages in one; taken apart before a handler") \
-    X(GROUP, 41, dj_group_step_t, DATA, "rank to rank: one step of a collective")
+    X(GROUP, 41, dj_group_step_t, DATA, "rank to rank: one step of a collective") \
+    X(PART, 42, dj_part_t, DATA, "worker to worker: some of the bytes that a PULL asked for")
 
 typedef enum dj_message {
 #define X(name, value, type, channel, text) DJ_MESSAGE_##name = (value),
@@ -450,12 +451,22 @@ typedef struct dj_move {
 } dj_move_t;
 
 /* The header's session is 0 and its request the puller's own number; the answer is a RESULT with the bytes
- * as payload. Knowing session, generation and tag is the right to read: no one but the client does. */
+ * as payload, or, where there are many, PARTs. Knowing session, generation and tag is the right to read: no one
+ * but the client does. */
 typedef struct dj_pull {
     uint64_t session, ref, offset, bytes;
+    uint64_t part_bytes; /* more bytes than these come in PARTs of so many; 0: the source decides */
     uint32_t generation;
     uint32_t rank; /* of the puller: the answer goes over the link with it */
 } dj_pull_t;
+
+/* The header is that of the PULL's RESULT. Parts come in the order of their offsets, without gaps, and the last one
+ * ends the PULL; a RESULT with a status may come in the place of those that are left. Payload: `bytes` bytes. */
+typedef struct dj_part {
+    uint64_t offset, bytes; /* of what the PULL asked for */
+} dj_part_t;
+
+#define DJ_MOVE_PART_BYTES (4ull << 20)
 
 /* Payload: n_messages times u32 header_bytes, u32 payload_bytes, header, payload, both padded
  * to 8. No BATCH inside a BATCH. */

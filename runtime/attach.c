@@ -56,7 +56,7 @@ void dj_session_end(dj_rank_t *rank, dj_session_t *session)
     uint64_t connection = session->closing ? session->connection : 0;
     close_endpoint(session); /* answers on their way fail, so the queue empties */
     session->state = DJ_SESSION_ENDING;
-    if (session->pending)
+    if (session->pending || session->leaving)
         return;
     dj_log(DEBUG, "session %llx ended", (unsigned long long)session->id);
     dj_table_remove(&rank->sessions, dj_key_u64(session->id));

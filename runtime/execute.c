@@ -620,6 +620,14 @@ void dj_job_execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
     atomic_fetch_add_explicit(&rank->counters.busy_ns, ran_ns, memory_order_relaxed);
 }
 
+static uint64_t fetched_bytes(const dj_job_t *job, const dj_exec_body_t *body)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < job->exec.n_fetches && bytes <= DJ_TENSOR_BYTES_MAX; i++)
+        bytes += body->fetches[i].bytes <= DJ_TENSOR_BYTES_MAX ? body->fetches[i].bytes : DJ_TENSOR_BYTES_MAX;
+    return bytes;
+}
+
 bool dj_job_is_short(dj_rank_t *rank, dj_job_t *job)
 {
     dj_exec_segment_t segments[4];
@@ -633,6 +641,8 @@ bool dj_job_is_short(dj_rank_t *rank, dj_job_t *job)
         return false;
     if (dj_exec_decode(&job->exec, job->payload, job->payload_bytes, segments, 4, &body) != DJ_OK)
         return true; /* the refusal is short */
+    if (dj_home_is_blind(&rank->home) && fetched_bytes(job, &body) > DJ_MOVE_INLINE_BYTES)
+        return false; /* copied out first */
     for (uint32_t i = 0; i < job->exec.n_segments; i++) {
         if (segments[i].header.flags & DJ_SEGMENT_STRUCTURE)
             return false;

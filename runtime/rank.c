@@ -44,8 +44,8 @@ static void *device_main(void *argument)
         dj_job_t *job = (dj_job_t *)entry;
         if (job->exchange)
             dj_exchange_place(rank, job->exchange);
-        else if (job->header.type == DJ_MESSAGE_MOVE)
-            dj_move_land(rank, job);
+        else if (job->header.type == DJ_MESSAGE_PART)
+            dj_part_copy(rank, job);
         else
             dj_job_execute(rank, &rank->device_runner, job);
         dj_queue_push(&rank->done, entry);

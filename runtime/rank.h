@@ -86,18 +86,27 @@ typedef enum dj_job_state {
     DJ_JOB_RUNNING,
     DJ_JOB_ANSWERING,
     DJ_JOB_MOVING, /* a MOVE at the head: its bytes are awaited (move.c) */
+    DJ_JOB_LEAVING, /* in no queue: its answer is on its way and leans on nothing of the session's */
 } dj_job_state_t;
 
-/* Of a MOVE that is under way, or of a PULL. */
+enum { DJ_MOVE_PARTS = 4 };                 /* of one move on their way at a time */
+#define DJ_MOVE_INLINE_BYTES (256u << 10) /* copied on the progress thread */
+
+/* Of a MOVE that is under way, of a PULL, or of a part of either. */
 typedef struct dj_moving {
     struct dj_job *next;    /* rank->moves */
     struct dj_job *partner; /* source and target are here: the PULL of the MOVE and the other way round */
+    struct dj_job *whole;   /* of a part: its MOVE or PULL */
     uint64_t number, link;  /* of the PULL on its way, of the link it travels over */
     uint64_t began_ns;
+    uint64_t begun_bytes, done_bytes; /* in parts that were begun; of a MOVE: that have arrived */
+    uint32_t open;        /* parts that use the memory: the network or the device thread has them */
+    struct dj_job *held;  /* of a MOVE: of these, those that wait for a buffer, in order, by their `next` */
+    uint32_t n_held;
     uint32_t incarnation; /* of the source, when it was asked first */
-    void *memory; /* of the MOVE's new ref; what the PULL reads */
-    bool made, receiving, again;
-    bool counted; /* in its session's pulled_bytes */
+    void *memory; /* of the MOVE's new ref; what the PULL reads; a part's share of either */
+    bool again;
+    bool lost; /* of a PULL: the link, or whoever wanted it */
 } dj_moving_t;
 
 /* One message of a session, from arrival to the moment its answer has left. */
@@ -114,6 +123,7 @@ typedef struct dj_job {
         dj_put_t put;
         dj_move_t move;
         dj_pull_t pull;
+        dj_part_t part;
     };
     const void *payload;
     dj_bounce_t owned; /* the payload's memory in ingress, or none */
@@ -136,6 +146,7 @@ typedef struct dj_job {
     dj_bytes_t reply; /* gathered bytes, when pieces do not do */
     struct dj_exchange *exchange; /* no message of a session, but a plan to be exchanged (exchange.c) */
     dj_moving_t moving;
+    uint64_t outgoing_bytes; /* counted in its session's */
 } dj_job_t;
 
 typedef enum dj_command_kind {
@@ -355,29 +366,33 @@ void dj_exchange_placed(dj_rank_t *rank, dj_exchange_t *exchange); /* progress t
 /* Must requests for this entry wait for the device thread? Progress thread. */
 bool dj_exchange_holds(const dj_rank_t *rank, const dj_cache_entry_t *entry);
 
-/* move.c, with worker.c's queues below it */
+/* move.c and pull.c, with worker.c's queues below them */
 /* The MOVE at its session's head begins. DJ_IN_PROGRESS: dj_job_finish() follows; else it has failed. */
 dj_status_t dj_move_start(dj_rank_t *rank, dj_job_t *job);
+void dj_move_end(dj_job_t *job, dj_status_t status); /* with the thread's sentence; no part is open */
 void dj_moves_turn(dj_rank_t *rank); /* links that opened, deadlines, sessions that end */
 void dj_moves_lost(dj_rank_t *rank, uint64_t link, const char *why);
-/* RESULT and PULL, as dj_worker_message(). */
+/* RESULT and PART, as dj_worker_message(); PULL. */
 dj_status_t dj_move_message(dj_rank_t *rank, const dj_incoming_t *incoming, void **memory_p,
                             void **token_p);
 dj_status_t dj_pull_message(dj_rank_t *rank, const dj_incoming_t *incoming);
 /* A PULL whose turn has come. DJ_IN_PROGRESS: it will retire by itself; else it is over. */
 dj_status_t dj_pull_start(dj_rank_t *rank, dj_job_t *job);
 bool dj_pull_may_start(const dj_job_t *job);
-/* Any thread: source and target are here; or to where a blind device's bytes leave from. Its failure is noted. */
+dj_status_t dj_pull_begin_local(dj_rank_t *rank, dj_job_t *move_job);
+/* Source and target are here. Any thread; its failure is noted. */
 void dj_pull_copy(dj_rank_t *rank, dj_job_t *job);
 void dj_pull_copied(dj_rank_t *rank, dj_job_t *job); /* progress thread, after it */
-/* A MOVE whose bytes have arrived beside a blind device: into it (device thread), and its end. */
-void dj_move_land(dj_rank_t *rank, dj_job_t *job);
-void dj_move_landed(dj_rank_t *rank, dj_job_t *job);
+/* A part beside a blind device, between its bounce buffer and the device. Any thread; its failure is noted. */
+dj_status_t dj_part_copy(dj_rank_t *rank, dj_job_t *part);
+void dj_part_copied(dj_job_t *part); /* progress thread, after it */
+void dj_pull_part_copied(dj_job_t *part);
 
-/* worker.c, for move.c: a job that is in no queue, with its clock started; one that ran (its answer leaves,
+/* worker.c, for these: a job that is in no queue, with its clock started; one that ran (its answer leaves,
  * the next one starts); one without an answer. */
 dj_job_t *dj_job_take(dj_rank_t *rank, dj_session_t *session, const dj_header_t *header,
                       const void *body);
+void dj_job_put(dj_rank_t *rank, dj_job_t *job); /* one that is in no queue */
 void dj_job_fail(dj_job_t *job, dj_status_t status); /* with the thread's sentence; the first stays */
 void dj_job_finish(dj_rank_t *rank, dj_job_t *job);
 void dj_job_retire(dj_rank_t *rank, dj_job_t *job);

@@ -11,7 +11,8 @@
  *
  * Order: every message of a session joins its queue of jobs in the order it arrived, a rendezvous at
  * its first callback, and only the head runs; the next one starts when the head's answer has left,
- * releases included. The progress thread runs a job itself when the queue is empty and the job is warm
+ * releases included, or when the answer leans on nothing of the session's: it then leaves by itself, and
+ * beside a blind device bytes are copied out while those before them travel. The progress thread runs a job itself when the queue is empty and the job is warm
  * and short; else the device thread does. So refs and arena belong to exactly one thread at a time,
  * without a lock, and bytes on their way to a client are never overwritten by the next request.
  * Destruction waits for an empty queue.
@@ -21,7 +22,8 @@
  *
  * Blind devices (their info's host_reads is false): nothing but the device's own copies and replays touches
  * Text, Data and Stack. What arrives waits in ingress or in a bounce buffer (gpu/bounce.h) and is copied in
- * when its turn comes; what leaves is copied out to one first.
+ * when its turn comes; what leaves is copied out to one first, and counted until it has left: past
+ * ingress_bytes of it no further job starts.
  *
  * Refs: slot by low 32 bits, tag in the high 32 bits, owner is the session. A ref stands for a block of
  * Data or for Text. The first write to Text moves it: a private copy in Data takes its place under the
@@ -39,7 +41,7 @@
 typedef enum dj_session_state {
     DJ_SESSION_ATTACHED,
     DJ_SESSION_DETACHED,
-    DJ_SESSION_ENDING, /* destroyed as soon as pending is 0 */
+    DJ_SESSION_ENDING, /* destroyed as soon as pending and leaving are 0 */
 } dj_session_state_t;
 
 /* One ref's storage. tag 0: the slot is free. */
@@ -93,8 +95,10 @@ typedef struct dj_session {
     struct dj_job *first_job, **last_job_p; /* the head is running or receiving */
     uint32_t pending;                       /* jobs in the queue */
     uint32_t landing;                       /* of them: arriving in the blocks of their refs */
+    struct dj_job *first_leaving;           /* in no queue any more: their answers are on their way */
+    uint32_t leaving;
     uint64_t ingress_bytes;
-    uint64_t pulled_bytes; /* of PULLs under way: in host memory on their way to other ranks (blind devices) */
+    uint64_t outgoing_bytes; /* in host memory on their way to the client and to other ranks (blind devices) */
     uint32_t sequence_out;
     dj_kept_answer_t last;
     uint64_t last_seen_request; /* ids rise; a repeat is not run again */
@@ -105,6 +109,11 @@ typedef struct dj_session {
     dj_shown_plans_t shown;
     uint64_t planning_ns, busy_ns;
 } dj_session_t;
+
+static inline bool dj_session_is_full(const dj_session_t *session)
+{
+    return session->pending + session->leaving >= DJ_REQUESTS_MAX;
+}
 
 /* What sessions need of their rank. */
 typedef struct dj_session_home {

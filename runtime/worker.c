@@ -1,8 +1,9 @@
 /* worker.c - the progress thread: messages become jobs, jobs run in their session's order, answers leave.
  *
  * A message is checked here and joins its session's queue; only the head of a queue runs. What is short
- * runs at once on this thread, all else goes to the device thread and comes back through `done`. The
- * answer leaves from where the bytes lie; releases happen after it, then the next job starts. */
+ * runs at once on this thread, all else goes to the device thread and comes back through `done`. An
+ * answer with bytes of the session's memory leaves from where they lie; releases happen after it, then the
+ * next job starts. One that leans on nothing of the session's leaves while the next job runs. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,7 @@ static dj_job_t *job_get(dj_rank_t *rank)
     job->status = DJ_OK;
     job->n_pieces = 0;
     job->moving = (dj_moving_t){0};
+    job->outgoing_bytes = 0;
     job->answer.result = (dj_result_t){.segment = UINT32_MAX};
     dj_bytes_clear(&job->reply);
     return job;
@@ -47,12 +49,18 @@ static void count_ingress(dj_rank_t *rank, dj_session_t *session, int64_t bytes)
                               memory_order_relaxed);
 }
 
-static void job_put(dj_rank_t *rank, dj_job_t *job)
+static void give_payload(dj_rank_t *rank, dj_job_t *job)
 {
-    if (job->owned.memory) {
-        count_ingress(rank, job->session, -(int64_t)job->payload_bytes);
-        dj_bounce_give(rank->home.bounce, &job->owned);
-    }
+    if (!job->owned.memory)
+        return;
+    count_ingress(rank, job->session, -(int64_t)job->payload_bytes);
+    dj_bounce_give(rank->home.bounce, &job->owned);
+}
+
+void dj_job_put(dj_rank_t *rank, dj_job_t *job)
+{
+    give_payload(rank, job);
+    job->session->outgoing_bytes -= job->outgoing_bytes;
     dj_bounce_give(rank->home.bounce, &job->bounce);
     if (job->draft)
         dj_text_discard(rank->home.text, job->draft);
@@ -83,11 +91,10 @@ static void apply_releases(dj_rank_t *rank, dj_job_t *job)
 }
 
 /* It leaves the queue: the head, or a PULL from further back. */
-static void retire(dj_rank_t *rank, dj_job_t *job)
+static void unqueue(dj_job_t *job)
 {
     dj_session_t *session = job->session;
     dj_job_t **at_p = &session->first_job;
-    apply_releases(rank, job);
     while (*at_p != job)
         at_p = &(*at_p)->next;
     *at_p = job->next;
@@ -95,9 +102,13 @@ static void retire(dj_rank_t *rank, dj_job_t *job)
         session->last_job_p = at_p;
     session->pending--;
     session->landing -= job->landed;
-    if (job->moving.counted)
-        session->pulled_bytes -= job->pull.bytes;
-    job_put(rank, job);
+}
+
+static void retire(dj_rank_t *rank, dj_job_t *job)
+{
+    apply_releases(rank, job);
+    unqueue(job);
+    dj_job_put(rank, job);
 }
 
 void dj_job_retire(dj_rank_t *rank, dj_job_t *job)
@@ -107,13 +118,52 @@ void dj_job_retire(dj_rank_t *rank, dj_job_t *job)
     advance(rank, session);
 }
 
+/* The answer's bytes are the job's own, so the job can go on without its session's queue. */
+static bool stands_alone(const dj_job_t *job)
+{
+    return job->n_pieces == 0 || job->status != DJ_OK || job->bounce.memory || job->reply.size;
+}
+
+/* Out of the queue, its answer on its way; false: it must stay at its place until that has left. */
+static bool leave(dj_rank_t *rank, dj_job_t *job)
+{
+    dj_session_t *session = job->session;
+    if (!stands_alone(job))
+        return false;
+    apply_releases(rank, job);
+    unqueue(job);
+    give_payload(rank, job);
+    job->outgoing_bytes = job->bounce.memory ? job->bounce.bytes : 0;
+    session->outgoing_bytes += job->outgoing_bytes;
+    job->state = DJ_JOB_LEAVING;
+    job->next = session->first_leaving;
+    session->first_leaving = job;
+    session->leaving++;
+    return true;
+}
+
+static void left(dj_rank_t *rank, dj_job_t *job)
+{
+    dj_session_t *session = job->session;
+    dj_job_t **at_p = &session->first_leaving;
+    while (*at_p != job)
+        at_p = &(*at_p)->next;
+    *at_p = job->next;
+    session->leaving--;
+    dj_job_put(rank, job);
+    advance(rank, session);
+}
+
 static void answer_sent(void *argument, dj_status_t status)
 {
     dj_job_t *job = argument;
     dj_rank_t *rank = job->rank;
     if (status != DJ_OK)
         dj_log(DEBUG, "an answer could not be sent: %s", dj_status_text(status));
-    dj_job_retire(rank, job);
+    if (job->state == DJ_JOB_LEAVING)
+        left(rank, job);
+    else
+        dj_job_retire(rank, job);
 }
 
 static void keep_answer(dj_job_t *job)
@@ -156,19 +206,24 @@ static dj_status_t send_answer(dj_rank_t *rank, dj_job_t *job)
                             job->n_pieces, answer_sent, job);
 }
 
-/* On the progress thread, after the job ran; what send_answer() gives. */
+/* On the progress thread, after the job ran. DJ_OK: it is out of the queue; DJ_IN_PROGRESS: not until answer_sent(). */
 static dj_status_t answer(dj_rank_t *rank, dj_job_t *job)
 {
     atomic_fetch_add_explicit(&rank->counters.requests, 1, memory_order_relaxed);
     if (job->status != DJ_OK)
         atomic_fetch_add_explicit(&rank->counters.refused, 1, memory_order_relaxed);
-    return send_answer(rank, job);
+    if (send_answer(rank, job) != DJ_IN_PROGRESS)
+        retire(rank, job);
+    else if (!leave(rank, job))
+        return DJ_IN_PROGRESS;
+    return DJ_OK;
 }
 
 void dj_job_finish(dj_rank_t *rank, dj_job_t *job)
 {
-    if (answer(rank, job) != DJ_IN_PROGRESS)
-        dj_job_retire(rank, job);
+    dj_session_t *session = job->session;
+    if (answer(rank, job) == DJ_OK)
+        advance(rank, session);
 }
 
 /* ---- running ---- */
@@ -220,11 +275,12 @@ static void advance(dj_rank_t *rank, dj_session_t *session)
         }
         if (!job || job->state != DJ_JOB_READY || job->header.type == DJ_MESSAGE_PULL)
             break;
+        if (session->outgoing_bytes >= rank->config->ingress_bytes) /* left() comes here again */
+            break;
         if (run_head(rank, job, ++ran <= RUN_AHEAD) == DJ_IN_PROGRESS)
             return;
         if (answer(rank, job) == DJ_IN_PROGRESS)
             return;
-        retire(rank, job);
     }
     if (session->landing)
         dj_landing_admit(rank, session);
@@ -271,11 +327,11 @@ static bool run_short(dj_rank_t *rank, dj_job_t *job)
     job->state = DJ_JOB_RUNNING;
     job->started_ns = job->arrived_ns;
     dj_job_execute(rank, &rank->progress_runner, job);
-    if (answer(rank, job) != DJ_IN_PROGRESS) {
-        dj_job_retire(rank, job);
-    } else if (own_payload(rank, job) != DJ_OK) {
+    dj_session_t *session = job->session;
+    if (answer(rank, job) == DJ_OK)
+        advance(rank, session);
+    else if (own_payload(rank, job) != DJ_OK)
         job->payload = NULL; /* its releases are lost until the session ends */
-    }
     return true;
 }
 
@@ -333,7 +389,7 @@ static dj_job_t *make_job(dj_rank_t *rank, dj_session_t *session, const dj_incom
 {
     const dj_header_t *header = incoming->header;
     dj_job_t *job;
-    if (header->request <= session->last_seen_request || session->pending >= DJ_REQUESTS_MAX) {
+    if (header->request <= session->last_seen_request || dj_session_is_full(session)) {
         atomic_fetch_add_explicit(&rank->counters.stale, 1, memory_order_relaxed);
         return NULL; /* a repeat: it was or will be answered; or past every credit */
     }
@@ -431,7 +487,7 @@ dj_status_t dj_worker_message(void *context, const dj_incoming_t *incoming, void
                               void **token_p)
 {
     dj_rank_t *rank = context;
-    if (incoming->header->type == DJ_MESSAGE_RESULT)
+    if (incoming->header->type == DJ_MESSAGE_RESULT || incoming->header->type == DJ_MESSAGE_PART)
         return dj_move_message(rank, incoming, memory_p, token_p);
     if (incoming->header->type == DJ_MESSAGE_PULL)
         return dj_pull_message(rank, incoming);
@@ -475,8 +531,8 @@ void dj_worker_turn(dj_rank_t *rank)
             dj_exchange_placed(rank, job->exchange);
         else if (job->header.type == DJ_MESSAGE_PULL)
             dj_pull_copied(rank, job);
-        else if (job->header.type == DJ_MESSAGE_MOVE)
-            dj_move_landed(rank, job);
+        else if (job->header.type == DJ_MESSAGE_PART)
+            dj_part_copied(job);
         else
             dj_job_finish(rank, job);
     }
@@ -503,7 +559,7 @@ static bool any_session(dj_rank_t *rank, bool (*is)(const dj_session_t *session)
 
 static bool has_jobs(const dj_session_t *session)
 {
-    return session->pending > 0;
+    return session->pending + session->leaving > 0;
 }
 
 static bool has_job_running(const dj_session_t *session)
@@ -539,17 +595,36 @@ static void close_endpoints(dj_rank_t *rank)
         dj_comm_progress(rank->comm);
 }
 
+static void put_all(dj_rank_t *rank, dj_job_t *first)
+{
+    for (dj_job_t *job = first, *next; job; job = next) {
+        next = job->next;
+        dj_job_put(rank, job);
+    }
+}
+
+/* Parts of moves that nobody copied, or came back too late: they are in no session's queue. */
+static void put_parts(dj_rank_t *rank, dj_queue_t *queue)
+{
+    dj_queue_entry_t *entry;
+    while ((entry = dj_queue_try_pop(queue))) {
+        dj_job_t *job = (dj_job_t *)entry;
+        if (!job->exchange && job->header.type == DJ_MESSAGE_PART)
+            dj_job_put(rank, job);
+    }
+}
+
 void dj_worker_end(dj_rank_t *rank)
 {
     dj_session_t *session;
     dj_hash_t key;
     size_t at = 0;
     close_endpoints(rank);
+    put_parts(rank, &rank->jobs);
+    put_parts(rank, &rank->done);
     while ((session = dj_table_next(&rank->sessions, &at, &key))) {
-        for (dj_job_t *job = session->first_job, *next; job; job = next) {
-            next = job->next;
-            job_put(rank, job);
-        }
+        put_all(rank, session->first_job);
+        put_all(rank, session->first_leaving);
         dj_session_destroy(session, &rank->home);
     }
     dj_table_fini(&rank->sessions);

@@ -10,7 +10,7 @@
 #include "tests/client/ops.h"
 #include "tests/runtime/server.h"
 
-enum { RANKS = 4, BIG = 64 << 20 };
+enum { RANKS = 4, BIG = 64 << 20, PART = 4 << 20 };
 
 static server_t server;
 
@@ -153,7 +153,7 @@ static void move_of(fixture_t *f, uint64_t bytes, int from, int to)
 
 static void small_and_large(void **state)
 {
-    static const uint64_t sizes[] = {1, 4096, 32767, 32768, 1 << 20, BIG};
+    static const uint64_t sizes[] = {1, 4096, 32767, 32768, 1 << 20, PART, PART + 1, 6 * PART - 3, BIG};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         move_of(*state, sizes[i], 1, 2);
         move_of(*state, sizes[i], 2, 1); /* over the same link, the other way */

@@ -166,7 +166,7 @@ static void seed_lifeline(dj_bytes_t *input)
 static void seed_data(dj_bytes_t *input)
 {
     static const char digits[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
-    for (uint16_t type = DJ_MESSAGE_EXEC; type <= DJ_MESSAGE_GROUP; type++) {
+    for (uint16_t type = DJ_MESSAGE_EXEC; type <= DJ_MESSAGE_PART; type++) {
         dj_header_t header = {DJ_HEADER_MAGIC, DJ_PROTOCOL_VERSION, type, 1, 1, 0, 1, 0};
         dj_bytes_put_u8(input, 0);
         dj_bytes_put(input, &header, sizeof(header));
@@ -390,7 +390,7 @@ static void seed_worker(dj_bytes_t *input)
         put_message(input, DJ_MESSAGE_PUT, tweak, &parts, payload, sizeof(payload));
         keep("worker", input);
     }
-    for (uint8_t type = DJ_MESSAGE_EXEC; type <= DJ_MESSAGE_GROUP; type++) {
+    for (uint8_t type = DJ_MESSAGE_EXEC; type <= DJ_MESSAGE_PART; type++) {
         put_message(input, (dj_message_t)type, 0, bytes + 1, bytes + 1, 128);
         keep("worker", input);
     }

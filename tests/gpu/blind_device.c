@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "gpu/host/host.h"
+#include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 
 typedef struct range {
@@ -38,6 +39,8 @@ typedef struct blind_device {
     range_t *ranges;
     uint64_t n_ranges, room, committed_bytes, pinned_bytes, slab_bytes;
     bool slab_fails;
+    pthread_mutex_t engine; /* held by the copy that has it */
+    uint64_t copy_mb_per_s;
     pthread_mutex_t copies_lock;
     late_copy_t late[DJ_COPIES_MAX]; /* by ticket */
     uint64_t started, finished;
@@ -255,13 +258,28 @@ static void be_host(blind_device_t *device, const void *address)
     must(!translate(device, address), "a copy of device memory where the host's is due");
 }
 
+/* As a memcpy, but on an engine that takes the time it takes and leaves the processor alone meanwhile. */
+static void engine_copy(blind_device_t *device, void *target, const void *source, uint64_t bytes)
+{
+    if (!device->copy_mb_per_s) {
+        memcpy(target, source, bytes);
+        return;
+    }
+    pthread_mutex_lock(&device->engine);
+    uint64_t until_ns = dj_clock_ns() + bytes * 1000 / device->copy_mb_per_s;
+    memcpy(target, source, bytes);
+    struct timespec end = {(time_t)(until_ns / DJ_NS_PER_S), (long)(until_ns % DJ_NS_PER_S)};
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, NULL);
+    pthread_mutex_unlock(&device->engine);
+}
+
 static dj_status_t copy_in(dj_device_t *base, void *target, const void *host, uint64_t bytes)
 {
     blind_device_t *device = (blind_device_t *)base;
     if (bytes == 0)
         return DJ_OK;
     be_host(device, host);
-    memcpy(device_range(device, target), host, bytes);
+    engine_copy(device, device_range(device, target), host, bytes);
     return check(device);
 }
 
@@ -271,7 +289,7 @@ static dj_status_t copy_out(dj_device_t *base, void *host, const void *source, u
     if (bytes == 0)
         return DJ_OK;
     be_host(device, host);
-    memcpy(host, device_range(device, source), bytes);
+    engine_copy(device, host, device_range(device, source), bytes);
     return check(device);
 }
 
@@ -531,6 +549,8 @@ dj_status_t blind_open(const dj_config_t *config, const blind_options_t *options
     }
     pthread_rwlock_init(&device->lock, NULL);
     pthread_mutex_init(&device->copies_lock, NULL);
+    pthread_mutex_init(&device->engine, NULL);
+    device->copy_mb_per_s = options->copy_mb_per_s;
     device->ops = blind_ops;
     if (options->no_extras) {
         dj_device_memory_t *memory = &device->ops.memory;

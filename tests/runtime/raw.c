@@ -17,6 +17,8 @@ static dj_status_t on_message(void *context, const dj_incoming_t *incoming, void
     if (incoming->rendezvous && !incoming->payload && !incoming->failed) {
         *memory_p = raw->payload;
         *token_p = raw;
+        if (raw->holds)
+            return DJ_IN_PROGRESS;
         return incoming->payload_bytes <= sizeof(raw->payload) ? DJ_OK : DJ_ERR_LIMIT;
     }
     raw->answers++;

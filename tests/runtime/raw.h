@@ -17,6 +17,7 @@ typedef struct raw {
     uint32_t generation, sequence;
     uint64_t request; /* the last id used */
     bool ended;       /* the rank ended the control connection */
+    bool holds;       /* the caller's: large answers are neither received nor refused */
     uint64_t beat_ms;
     bool sending;
     dj_status_t send_status;

@@ -64,7 +64,7 @@ static void run(const server_t *server, int out, const char *const *words)
                    "PATH=/usr/bin:/bin",
                    "LC_ALL=C",
                    "LSAN_OPTIONS=print_suppressions=0:suppressions=" SUPPRESSED,
-                   NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+                   NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
     int n_env = 4;
     int n = 3;
     snprintf(count, sizeof(count), "%d", server->ranks);
@@ -83,6 +83,7 @@ static void run(const server_t *server, int out, const char *const *words)
         env[n_env++] = fail;
         env[n_env++] = blind[0] == '2' ? "BLIND_EXTRAS=0" : "BLIND_EXTRAS=1";
         env[n_env++] = getenv("TEST_SLAB") ? "BLIND_SLAB=1" : "BLIND_SLAB=0";
+        env[n_env++] = blind[0] == '2' ? "BLIND_COPY_MB_PER_S=2000" : "BLIND_COPY_MB_PER_S=0";
     }
     if (getenv("TEST_SIMULATED")) {
         snprintf(program, sizeof(program), "DJINN_RANK_PROGRAM=%s/simulated/djinn-rank", DJINN_BIN);

@@ -9,6 +9,7 @@ hides mistakes; so the blocks' matrices are enlarged until the next token depend
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -33,7 +34,12 @@ def save_checkpoint(folder, small):
                 parameter.mul_(BLOCK_SCALE * (768 / model.config.n_embd) ** 0.5)
     partial = f"{folder}.{os.getpid()}"
     model.save_pretrained(partial)
-    os.rename(partial, folder)
+    try:
+        os.rename(partial, folder)
+    except OSError:  # another process has made it meanwhile
+        shutil.rmtree(partial)
+        if not os.path.exists(os.path.join(folder, "model.safetensors")):
+            raise
 
 
 def ensure_checkpoint(folder, small=False):

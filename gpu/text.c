@@ -206,8 +206,11 @@ static dj_status_t room_make(dj_text_store_t *store, uint64_t bytes, dj_text_roo
     if (bytes > DJ_TENSOR_BYTES_MAX)
         return dj_fail(DJ_ERR_LIMIT, "weight of %llu bytes: at most %llu",
                        (unsigned long long)bytes, DJ_TENSOR_BYTES_MAX);
+    dj_status_t status;
     pthread_mutex_lock(&store->paging);
-    dj_status_t status = room_take(store, bytes, room, data_p);
+    do
+        status = room_take(store, bytes, room, data_p);
+    while (status == DJ_ERR_MEMORY && see_off(store, true)); /* the device is full before the limit is reached */
     pthread_mutex_unlock(&store->paging);
     return status;
 }

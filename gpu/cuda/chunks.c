@@ -48,10 +48,14 @@ dj_status_t dj_cuda_ranges_add(dj_cuda_ranges_t *ranges, uint64_t base, uint64_t
     return DJ_OK;
 }
 
-void dj_cuda_ranges_remove(dj_cuda_ranges_t *ranges, dj_cuda_range_t *range)
+void dj_cuda_ranges_take(dj_cuda_ranges_t *ranges, dj_cuda_range_t *range)
 {
     uint32_t at = count_before(ranges, range->base) - 1;
     memmove(&ranges->all[at], &ranges->all[at + 1], (--ranges->n - at) * sizeof(*ranges->all));
+}
+
+void dj_cuda_range_free(dj_cuda_range_t *range)
+{
     free(range->chunks);
     free(range);
 }
@@ -59,7 +63,7 @@ void dj_cuda_ranges_remove(dj_cuda_ranges_t *ranges, dj_cuda_range_t *range)
 void dj_cuda_ranges_fini(dj_cuda_ranges_t *ranges)
 {
     while (ranges->n)
-        dj_cuda_ranges_remove(ranges, ranges->all[ranges->n - 1]);
+        dj_cuda_range_free(ranges->all[--ranges->n]);
     free(ranges->all);
     *ranges = (dj_cuda_ranges_t){0};
 }

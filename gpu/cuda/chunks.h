@@ -36,8 +36,9 @@ typedef struct dj_cuda_ranges {
 dj_cuda_range_t *dj_cuda_ranges_find(const dj_cuda_ranges_t *ranges, uint64_t address, uint64_t bytes);
 /* DJ_ERR_MEMORY. */
 dj_status_t dj_cuda_ranges_add(dj_cuda_ranges_t *ranges, uint64_t base, uint64_t bytes);
-/* Frees it; its chunks must be unmapped. */
-void dj_cuda_ranges_remove(dj_cuda_ranges_t *ranges, dj_cuda_range_t *range);
+/* Out of the table: the caller's, who frees it when its chunks are unmapped. */
+void dj_cuda_ranges_take(dj_cuda_ranges_t *ranges, dj_cuda_range_t *range);
+void dj_cuda_range_free(dj_cuda_range_t *range);
 void dj_cuda_ranges_fini(dj_cuda_ranges_t *ranges);
 
 /* The first chunk that ends behind `offset`: the one that holds it, or the next; n_chunks when there is none. */

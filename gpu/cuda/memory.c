@@ -13,7 +13,9 @@
  *
  * The caller keeps kernels away from a chunk that is cut, as it does from pages that are decommitted.
  *
- * Threads: any; one lock. The zeroing of new pages is outside of it. */
+ * Threads: any; one lock, for the table of ranges and chunks: every copy looks there, so nobody may hold it long. The
+ * zeroing of new pages and the return of old ones, for which a driver may wait until kernels have ended, are outside of
+ * it; cutting, which is rare, is inside. Pages that are being made or returned are one thread's: its caller's. */
 #define DJ_LOG_MODULE "cuda"
 
 #include "gpu/cuda/memory.h"
@@ -73,19 +75,39 @@ static CUresult chunk_map(const struct dj_cuda_memory *memory, CUdeviceptr addre
     return result;
 }
 
-static void chunk_unmap(struct dj_cuda_memory *memory, dj_cuda_range_t *range, uint32_t index)
+static void chunk_return(CUdeviceptr base, const dj_cuda_chunk_t *chunk)
 {
-    const dj_cuda_chunk_t *chunk = &range->chunks[index];
-    CUresult result = dj_cuda.cuMemUnmap(range->base + chunk->offset, chunk->bytes);
+    CUresult result = dj_cuda.cuMemUnmap(base + chunk->offset, chunk->bytes);
     if (result == CUDA_SUCCESS && !chunk->mirror)
         result = dj_cuda.cuMemRelease(chunk->handle);
     if (dj_cuda_status(result, "returning device memory") != DJ_OK)
         dj_log(ERROR, "%llu bytes of device memory may be lost: %s", (unsigned long long)chunk->bytes,
                dj_error_text());
+}
+
+static void chunk_uncount(struct dj_cuda_memory *memory, const dj_cuda_chunk_t *chunk)
+{
     memory->counters.mapped_bytes -= chunk->mirror ? 0 : chunk->bytes;
     memory->counters.held_bytes -= (uint64_t)__builtin_popcount(chunk->held) * memory->page_bytes;
     memory->counters.chunks--;
+}
+
+static void chunk_unmap(struct dj_cuda_memory *memory, dj_cuda_range_t *range, uint32_t index)
+{
+    chunk_return(range->base, &range->chunks[index]);
+    chunk_uncount(memory, &range->chunks[index]);
     dj_cuda_range_drop(range, index);
+}
+
+/* The same, letting go of the lock meanwhile. */
+static void chunk_unmap_aside(struct dj_cuda_memory *memory, dj_cuda_range_t *range, uint32_t index)
+{
+    dj_cuda_chunk_t chunk = range->chunks[index];
+    dj_cuda_range_drop(range, index);
+    pthread_mutex_unlock(&memory->lock);
+    chunk_return(range->base, &chunk);
+    pthread_mutex_lock(&memory->lock);
+    chunk_uncount(memory, &chunk);
 }
 
 static void chunk_add(struct dj_cuda_memory *memory, dj_cuda_range_t *range, dj_cuda_chunk_t chunk)
@@ -262,7 +284,9 @@ static void decommit_locked(dj_cuda_device_t *device, dj_cuda_range_t *range, ui
         dj_cuda_chunk_t chunk = range->chunks[i];
         uint32_t gone = dj_cuda_chunk_pages(&chunk, first, end, memory->page_bytes) | chunk.held;
         uint32_t kept = all_pages(memory, &chunk) & ~gone;
-        if (chunk_cut(device, range, i, kept, 0) != DJ_OK) {
+        if (kept == 0) {
+            chunk_unmap_aside(memory, range, i);
+        } else if (chunk_cut(device, range, i, kept, 0) != DJ_OK) {
             dj_log(INFO, "%u pages are returned later: %s", (unsigned)__builtin_popcount(gone), dj_error_text());
             memory->counters.held_bytes += (uint64_t)__builtin_popcount(gone & ~chunk.held) * memory->page_bytes;
             range->chunks[i].held = gone;
@@ -470,15 +494,20 @@ dj_status_t dj_cuda_memory_mirror(dj_device_t *base_device, void *window, void *
     return status;
 }
 
+/* A range that is in no table any more. */
 static void range_return(struct dj_cuda_memory *memory, dj_cuda_range_t *range)
 {
-    while (range->n_chunks)
-        chunk_unmap(memory, range, range->n_chunks - 1);
+    for (uint32_t i = range->n_chunks; i-- > 0;)
+        chunk_return(range->base, &range->chunks[i]);
     if (dj_cuda_status(dj_cuda.cuMemAddressFree(range->base, range->bytes), "returning addresses") != DJ_OK)
         dj_log(ERROR, "%s", dj_error_text());
+    pthread_mutex_lock(&memory->lock);
+    for (uint32_t i = 0; i < range->n_chunks; i++)
+        chunk_uncount(memory, &range->chunks[i]);
     memory->counters.reserved_bytes -= range->bytes;
     memory->counters.ranges--;
-    dj_cuda_ranges_remove(&memory->ranges, range);
+    pthread_mutex_unlock(&memory->lock);
+    dj_cuda_range_free(range);
 }
 
 void dj_cuda_memory_release(dj_device_t *base_device, void *base, uint64_t bytes)
@@ -492,9 +521,11 @@ void dj_cuda_memory_release(dj_device_t *base_device, void *base, uint64_t bytes
     if (status == DJ_OK)
         status = range_locate(memory, base, bytes, &range, &first);
     if (status == DJ_OK)
-        range_return(memory, range);
+        dj_cuda_ranges_take(&memory->ranges, range);
     pthread_mutex_unlock(&memory->lock);
-    if (status != DJ_OK)
+    if (status == DJ_OK)
+        range_return(memory, range);
+    else
         dj_log(ERROR, "a range stays: %s", dj_error_text());
 }
 
@@ -572,8 +603,11 @@ void dj_cuda_memory_close(dj_cuda_device_t *device)
         return;
     if (memory->ranges.n)
         dj_log(WARN, "GPU %s: %u ranges were still held at close", device->pci, memory->ranges.n);
-    while (memory->ranges.n)
-        range_return(memory, memory->ranges.all[memory->ranges.n - 1]);
+    while (memory->ranges.n) {
+        dj_cuda_range_t *range = memory->ranges.all[memory->ranges.n - 1];
+        dj_cuda_ranges_take(&memory->ranges, range);
+        range_return(memory, range);
+    }
     dj_cuda_ranges_fini(&memory->ranges);
     dj_cuda.cuMemAddressFree(memory->scratch, DJ_CUDA_CHUNK_PAGES * memory->page_bytes);
     pthread_mutex_destroy(&memory->lock);

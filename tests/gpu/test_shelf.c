@@ -340,10 +340,13 @@ static void several_threads_fill_one_page(void **state)
 
 static dj_device_ops_t bent;
 
+static void (*real_release)(dj_device_t *, void *, uint64_t);
+
 static void bend(void)
 {
     bent = *device->ops;
     device->ops = &bent;
+    real_release = bent.memory.release;
 }
 
 static void without_a_second_address_each_has_its_pages(void **state)
@@ -387,6 +390,13 @@ static dj_status_t commit_some(dj_device_t *full, void *base, uint64_t bytes)
     return commits_left-- > 0 ? real_commit(full, base, bytes) : dj_fail(DJ_ERR_MEMORY, "the device is full");
 }
 
+/* Once the pages of a whole weight have gone there is room for one. */
+static void one_more_commit(dj_device_t *full, void *base, uint64_t bytes)
+{
+    commits_left = bytes > PAGE ? 1 : commits_left;
+    real_release(full, base, bytes);
+}
+
 static void a_full_device_takes_nothing(void **state)
 {
     bend();
@@ -403,12 +413,31 @@ static void a_full_device_takes_nothing(void **state)
     assert_true(holds(first, 1));
 }
 
+static void a_full_device_makes_idle_weights_go(void **state)
+{
+    bend();
+    real_commit = bent.memory.commit;
+    bent.memory.commit = commit_some;
+    commits_left = 3;
+    dj_text_t *held = add(PAGE, 1), *texts[2] = {add(2 * PAGE, 2), add(3 * PAGE, 3)};
+    for (int i = 0; i < 2; i++) {
+        dj_text_release(store, texts[i]);
+        dj_text_sweep(store, 9);
+    }
+    commits_left = -1;
+    bent.memory.release = one_more_commit;
+    dj_text_t *text = add(PAGE, 4); /* for the older of the two */
+    assert_int_equal(count().entries, 3);
+    assert_int_equal(mapped_bytes(), 5 * PAGE);
+    assert_true(holds(held, 1) && holds(texts[1], 3) && holds(text, 4));
+    bent.memory.release = real_release;
+}
+
 /* ---- nobody waits for pages that go ---- */
 
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t moved = PTHREAD_COND_INITIALIZER;
 static bool inside, passed, timed_out;
-static void (*real_release)(dj_device_t *, void *, uint64_t);
 
 /* As slow as a driver that waits for kernels: until others have used the store, or for long. */
 static void slow_release(dj_device_t *slow, void *base, uint64_t bytes)
@@ -436,7 +465,6 @@ static void nobody_waits_for_pages_that_go(void **state)
     pthread_t sweeper;
     dj_text_t *idle = add(40 * PAGE, 1), *used = add(100, 2);
     bend();
-    real_release = bent.memory.release;
     bent.memory.release = slow_release;
     inside = passed = timed_out = false;
     dj_text_release(store, idle);
@@ -476,6 +504,7 @@ int main(void)
         STORED(without_a_second_address_each_has_its_pages),
         STORED(a_device_that_refuses_is_asked_once),
         STORED(a_full_device_takes_nothing),
+        STORED(a_full_device_makes_idle_weights_go),
         STORED(nobody_waits_for_pages_that_go),
     };
     if (!dj_hash_setup())

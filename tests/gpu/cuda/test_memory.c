@@ -2,6 +2,9 @@
  * seals; what is committed is zero and keeps its contents; what fails leaves nothing behind. */
 #include "tests/gpu/cuda/table.h"
 
+#include <pthread.h>
+#include <time.h>
+
 #define PAGE (2ull << 20)
 #define PAGES 90u
 #define STEPS 400
@@ -446,6 +449,80 @@ static void a_mirror_that_fails_leaves_nothing(void **state)
     device->ops->memory.release(device, window, 8 * PAGE);
 }
 
+/* ---- a driver that waits for kernels before it unmaps ---- */
+
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t moved = PTHREAD_COND_INITIALIZER;
+static bool inside, passed, timed_out;
+
+/* Until others have used the memory, or for long. */
+static CUresult slow_unmap(CUdeviceptr address, size_t bytes)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 5;
+    pthread_mutex_lock(&gate);
+    inside = true;
+    pthread_cond_broadcast(&moved);
+    while (!passed && !timed_out)
+        timed_out = pthread_cond_timedwait(&moved, &gate, &until) != 0;
+    pthread_mutex_unlock(&gate);
+    return unmap(address, bytes);
+}
+
+static void *decommit_some(void *argument)
+{
+    decommit(10, 4);
+    return NULL;
+}
+
+static void *release_other(void *argument)
+{
+    device->ops->memory.release(device, argument, 4 * PAGE);
+    return NULL;
+}
+
+/* `main` goes on a thread of its own; meanwhile others are used. */
+static void expect_no_waiting(void *(*main)(void *), void *argument)
+{
+    pthread_t thread;
+    uint8_t bytes[16] = {7}, got[16];
+    inside = passed = timed_out = false;
+    dj_cuda.cuMemUnmap = slow_unmap;
+    assert_int_equal(pthread_create(&thread, NULL, main, argument), 0);
+    pthread_mutex_lock(&gate);
+    while (!inside)
+        pthread_cond_wait(&moved, &gate);
+    pthread_mutex_unlock(&gate);
+    TABLE_OK(device->ops->memory.copy_in(device, base, bytes, sizeof(bytes)));
+    TABLE_OK(device->ops->memory.copy_out(device, got, base, sizeof(got)));
+    TABLE_OK(commit(20, 1));
+    TABLE_OK(seal(20, 1, true));
+    pthread_mutex_lock(&gate);
+    passed = true;
+    pthread_cond_broadcast(&moved);
+    pthread_mutex_unlock(&gate);
+    pthread_join(thread, NULL);
+    dj_cuda.cuMemUnmap = unmap;
+    assert_false(timed_out);
+    assert_memory_equal(bytes, got, sizeof(got));
+    decommit(20, 1);
+}
+
+static void nobody_waits_for_pages_that_go(void **state)
+{
+    void *other = NULL;
+    TABLE_OK(commit(0, 1));
+    TABLE_OK(commit(10, 4));
+    expect_no_waiting(decommit_some, NULL);
+    assert_int_equal(mapped_bytes(), PAGE);
+    TABLE_OK(commit(10, 4));
+    TABLE_OK(device->ops->memory.reserve(device, 4 * PAGE, &other));
+    TABLE_OK(device->ops->memory.commit(device, other, 4 * PAGE));
+    expect_no_waiting(release_other, other);
+    assert_int_equal(mapped_bytes(), 5 * PAGE);
+}
+
 static void close_returns_what_was_left(void **state)
 {
     void *range;
@@ -472,6 +549,7 @@ int main(void)
         WATCHED(a_mirror_writes_where_pages_are_sealed),
         WATCHED(what_no_commit_made_has_no_mirror),
         WATCHED(a_mirror_that_fails_leaves_nothing),
+        WATCHED(nobody_waits_for_pages_that_go),
         WATCHED(random_orders_keep_pages_and_contents),
         cmocka_unit_test_setup(close_returns_what_was_left, table_restore),
     };

@@ -90,6 +90,56 @@ static void sessions_leave_the_memory_as_it_was(void **state)
     assert_int_equal(server_number(&server, 0, "stack_bytes"), stacks);
 }
 
+/* Small weights and some of more than a page, each read once: 66 pages, had each its own. */
+static void use_weights(djinn_t *djinn, djinn_tensor_t *weights, int n)
+{
+    enum { LARGE = 700000 };
+    float *values = malloc(LARGE * sizeof(float)), *got = malloc(LARGE * sizeof(float));
+    assert_true(values && got);
+    for (int i = 0; i < n; i++) {
+        int64_t length = i % 20 ? 100 + 37 * i : LARGE;
+        for (int64_t j = 0; j < length; j++)
+            values[j] = (float)(i + j % 1000);
+        assert_ok(djinn_upload(djinn, DJINN_FLOAT32, 1, &length, values, DJINN_UPLOAD_WEIGHT, &weights[i]));
+        djinn_tensor_t sum = record_add(djinn, weights[i], weights[i]);
+        assert_ok(djinn_fetch(djinn, &sum, got, (size_t)length * sizeof(float)));
+        for (int64_t j = 0; j < length; j++)
+            assert_true(got[j] == 2 * values[j]);
+        djinn_release(sum.storage);
+    }
+    free(values);
+    free(got);
+}
+
+static void come_and_go(uint64_t before)
+{
+    enum { WEIGHTS = 60, SWEEPS = 3 };
+    djinn_tensor_t weights[WEIGHTS];
+    djinn_t *djinn = open_client();
+    use_weights(djinn, weights, WEIGHTS);
+    assert_int_equal(server_number(&server, 0, "text_entries"), WEIGHTS);
+    uint64_t bytes = server_number(&server, 0, "text_bytes");
+    uint64_t data = server_number(&server, 0, "data_backed_bytes");
+    if (before)
+        assert_in_range(used_bytes() - before, bytes, bytes + data + (4ull << 20));
+    for (int i = 0; i < WEIGHTS; i++)
+        djinn_release(weights[i].storage);
+    djinn_close(djinn);
+    for (int i = 0; i < SWEEPS; i++) /* each end of a session ages what nobody uses */
+        use(open_client(), (float)i);
+    assert_true(server_becomes(&server, 0, "text_entries", 0, 5000));
+    assert_true(server_is_empty(&server, 0));
+}
+
+static void weights_share_pages_and_leave_the_memory_as_it_was(void **state)
+{
+    assert_true(server_is_empty(&server, 0));
+    come_and_go(0); /* its plans stay */
+    uint64_t before = used_bytes();
+    come_and_go(before);
+    assert_int_equal(used_bytes(), before);
+}
+
 static void expect_loss(int status)
 {
     if (status != DJINN_ERR_DEVICE && status != DJINN_ERR_PEER_DIED)
@@ -231,6 +281,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sessions_leave_the_memory_as_it_was),
+        cmocka_unit_test(weights_share_pages_and_leave_the_memory_as_it_was),
         cmocka_unit_test(a_killed_rank_has_a_successor),
         cmocka_unit_test(a_gpu_that_faults_ends_its_rank),
         cmocka_unit_test(a_kernel_that_never_ends_ends_its_rank),

@@ -123,14 +123,14 @@ static void publish_all(dj_text_store_t *store, dj_text_t **texts, uint32_t firs
     }
 }
 
-static void load(dj_text_store_t *store, const model_t *model, dj_text_t **texts)
+static void load(dj_text_store_t *store, const model_t *model, uint64_t batch_bytes, dj_text_t **texts)
 {
     uint64_t drafted = 0;
     uint32_t published = 0;
     for (uint32_t i = 0; i < model->n; i++) {
         TABLE_OK(dj_text_draft(store, model->of[i], &texts[i]));
         drafted += model->of[i];
-        if (drafted < BATCH_BYTES)
+        if (drafted < batch_bytes)
             continue;
         publish_all(store, texts, published, i + 1);
         published = i + 1;
@@ -143,7 +143,7 @@ typedef struct figures {
     uint64_t mapped_bytes, load_calls, drop_calls, load_ns;
 } figures_t;
 
-static figures_t measure(const model_t *model, bool shelves)
+static figures_t measure(const model_t *model, bool shelves, uint64_t batch_bytes)
 {
     dj_text_t *texts[WEIGHTS_MAX];
     dj_device_t *device = open_device(shelves);
@@ -152,7 +152,7 @@ static figures_t measure(const model_t *model, bool shelves)
     dj_cuda_memory_counters_t memory;
     TABLE_OK(dj_text_store_create(device, 16ull << 30, &store));
     uint64_t used = table_counters().used_bytes, calls = table_counters().entered, begin_ns = dj_clock_ns();
-    load(store, model, texts);
+    load(store, model, batch_bytes, texts);
     figures_t figures = {.load_calls = table_counters().entered - calls, .load_ns = dj_clock_ns() - begin_ns};
     dj_text_counters(store, &text);
     dj_cuda_memory_counters(device, &memory);
@@ -186,10 +186,14 @@ static void a_model_maps_little_more_than_it_has(void **state)
     for (int i = 0; i < 3; i++) {
         model_t model = {0};
         models[i](&model);
-        figures_t alone = measure(&model, false), shared = measure(&model, true);
+        figures_t alone = measure(&model, false, BATCH_BYTES), shared = measure(&model, true, BATCH_BYTES);
+        figures_t singly = measure(&model, true, 0); /* as a client pushes them: each is published before the next */
         print_message("%s: %u tensors, %.1f MiB\n", model.name, model.n, (double)model.bytes / (1 << 20));
         print_figures("pages alone", &alone);
         print_figures("shelves", &shared);
+        print_figures("  one by one", &singly);
+        assert_int_equal(shared.mapped_bytes, singly.mapped_bytes);
+        assert_true(singly.load_calls < alone.load_calls);
         assert_true(shared.mapped_bytes < model.bytes + model.bytes / 32 + 2 * PAGE);
         assert_true(2 * shared.load_calls < alone.load_calls);
         assert_true(2 * shared.drop_calls < alone.drop_calls);

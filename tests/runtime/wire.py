@@ -4,7 +4,7 @@ import os
 import socket
 import struct
 
-VERSION = 4
+VERSION = 5
 CHALLENGE, HELLO, WELCOME, REDIRECT, REFUSE, HEARTBEAT, CLOSE = range(1, 8)
 REGISTER, REPORT, PLAN, INFO, INFO_REPLY = range(8, 13)
 EXEC = 32

@@ -133,8 +133,12 @@ dj_status_t dj_comm_map(dj_comm_t *comm, void *memory, uint64_t bytes, dj_memory
     if (!dj_comm_knows(comm, kind))
         return dj_fail(DJ_ERR_UNSUPPORTED, "UCX here knows no such memory");
     ucs_status_t status = ucp_mem_map(comm->context, &parameters, &comm->mapped);
-    if (status == UCS_OK)
+    if (status == UCS_OK) {
+        comm->mapped_base = memory;
+        comm->mapped_bytes = bytes;
+        comm->mapped_type = type_of(kind);
         return DJ_OK;
+    }
     comm->mapped = NULL;
     return dj_fail(DJ_ERR_UNSUPPORTED, "UCX does not register the device's memory (%s)", ucs_status_string(status));
 }

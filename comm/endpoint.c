@@ -77,10 +77,8 @@ static void describe(const dj_operation_t *operation, const void *data, bool man
     /* The receiver needs to know whose rendezvous it is, to give it up when that endpoint fails. */
     if (operation->payload_bytes >= DJ_RENDEZVOUS_BYTES)
         parameters->flags = UCP_AM_SEND_FLAG_RNDV | UCP_AM_SEND_FLAG_REPLY;
-    if (operation->comm->host_memory_only) {
-        parameters->op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
-        parameters->memory_type = UCS_MEMORY_TYPE_HOST;
-    }
+    parameters->op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+    parameters->memory_type = dj_comm_memory_type(operation->comm, many ? NULL : data);
 }
 
 static void count_sent(const dj_operation_t *operation)

@@ -71,14 +71,11 @@ static bool receive(dj_operation_t *operation, bool *at_once_p)
 {
     dj_comm_t *comm = operation->comm;
     ucp_request_param_t parameters = {
-        .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
+        .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE,
         .cb.recv_am = on_received,
         .user_data = operation,
+        .memory_type = dj_comm_memory_type(comm, operation->memory),
     };
-    if (comm->host_memory_only) {
-        parameters.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
-        parameters.memory_type = UCS_MEMORY_TYPE_HOST;
-    }
     void *descriptor = operation->descriptor;
     operation->descriptor = NULL;
     ucs_status_ptr_t result = ucp_am_recv_data_nbx(comm->worker, descriptor, operation->memory,

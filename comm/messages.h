@@ -247,6 +247,7 @@ typedef struct dj_report {
     uint64_t refused, stale;
     uint64_t peak_checks, peak_mismatches; /* with poison on */
     uint64_t links, moves; /* open links to other ranks; MOVEs that were answered well */
+    uint64_t direct_bytes; /* that travelled to or from device memory without host memory between */
     uint64_t plan_loaded, plan_improved, plan_evicted;
     uint64_t plan_entries, plan_bytes; /* now */
     uint64_t gpu_known; /* dj_telemetry_field_t of gpu/device.h: which of the following say anything */

@@ -95,6 +95,9 @@ struct dj_comm {
     bool host_memory_only;
     uint64_t memory_types; /* UCX's, those it knows */
     ucp_mem_h mapped;      /* or NULL */
+    const uint8_t *mapped_base;
+    uint64_t mapped_bytes;
+    ucs_memory_type_t mapped_type;
     _Atomic bool attention; /* an endpoint has changed: tend it after this progress */
     uint64_t next_id;
     dj_endpoint_t *endpoints;
@@ -141,6 +144,14 @@ static inline void dj_operation_unlink(dj_operation_t *operation)
 {
     operation->previous->next = operation->next;
     operation->next->previous = operation->previous;
+}
+
+/* The kind of memory at `data`, so that UCX need not ask the driver for each message; UCS_MEMORY_TYPE_UNKNOWN: it must. */
+static inline ucs_memory_type_t dj_comm_memory_type(const dj_comm_t *comm, const void *data)
+{
+    if ((uintptr_t)data - (uintptr_t)comm->mapped_base < comm->mapped_bytes)
+        return comm->mapped_type;
+    return comm->host_memory_only ? UCS_MEMORY_TYPE_HOST : UCS_MEMORY_TYPE_UNKNOWN;
 }
 
 /* ---- endpoint.c ---- */

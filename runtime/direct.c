@@ -13,6 +13,7 @@
 
 #define DJ_LOG_MODULE "rank"
 #define DJ_SLAB_BYTES (64ull << 20) /* sixteen parts of a transfer */
+#define DJ_DIRECT_MIN_BYTES (64u << 10) /* below, host memory is as good; and eager messages must lie in it */
 
 static dj_status_t register_slab(dj_rank_t *rank, bool in_host)
 {
@@ -88,4 +89,26 @@ dj_status_t dj_direct_choose(dj_rank_t *rank, dj_path_facts_t *facts, dj_path_t 
     facts->peermem = direct->facts.peermem;
     facts->cuda_ipc = direct->facts.cuda_ipc;
     return dj_path_choose(facts, path_p);
+}
+
+/* ---- use ---- */
+
+dj_status_t dj_direct_take(dj_rank_t *rank, bool direct, uint64_t bytes, dj_bounce_t *bounce)
+{
+    if (!direct || bytes < DJ_DIRECT_MIN_BYTES)
+        return dj_bounce_take(rank->home.bounce, bytes, bounce);
+    dj_status_t status = dj_bounce_take_slab(rank->home.bounce, bytes, bounce);
+    if (status == DJ_OK && bounce->slab)
+        atomic_fetch_add_explicit(&rank->counters.direct_bytes, bytes, memory_order_relaxed);
+    return status;
+}
+
+dj_status_t dj_rank_fill(dj_rank_t *rank, const dj_bounce_t *bounce, uint64_t at, const void *source, uint64_t bytes)
+{
+    return bytes ? dj_rank_heed(rank, dj_bounce_fill(rank->home.device, bounce, at, source, bytes)) : DJ_OK;
+}
+
+dj_status_t dj_rank_drain(dj_rank_t *rank, void *target, const dj_bounce_t *bounce, uint64_t at, uint64_t bytes)
+{
+    return bytes ? dj_rank_heed(rank, dj_bounce_drain(rank->home.device, target, bounce, at, bytes)) : DJ_OK;
 }

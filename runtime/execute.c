@@ -505,14 +505,14 @@ static dj_status_t copy_fetches(dj_rank_t *rank, dj_job_t *job, const dj_fetch_t
                            (unsigned long long)limit);
         bytes += fetches[i].bytes;
     }
-    dj_status_t status = dj_bounce_take(rank->home.bounce, bytes, &job->bounce);
-    uint8_t *at = job->bounce.memory;
+    dj_status_t status = dj_direct_take(rank, job->session->direct, bytes, &job->bounce);
+    uint64_t at = 0;
     for (uint32_t i = 0; i < job->exec.n_fetches && status == DJ_OK; i++) {
         dj_ref_slot_t *slot;
         status = dj_ref_find(job->session, fetches[i].ref, &slot);
         if (status == DJ_OK)
-            status = dj_rank_copy_out(rank, at, (const uint8_t *)dj_ref_data(slot) + fetches[i].offset,
-                                      fetches[i].bytes);
+            status = dj_rank_fill(rank, &job->bounce, at, (const uint8_t *)dj_ref_data(slot) + fetches[i].offset,
+                                  fetches[i].bytes);
         at += fetches[i].bytes;
     }
     if (status != DJ_OK)

@@ -202,8 +202,8 @@ static dj_status_t apply_upload(dj_rank_t *rank, dj_job_t *job)
     return status;
 }
 
-static dj_status_t write_ref(dj_rank_t *rank, dj_session_t *session, uint64_t ref, uint64_t offset,
-                             const void *data, uint64_t bytes)
+static dj_status_t find_place(dj_rank_t *rank, dj_session_t *session, uint64_t ref, uint64_t offset, uint64_t bytes,
+                              void **place_p)
 {
     dj_ref_slot_t *slot;
     dj_status_t status = dj_ref_find(session, ref, &slot);
@@ -212,8 +212,26 @@ static dj_status_t write_ref(dj_rank_t *rank, dj_session_t *session, uint64_t re
     if (status == DJ_OK)
         status = dj_ref_make_private(session, &rank->home, slot);
     if (status == DJ_OK)
-        status = dj_rank_copy_in(rank, (uint8_t *)slot->block.data + offset, data, bytes);
+        *place_p = (uint8_t *)slot->block.data + offset;
     return status;
+}
+
+static dj_status_t write_ref(dj_rank_t *rank, dj_session_t *session, uint64_t ref, uint64_t offset,
+                             const void *data, uint64_t bytes)
+{
+    void *place;
+    dj_status_t status = find_place(rank, session, ref, offset, bytes, &place);
+    return status == DJ_OK ? dj_rank_copy_in(rank, place, data, bytes) : status;
+}
+
+static dj_status_t apply_single(dj_rank_t *rank, dj_job_t *job)
+{
+    const dj_put_t *put = &job->put;
+    void *place;
+    if (!job->owned.memory) /* eager: UCX's */
+        return write_ref(rank, job->session, put->ref, put->offset, job->payload, put->bytes);
+    dj_status_t status = find_place(rank, job->session, put->ref, put->offset, put->bytes, &place);
+    return status == DJ_OK ? dj_rank_drain(rank, place, &job->owned, 0, put->bytes) : status;
 }
 
 bool dj_landing_is_short(dj_session_t *session, const dj_put_t *put)
@@ -259,7 +277,7 @@ static dj_status_t apply_put(dj_rank_t *rank, dj_job_t *job)
     if (first != DJ_OK)
         return first;
     if (!parts)
-        return write_ref(rank, job->session, job->put.ref, job->put.offset, data, job->put.bytes);
+        return apply_single(rank, job);
     char text[DJ_ERROR_TEXT_MAX];
     uint64_t at = dj_put_data_offset(job->put.n_parts);
     for (uint32_t i = 0; i < job->put.n_parts; i++) {

@@ -215,11 +215,14 @@ static void settle(dj_job_t *job, dj_status_t status)
         dj_move_end(job, DJ_OK);
 }
 
-/* Where it may be written: the memory itself, or a bounce buffer that is the part's. */
+/* Where it may be written: the memory itself, or a bounce buffer that is the part's. The host reads what brings a
+ * checksum. */
 static dj_status_t find_room(dj_job_t *part)
 {
     dj_rank_t *rank = part->rank;
-    return dj_home_is_blind(&rank->home) ? dj_bounce_take(rank->home.bounce, part->part.bytes, &part->bounce) : DJ_OK;
+    const dj_job_t *job = part->moving.whole;
+    bool direct = part->header.checksum == 0 && dj_links_direct(rank->links, job->move.source_rank, job->moving.link);
+    return dj_home_is_blind(&rank->home) ? dj_direct_take(rank, direct, part->part.bytes, &part->bounce) : DJ_OK;
 }
 
 static void *room_of(const dj_job_t *part)
@@ -270,7 +273,7 @@ static void accept_held(dj_job_t *job)
 static dj_status_t place_part(dj_job_t *job, const dj_incoming_t *incoming, dj_job_t **part_p, void **memory_p)
 {
     dj_rank_t *rank = job->rank;
-    const dj_header_t header = {.type = DJ_MESSAGE_PART};
+    const dj_header_t header = {.type = DJ_MESSAGE_PART, .checksum = incoming->header->checksum};
     const dj_part_t body = {.offset = job->moving.begun_bytes, .bytes = incoming->payload_bytes};
     bool held = dj_home_is_blind(&rank->home) && job->moving.open >= DJ_MOVE_PARTS;
     dj_job_t *part = dj_job_take(rank, job->session, &header, &body);
@@ -325,8 +328,8 @@ dj_status_t dj_part_copy(dj_rank_t *rank, dj_job_t *part)
     dj_moving_t *moving = &part->moving;
     dj_status_t status =
         moving->whole->header.type == DJ_MESSAGE_MOVE
-            ? dj_rank_copy_in(rank, moving->memory, part->bounce.memory, part->part.bytes)
-            : dj_rank_copy_out(rank, part->bounce.memory, moving->memory, part->part.bytes);
+            ? dj_rank_drain(rank, moving->memory, &part->bounce, 0, part->part.bytes)
+            : dj_rank_fill(rank, &part->bounce, 0, moving->memory, part->part.bytes);
     if (status != DJ_OK)
         dj_job_fail(part, status);
     return status;

@@ -221,8 +221,10 @@ static dj_status_t begin_part(dj_job_t *part)
     dj_rank_t *rank = part->rank;
     if (!dj_home_is_blind(&rank->home))
         return send_part(part);
-    dj_status_t status = dj_bounce_take(rank->home.bounce, part->part.bytes, &part->bounce);
-    bool first = part->moving.whole->moving.open == 1; /* others would be overtaken */
+    const dj_job_t *job = part->moving.whole;
+    bool direct = dj_links_direct(rank->links, job->pull.rank, job->moving.link);
+    dj_status_t status = dj_direct_take(rank, direct, part->part.bytes, &part->bounce);
+    bool first = job->moving.open == 1; /* others would be overtaken */
     if (status == DJ_OK && (part->part.bytes > DJ_MOVE_INLINE_BYTES || !first)) {
         dj_queue_push(&rank->jobs, &part->entry);
         return DJ_IN_PROGRESS;

@@ -52,6 +52,7 @@ int dj_rank_run(const dj_config_t *config);
     X(bytes_out)                                                                                   \
     X(links)                                                                                       \
     X(moves)                                                                                       \
+    X(direct_bytes)                                                                                \
     X(gpu_known)                                                                                   \
     X(gpu_utilization_percent)                                                                     \
     X(gpu_temperature_c)                                                                           \
@@ -288,6 +289,12 @@ dj_status_t dj_ending_refuse(void); /* the status, with its sentence, of whateve
 /* direct.c: the path between this rank and a peer. Of *facts the caller says same_host, same_user, relay, transports,
  * there and checksums; the rest is filled in. As dj_path_choose(). Progress thread. */
 dj_status_t dj_direct_choose(dj_rank_t *rank, dj_path_facts_t *facts, dj_path_t *path_p);
+/* What bytes on their way pass through: device memory where the path is `direct` and they are worth it, else host
+ * memory. Any thread. DJ_ERR_MEMORY. */
+dj_status_t dj_direct_take(dj_rank_t *rank, bool direct, uint64_t bytes, dj_bounce_t *bounce);
+/* dj_bounce_fill() and dj_bounce_drain(), heeded. 0 bytes are none. */
+dj_status_t dj_rank_fill(dj_rank_t *rank, const dj_bounce_t *bounce, uint64_t at, const void *source, uint64_t bytes);
+dj_status_t dj_rank_drain(dj_rank_t *rank, void *target, const dj_bounce_t *bounce, uint64_t at, uint64_t bytes);
 
 /* attach.c */
 void dj_attach_command(dj_rank_t *rank, dj_command_t *command);

@@ -18,12 +18,13 @@
  * Destruction waits for an empty queue.
  *
  * Ingress: bytes of requests not yet run, counted against ingress_bytes before memory is made for them;
- * a slow sender holds its own quota and nothing else. It is host memory, always.
+ * a slow sender holds its own quota and nothing else. It is host memory, but on direct paths.
  *
  * Blind devices (their info's host_reads is false): nothing but the device's own copies and replays touches
  * Text, Data and Stack. What arrives waits in ingress or in a bounce buffer (gpu/bounce.h) and is copied in
  * when its turn comes; what leaves is copied out to one first, and counted until it has left: past
- * ingress_bytes of it no further job starts.
+ * ingress_bytes of it no further job starts. Where the path is direct (direct.c), such a buffer may itself be
+ * device memory, and ingress, too, for a PUT of one tensor.
  *
  * Refs: slot by low 32 bits, tag in the high 32 bits, owner is the session. A ref stands for a block of
  * Data or for Text. The first write to Text moves it: a private copy in Data takes its place under the

@@ -286,6 +286,13 @@ static void advance(dj_rank_t *rank, dj_session_t *session)
         dj_landing_admit(rank, session);
 }
 
+/* Whether a rendezvous's bytes may wait in device memory: those of one tensor, which nothing on the host reads. */
+static bool waits_in_device(const dj_job_t *job)
+{
+    return !job->payload && job->session->direct && job->header.type == DJ_MESSAGE_PUT && job->put.n_parts == 0 &&
+           job->header.checksum == 0;
+}
+
 static dj_status_t own_payload(dj_rank_t *rank, dj_job_t *job)
 {
     if (job->owned.memory || job->payload_bytes == 0)
@@ -296,7 +303,7 @@ static dj_status_t own_payload(dj_rank_t *rank, dj_job_t *job)
                                         "wait for answers or raise --ingress-bytes",
                        (unsigned long long)job->session->ingress_bytes,
                        (unsigned long long)rank->config->ingress_bytes);
-    if (dj_bounce_take(rank->home.bounce, job->payload_bytes, &job->owned) != DJ_OK)
+    if (dj_direct_take(rank, waits_in_device(job), job->payload_bytes, &job->owned) != DJ_OK)
         return dj_fail(DJ_ERR_MEMORY, "no memory for a request of %llu bytes",
                        (unsigned long long)job->payload_bytes);
     if (job->payload)

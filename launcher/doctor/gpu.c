@@ -240,11 +240,11 @@ dj_verdict_t dj_judge_gpu_memory(const dj_gpu_way_t *way, dj_finding_t *finding)
     char here[DJ_PATH_TEXT_MAX], away[DJ_PATH_TEXT_MAX];
     dj_reach_t direct = choose(way, false, away);
     choose(way, true, here);
-    return dj_find(finding, DJ_VERDICT_WARN,
-                   direct == DJ_REACH_STAGING ? way_on(way) : "nothing to do: use --device host",
+    bool staged = direct == DJ_REACH_STAGING;
+    return dj_find(finding, staged ? DJ_VERDICT_WARN : DJ_VERDICT_OK, staged ? way_on(way) : "",
                    "between ranks of this machine %s; to other hosts %s (driver: dma-buf %s, "
-                   "GPUDirect RDMA %s, of VMM memory %s; nvidia_peermem %sloaded). This build has "
-                   "no --device cuda yet and moves host memory alone",
+                   "GPUDirect RDMA %s, of VMM memory %s; nvidia_peermem %sloaded). Each rank proves it first; its log "
+                   "says what its paths take",
                    here, away, way->dma_buf ? "yes" : "no", way->rdma ? "yes" : "no",
                    way->vmm_rdma ? "yes" : "no", way->facts.peermem ? "" : "not ");
 }

@@ -361,6 +361,35 @@ static void against_each_other_on_one_rank(void **state)
     djinn_close(other);
 }
 
+/* Where slabs are proven both ends use theirs; a server of its own, whose counts begin at 0. */
+static void between_devices_directly(void **state)
+{
+    enum { BYTES = BIG + 100001 };
+    const uint64_t moved = getenv("TEST_SLAB") ? BYTES : 0;
+    const char *words[] = {"--threads", "1", NULL, "--transports", "tcp", NULL};
+    const server_t shared = server;
+    words[2] = over_tcp() ? "--checksums" : NULL;
+    assert_true(server_start(&server, 3, words));
+    djinn_t *from = connect_to(1, 20000), *to = connect_to(2, 20000);
+    uint8_t *data = pattern(BYTES, 77);
+    djinn_tensor_t there, small_there, here = upload_bytes(from, data, BYTES), small = upload_bytes(from, data, 60000);
+    assert_ok(djinn_move(to, &here, &there));
+    assert_ok(djinn_move(to, &small, &small_there));
+    assert_true(server_becomes(&server, 1, "direct_bytes", 2 * moved, 3000)); /* the upload's puts, too */
+    assert_true(server_becomes(&server, 2, "direct_bytes", moved, 3000));
+    holds(to, &there, data, BYTES);
+    holds(to, &small_there, data, 60000);
+    djinn_release(here.storage);
+    djinn_release(there.storage);
+    djinn_release(small.storage);
+    djinn_release(small_there.storage);
+    djinn_close(from);
+    djinn_close(to);
+    free(data);
+    assert_true(server_stop(&server));
+    server = shared;
+}
+
 /* ---- what stays ---- */
 
 static void a_hundred_moves_leave_nothing(void **state)
@@ -405,6 +434,7 @@ int main(void)
         CASE(the_source_is_busy),
         CASE(against_each_other),
         CASE(against_each_other_on_one_rank),
+        cmocka_unit_test(between_devices_directly),
         CASE(a_hundred_moves_leave_nothing),
     };
     return server_verdict(cmocka_run_group_tests(tests, start, stop));

@@ -149,6 +149,30 @@ static void every_size_arrives(void **state)
     }
 }
 
+/* With slabs what is large passes through them, both ways, and what is small does not. */
+static void large_bytes_travel_directly_where_the_path_does(void **state)
+{
+    djinn_t *djinn = *state;
+    uint64_t n = 17 * MIB, before = server_number(&server, 0, "direct_bytes");
+    uint64_t each = getenv("TEST_SLAB") ? n : 0;
+    uint8_t *data = patterned(n, 3), *zeros = calloc(n, 1);
+    djinn_tensor_t tensor = bytes_tensor(djinn, zeros, (int64_t)n), part = window(&tensor, 5, 60000);
+    assert_ok(djinn_synchronize(djinn));
+    before += each; /* an upload of this size is puts */
+    assert_true(server_becomes(&server, 0, "direct_bytes", before, 2000));
+    assert_ok(djinn_put(djinn, &tensor, data, n, NULL));
+    assert_ok(djinn_synchronize(djinn));
+    assert_true(server_becomes(&server, 0, "direct_bytes", before + each, 2000));
+    check(djinn, &tensor, data, n);
+    assert_true(server_becomes(&server, 0, "direct_bytes", before + 2 * each, 2000));
+    assert_ok(djinn_put(djinn, &part, zeros, 60000, NULL));
+    check(djinn, &part, zeros, 60000);
+    assert_true(server_becomes(&server, 0, "direct_bytes", before + 2 * each, 2000));
+    djinn_release(tensor.storage);
+    free(data);
+    free(zeros);
+}
+
 /* Windows of neighbouring small puts become few messages, and a lone one is not kept back. */
 static void small_neighbours_travel_together(void **state)
 {
@@ -633,6 +657,7 @@ int main(void)
         TEST(what_cannot_be_put_is_refused),
         TEST(a_window_beyond_the_storage_is_refused),
         TEST(every_size_arrives),
+        TEST(large_bytes_travel_directly_where_the_path_does),
         TEST(small_neighbours_travel_together),
         TEST(small_weights_travel_together),
         TEST(a_tensor_without_bytes_is_filled_later),

@@ -1,6 +1,6 @@
 # Clients of a real server, through libdjinn as a program links it.
 dj_live_test(client/test_requests.c TCP BLIND LIBS djinn_client)
-dj_live_test(client/test_transfers.c TCP BLIND LIBS djinn_client)
+dj_live_test(client/test_transfers.c TCP BLIND SLAB LIBS djinn_client)
 dj_live_test(client/test_connection.c BLIND CUDA LIBS djinn_client)
 dj_live_test(client/test_path.c BLIND LIBS djinn_client)
 dj_live_test(client/test_honesty.c LIBS djinn_client)
@@ -9,7 +9,7 @@ dj_live_test(client/test_fold.c BLIND CUDA LIBS djinn_client m)
 dj_live_test(client/test_supports.c LIBS djinn_client dj_gpu dj_planner dj_base)
 dj_test(client/test_snapshot.c LABEL unit LIBS djinn_client dj_planner dj_base)
 dj_live_test(client/test_weights.c BLIND CUDA LIBS djinn_client)
-dj_live_test(client/test_move.c TCP BLIND CUDA LIBS djinn_client)
+dj_live_test(client/test_move.c TCP BLIND SLAB CUDA LIBS djinn_client)
 
 # Examples in C, each on a server of its own.
 set(run_alone env -i PATH=/usr/bin:/bin HOME=/nonexistent $<TARGET_FILE:djinn-run> -q)

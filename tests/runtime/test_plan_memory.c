@@ -6,13 +6,13 @@
 #include "tests/client/ops.h"
 #include "tests/runtime/server.h"
 
-enum { MANY = 200, SHOWN_MAX = 4096, LIMIT_BYTES = 2 << 20 };
+enum { MANY = 200, SHOWN_MAX = 4096, LIMIT_BYTES = 1 << 20 };
 
 static server_t server;
 
 static int start_light(void **state)
 {
-    static const char *const words[] = {"--threads", "1", "--plan-bytes", "2M", NULL};
+    static const char *const words[] = {"--threads", "1", "--plan-bytes", "1M", NULL};
     return server_start(&server, 1, words) ? 0 : -1;
 }
 

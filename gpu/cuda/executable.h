@@ -26,6 +26,7 @@
 #define DJ_CUDA_INSTANCES_MAX 4
 #define DJ_CUDA_GRAPH_NS 2e6 /* a graph is cut where more than this is predicted: nobody waits for longer */
 #define DJ_CUDA_GUARD_BYTES 64u
+#define DJ_CUDA_CAPTURE_REST 64u /* replays after a capture that found no memory; twice as many after the next such */
 #define DJ_CUDA_FUSED_STEPS_MAX 32
 #define DJ_CUDA_FUSED_PLACES_MAX 8
 
@@ -86,6 +87,7 @@ typedef struct dj_cuda_instance {
     uint64_t used; /* of exe->clock; 0: empty */
     uint32_t seen; /* replays of this key */
     bool refused;  /* could not be captured: plays directly for ever */
+    uint32_t rests, rest; /* for want of memory: so many replays more play directly, of so many */
     dj_cuda_piece_t *pieces;
     uint32_t n_pieces;
     bool captured;

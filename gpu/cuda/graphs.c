@@ -93,6 +93,8 @@ static dj_status_t capture_piece(dj_cuda_executable_t *exe, uint32_t first, uint
     if (status == DJ_OK)
         status = dj_cuda_list_play(exe, &exe->fixed, first, end, stream);
     CUresult ended = dj_cuda.cuStreamEndCapture(stream, &graph);
+    if (ended != CUDA_SUCCESS && !graph) /* a stream that still captures could not be given back */
+        dj_cuda.cuStreamEndCapture(stream, &graph);
     if (status == DJ_OK)
         status = dj_cuda_status(ended, "ending a capture");
     if (status == DJ_OK)
@@ -149,8 +151,12 @@ dj_status_t dj_cuda_instance_capture(dj_cuda_executable_t *exe, dj_cuda_instance
     free(instance->pieces);
     instance->pieces = NULL;
     instance->n_pieces = 0;
-    instance->refused = true;
-    if (status != DJ_ERR_DEVICE)
+    bool is_first = instance->rest == 0;
+    if (status == DJ_ERR_MEMORY) /* which may come back */
+        instance->rests = instance->rest = is_first ? DJ_CUDA_CAPTURE_REST : 2 * instance->rest;
+    else
+        instance->refused = true;
+    if (status != DJ_ERR_DEVICE && is_first)
         dj_log(WARN, "a program of %u steps replays without a CUDA graph: %s", exe->n_steps, dj_error_text());
     return status;
 }

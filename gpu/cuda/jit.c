@@ -200,7 +200,7 @@ static dj_status_t load_kept(const dj_cuda_jit_t *jit, dj_hash_t key, const char
         return DJ_ERR_NO_PLAN;
     dj_status_t status = load(cubin, name, entry);
     free(cubin);
-    if (status != DJ_OK && status != DJ_ERR_DEVICE) { /* whole, and yet no kernel for this driver */
+    if (status != DJ_OK && status != DJ_ERR_DEVICE && status != DJ_ERR_MEMORY) { /* whole, and no kernel for this driver */
         dj_log(WARN, "%s; it is compiled again", dj_error_text());
         dj_jit_cache_remove(jit->folder, key);
         return DJ_ERR_NO_PLAN;

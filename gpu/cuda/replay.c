@@ -118,6 +118,10 @@ static dj_status_t find_instance(dj_cuda_executable_t *exe, const dj_launch_t *l
     instance->seen += instance->seen < CAPTURE_AT;
     if (instance->seen < CAPTURE_AT || instance->refused)
         return DJ_OK;
+    if (instance->rests) {
+        instance->rests--;
+        return DJ_OK;
+    }
     if (!instance->captured) {
         dj_status_t status = dj_cuda_instance_capture(exe, instance, launch);
         if (status != DJ_OK)

@@ -86,23 +86,26 @@ static inline dj_operand_t case_add(test_case_t *test, uint16_t op, const dj_arg
         .storage = storages[0], .slot = DJ_SLOT_NONE, .view = target ? target->view : outs[0]};
 }
 
-/* Decodes, compiles, plans and places. */
+/* Decodes, compiles, plans and places; called again after a failure, it goes on where it was. */
 static inline dj_status_t case_build(test_case_t *test, const uint32_t *outputs, uint32_t n_outputs)
 {
     dj_hash_t program_key, exact_key;
     dj_program_t *p = &test->program;
-    dj_status_t status = dj_program_finish(p, outputs, n_outputs, &program_key, &exact_key);
-    if (status == DJ_OK)
+    dj_status_t status = DJ_OK;
+    if (!test->graph)
+        status = dj_program_finish(p, outputs, n_outputs, &program_key, &exact_key);
+    if (status == DJ_OK && !test->graph)
         status = dj_graph_decode(p->structure.data, p->structure.size, p->sizes.data, p->sizes.size,
                                  (uint32_t)(p->scalars.size / 8), &test->graph);
-    if (status == DJ_OK)
+    if (status == DJ_OK && !test->exe)
         status = test->device->ops->compile(test->device, test->graph, &test->exe);
     if (status != DJ_OK)
         return status;
     const dj_device_info_t *info = test->device->ops->info(test->device);
     dj_plan_needs_t needs = {.device_class = info->class_hash,
                              .workspace_bytes = test->device->ops->workspaces(test->exe)};
-    status = dj_plan_make(test->graph, &needs, &test->plan);
+    if (!test->plan)
+        status = dj_plan_make(test->graph, &needs, &test->plan);
     return status == DJ_OK ? test->device->ops->place(test->exe, test->plan) : status;
 }
 

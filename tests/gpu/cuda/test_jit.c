@@ -31,6 +31,7 @@ struct _nvrtcProgram {
 
 static atomic_int n_compiled, n_modules, n_refused, nvrtc_minor, n_headers_seen;
 static char architecture[64];
+static bool short_of_memory;
 
 static nvrtcResult fake_version(int *major, int *minor)
 {
@@ -105,6 +106,8 @@ static nvrtcResult fake_log(nvrtcProgram program, char *log)
 
 static CUresult fake_load(CUmodule *module, const void *cubin)
 {
+    if (short_of_memory)
+        return CUDA_ERROR_OUT_OF_MEMORY;
     if (strncmp(cubin, WORD, strlen(WORD)) != 0) {
         n_refused++;
         return CUDA_ERROR_INVALID_IMAGE;
@@ -361,6 +364,19 @@ static void what_the_driver_refuses_is_compiled_again(void **state)
     assert_int_equal(n_compiled, 0);
 }
 
+/* The file is as good as it was. */
+static void what_finds_no_memory_is_not_compiled_again(void **state)
+{
+    (void)state;
+    assert_int_equal(get("a"), DJ_OK);
+    jit_reopen();
+    short_of_memory = true;
+    assert_int_equal(get("a"), DJ_ERR_MEMORY);
+    short_of_memory = false;
+    assert_int_equal(get("a"), DJ_OK);
+    assert_int_equal(n_compiled, 0);
+}
+
 static void what_others_could_have_written_is_not_read(void **state)
 {
     (void)state;
@@ -550,6 +566,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_is_corrupt_is_compiled_again),
         TEST(what_the_driver_refuses_is_compiled_again),
+        TEST(what_finds_no_memory_is_not_compiled_again),
         TEST(what_others_could_have_written_is_not_read),
         TEST(a_folder_for_others_is_not_used),
         TEST(a_compile_error_is_told_and_not_kept),

@@ -355,6 +355,11 @@ static void what_cannot_be_captured_plays_directly(void **state)
         assert_int_equal(after.graph_execs, before.graph_execs);
         assert_int_equal(after.graphs, before.graphs);
         assert_int_equal(after.streams, before.streams);
+        for (uint32_t i = 0; i < DJ_CUDA_CAPTURE_REST - 2; i++) /* two of the three above were of it */
+            run_both(&program, &session);
+        COUNTED(&program, DJ_CUDA_CAPTURE_REST + 2, 0, 0);
+        run_both(&program, &session);
+        COUNTED(&program, DJ_CUDA_CAPTURE_REST + 2, 1, 1);
         session_close(&session);
         program_close(&program);
     }

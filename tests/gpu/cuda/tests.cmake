@@ -24,7 +24,7 @@ if(EXISTS ${CMAKE_SOURCE_DIR}/build/venv/bin/python)
 endif()
 set_tests_properties(${judged} PROPERTIES LABELS unit TIMEOUT 300 ENVIRONMENT OMP_NUM_THREADS=1
   ENVIRONMENT_MODIFICATION "LD_LIBRARY_PATH=path_list_prepend:${CMAKE_BINARY_DIR}/bin/simulator")
-foreach(file emit replay watch)
+foreach(file emit replay short watch)
   dj_cuda_test(gpu/cuda/test_${file}.c LIBS dj_gpu)
 endforeach()
 include(${CMAKE_CURRENT_LIST_DIR}/abi.cmake)

@@ -14,6 +14,7 @@ static uint64_t retains, generation = 1; /* of the primary context; the generati
 static _Thread_local uint64_t current;
 static struct {
     char name[SIM_NAME_MAX];
+    unsigned passed;
     CUresult result;
 } injected;
 static sim_object_t *objects;
@@ -67,7 +68,7 @@ CUresult sim_enter(const char *name, enum sim_need need)
 {
     pthread_mutex_lock(&lock);
     ++sim_count.entered;
-    if (injected.name[0] && !strcmp(injected.name, name)) {
+    if (injected.name[0] && !strcmp(injected.name, name) && injected.passed-- == 0) {
         injected.name[0] = 0;
         return injected.result;
     }
@@ -88,12 +89,26 @@ CUresult sim_leave(CUresult result)
     return result;
 }
 
-void sim_fail_next(const char *function, CUresult result)
+void sim_fail_after(const char *function, unsigned passed, CUresult result)
 {
     pthread_mutex_lock(&lock);
     snprintf(injected.name, sizeof injected.name, "%s", function);
+    injected.passed = passed;
     injected.result = result;
     pthread_mutex_unlock(&lock);
+}
+
+void sim_fail_next(const char *function, CUresult result)
+{
+    sim_fail_after(function, 0, result);
+}
+
+int sim_has_failed(void)
+{
+    pthread_mutex_lock(&lock);
+    int has = injected.name[0] == 0;
+    pthread_mutex_unlock(&lock);
+    return has;
 }
 
 void sim_set_fault(CUresult result)

@@ -33,6 +33,9 @@ CUresult sim_enqueue(CUstream stream, void (*fn)(void *), const void *argument, 
 
 /* The next call of this function (cuda.h's name, without _v2) returns `result` and does nothing. */
 void sim_fail_next(const char *function, CUresult result);
+/* The same after `passed` calls of it that do what they should. 0: it has not come to that yet. */
+void sim_fail_after(const char *function, unsigned passed, CUresult result);
+int sim_has_failed(void);
 /* The context is lost to `result` (as by an ECC error) from now on, until the primary context is released by all;
  * CUDA_SUCCESS forgets it at once. */
 void sim_set_fault(CUresult result);

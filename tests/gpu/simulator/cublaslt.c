@@ -257,29 +257,49 @@ static void put(cudaDataType type, void *base, int64_t at, double value)
     }
 }
 
-static double dot(const product_t *p, int64_t batch, int64_t row, int64_t column)
+/* Rows that are summed side by side, so that no addition waits for the one before it. */
+enum { ROWS = 8 };
+
+static double dot(const product_t *p, int64_t at_a, int64_t step_a, int64_t at_b, int64_t step_b, int64_t k)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < k; i++)
+        sum += get(p->a.type, p->at_a, at_a + i * step_a) * get(p->b.type, p->at_b, at_b + i * step_b);
+    return sum;
+}
+
+/* Of `n` rows, at most ROWS, with a column. */
+static void dots(const product_t *p, int64_t batch, int64_t row, int64_t n, int64_t column, double *sums)
 {
     const struct cublasLtMatrixLayout *a = &p->a, *b = &p->b;
     int64_t k = (int64_t)(p->desc.turn_a ? a->rows : a->columns);
-    int64_t at_a = batch * a->batch_stride + (p->desc.turn_a ? row * a->ld : row);
+    int64_t row_step = p->desc.turn_a ? a->ld : 1, step_a = p->desc.turn_a ? 1 : a->ld;
+    int64_t at_a = batch * a->batch_stride + row * row_step, step_b = p->desc.turn_b ? b->ld : 1;
     int64_t at_b = batch * b->batch_stride + (p->desc.turn_b ? column : column * b->ld);
-    int64_t step_a = p->desc.turn_a ? 1 : a->ld, step_b = p->desc.turn_b ? b->ld : 1;
-    double sum = 0;
-    float single = 0;
-    if (a->type == CUDA_R_32F) {
-        const float *left = (const float *)p->at_a + at_a, *right = (const float *)p->at_b + at_b;
-        for (int64_t i = 0; i < k; i++)
-            single += left[i * step_a] * right[i * step_b];
-        return single;
+    if (a->type != CUDA_R_32F) {
+        for (int64_t r = 0; r < n; r++)
+            sums[r] = dot(p, at_a + r * row_step, step_a, at_b, step_b, k);
+        return;
     }
-    for (int64_t i = 0; i < k; i++)
-        sum += get(a->type, p->at_a, at_a + i * step_a) * get(b->type, p->at_b, at_b + i * step_b);
-    return sum;
+    const float *left = (const float *)p->at_a + at_a, *right = (const float *)p->at_b + at_b;
+    float singles[ROWS] = {0};
+    if (n < ROWS) {
+        for (int64_t i = 0; i < k; i++)
+            for (int64_t r = 0; r < n; r++)
+                singles[r] += left[r * row_step + i * step_a] * right[i * step_b];
+    } else {
+        for (int64_t i = 0; i < k; i++)
+            for (int64_t r = 0; r < ROWS; r++)
+                singles[r] += left[r * row_step + i * step_a] * right[i * step_b];
+    }
+    for (int64_t r = 0; r < n; r++)
+        sums[r] = singles[r];
 }
 
 static void run(void *argument)
 {
     const product_t *p = argument;
+    double sums[ROWS];
     bool wide = p->desc.scale == CUDA_R_64F;
     double alpha = get(wide ? CUDA_R_64F : CUDA_R_32F, p->alpha ? p->alpha : &p->factors[0], 0);
     double beta = get(wide ? CUDA_R_64F : CUDA_R_32F, p->beta ? p->beta : &p->factors[1], 0);
@@ -287,8 +307,10 @@ static void run(void *argument)
     for (int64_t batch = 0; batch < p->d.batch; batch++)
         for (int64_t j = 0; j < (int64_t)p->d.columns; j++)
             for (int64_t i = 0; i < (int64_t)p->d.rows; i++) {
-                int64_t at = batch * p->d.batch_stride + i + j * p->d.ld;
-                double value = alpha * dot(p, batch, i, j);
+                int64_t at = batch * p->d.batch_stride + i + j * p->d.ld, left = (int64_t)p->d.rows - i;
+                if (i % ROWS == 0)
+                    dots(p, batch, i, left < ROWS ? left : ROWS, j, sums);
+                double value = alpha * sums[i % ROWS];
                 if (beta != 0)
                     value += beta * get(p->d.type, p->at_c, at);
                 if (p->desc.epilogue == CUBLASLT_EPILOGUE_BIAS)

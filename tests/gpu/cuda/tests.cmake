@@ -51,8 +51,7 @@ function(dj_cuda_ranks_test name label seconds)
               $<TARGET_FILE:djinn-run> -q -n 2 --device cuda -- ${ARGN})
   set_tests_properties(${name}_gpu PROPERTIES ENVIRONMENT "${python}")
 endfunction()
-dj_cuda_ranks_test(gpu_cuda_selftest unit 120 $<TARGET_FILE:djinn-selftest> --only op --only put --only grow
-                   --only view --only share --only move --only gpu)
+dj_cuda_ranks_test(gpu_cuda_selftest unit 120 $<TARGET_FILE:djinn-selftest>)
 if(TARGET djinn_torch)
   dj_cuda_ranks_test(gpu_cuda_generate torch 120 ${DJINN_PYTHON} ${CMAKE_SOURCE_DIR}/examples/generate.py
                      --small --check --tokens 8)

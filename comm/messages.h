@@ -240,7 +240,7 @@ typedef struct dj_report {
     uint64_t sessions, detached;
     uint64_t requests, messages_in, messages_out, bytes_in, bytes_out;
     uint64_t plan_hits, plan_resizes, plan_misses, plan_received, plan_adopted, plan_rejected;
-    uint64_t text_entries, text_bytes, pack_bytes, text_shared;
+    uint64_t text_entries, text_bytes, pack_bytes, text_mapped_bytes, text_shared; /* mapped: in whole pages, both */
     uint64_t data_bytes, data_backed_bytes, stack_bytes, stack_peak_bytes, ingress_bytes;
     uint64_t refs;
     uint64_t busy_ns, planning_ns;

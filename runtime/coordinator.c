@@ -186,9 +186,10 @@ void dj_coordinator_fini(dj_coordinator_t *coordinator)
     X(sessions) X(detached) X(requests) X(messages_in) X(messages_out) X(bytes_in) X(bytes_out)    \
     X(plan_hits) X(plan_resizes) X(plan_misses) X(plan_received) X(plan_adopted) X(plan_rejected)  \
     X(plan_loaded) X(plan_improved) X(plan_evicted) X(plan_entries) X(plan_bytes)                  \
-    X(text_entries) X(text_bytes) X(pack_bytes) X(text_shared) X(data_bytes) X(data_backed_bytes)  \
+    X(text_entries) X(text_bytes) X(pack_bytes) X(text_mapped_bytes) X(text_shared)                \
+    X(data_bytes) X(data_backed_bytes)                                                             \
     X(stack_bytes) X(stack_peak_bytes) X(ingress_bytes) X(refs) X(busy_ns) X(planning_ns)          \
-    X(refused) X(stale) X(peak_checks) X(peak_mismatches) X(links) X(moves)            \
+    X(refused) X(stale) X(peak_checks) X(peak_mismatches) X(links) X(moves)                        \
     X(direct_bytes)
 
 /* X(name, known): what a GPU says of itself, where it does. */

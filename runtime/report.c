@@ -21,6 +21,7 @@ static void report_stores(dj_rank_t *rank, dj_report_t *report)
     report->text_entries = text.entries;
     report->text_bytes = text.bytes;
     report->pack_bytes = text.pack_bytes;
+    report->text_mapped_bytes = text.mapped_bytes;
     report->text_shared = text.shared;
     report->stack_bytes = rank->progress_runner.stack.committed_bytes +
                           rank->device_runner.stack.committed_bytes;

@@ -7,7 +7,7 @@
 #include "tests/client/ops.h"
 #include "tests/runtime/server.h"
 
-enum { SIDE = 16, COUNT = SIDE * SIDE };
+enum { SIDE = 16, COUNT = SIDE * SIDE, PAGE_MAX = 2 << 20 };
 
 static server_t server;
 
@@ -91,6 +91,8 @@ static void fine_tunes_share_plans_and_no_value(void **state)
     assert_int_equal(stats.plan_misses, 0);
     assert_int_equal(stats.plan_hits, 1);
     assert_true(server_becomes(&server, 0, "pack_bytes", 2 * COUNT * sizeof(float), 2000));
+    uint64_t mapped = server_number(&server, 0, "text_mapped_bytes");
+    assert_in_range(mapped, server_number(&server, 0, "text_bytes") + packed(), 4 * PAGE_MAX);
     run(third, x3, w3, 1, result); /* the first one's content in a session of its own */
     expect(result, 3, 0.25f, 1);
     for (int i = 0; i < 3; i++) { /* turn by turn on one executable */

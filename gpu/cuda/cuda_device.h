@@ -81,12 +81,16 @@ dj_status_t dj_cuda_modules_open(dj_cuda_device_t *device);
 void dj_cuda_modules_close(dj_cuda_device_t *device);
 
 /* jit.c: a CUDA C++ source to a function, from the cache on disk (by source, compute capability and NVRTC's
- * version; directory mode 0700, files 0600) or by NVRTC. `name` is the extern "C" kernel in it. Kept until close.
+ * version; directory mode 0700, files 0600) or by NVRTC. `name` is the extern "C" kernel in it. The function stays until
+ * what was held is dropped; then, or a while later, its module is unloaded, which may wait for all work of the GPU.
  * DJ_ERR_UNSUPPORTED without NVRTC; DJ_ERR_INTERNAL with the compiler's log. */
+#define DJ_CUDA_JIT_IDLE_MAX 256 /* modules that nobody holds any more, kept for whoever comes again */
+typedef struct dj_cuda_jit_entry dj_cuda_jit_entry_t;
 dj_status_t dj_cuda_jit_open(dj_cuda_device_t *device, const char *cache_directory);
 void dj_cuda_jit_close(dj_cuda_device_t *device);
 dj_status_t dj_cuda_jit_function(dj_cuda_device_t *device, const char *source, const char *name,
-                                 CUfunction *function_p);
+                                 CUfunction *function_p, dj_cuda_jit_entry_t **held_p);
+void dj_cuda_jit_drop(dj_cuda_device_t *device, dj_cuda_jit_entry_t *held);
 
 /* executable.c, replay.c and watch.c, as dj_device_ops_t says. */
 dj_status_t dj_cuda_compile(dj_device_t *device, const dj_graph_t *graph, dj_executable_t **exe_p);

@@ -354,6 +354,8 @@ void dj_cuda_destroy(dj_executable_t *base)
         exe->instances[i].n_pieces = hangs ? 0 : exe->instances[i].n_pieces;
         dj_cuda_instance_clear(&exe->instances[i]);
     }
+    for (dj_cuda_group_t *group = exe->groups; !hangs && group; group = group->next)
+        dj_cuda_fused_drop(base, group->fused);
     for (uint32_t i = 0; exe->kernels && i < base->graph->n_nodes; i++)
         if (exe->kernels[i].fini)
             exe->kernels[i].fini(&exe->kernels[i]);

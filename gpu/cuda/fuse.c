@@ -17,6 +17,7 @@ typedef struct place {
 
 typedef struct launch {
     CUfunction function;
+    dj_cuda_jit_entry_t *held; /* behind it */
     dj_cuda_grid_t grid;
     uint32_t params_bytes, refs_offset, n_refs;
     uint8_t *params; /* without the places */
@@ -71,10 +72,17 @@ static dj_status_t make_launch(dj_executable_t *exe, const dj_part_t *part, uint
     if (status == DJ_OK)
         status = dj_part_source(part, &source, &name);
     if (status == DJ_OK)
-        status = dj_cuda_jit_function(dj_cuda_device_of(exe), source, name, &launch->function);
+        status = dj_cuda_jit_function(dj_cuda_device_of(exe), source, name, &launch->function, &launch->held);
     free(source);
     *launch_p = launch;
     return status;
+}
+
+void dj_cuda_fused_drop(dj_executable_t *exe, dj_cuda_fused_t *fused)
+{
+    for (launch_t *launch = fused->first; launch; launch = launch->next)
+        if (launch->held)
+            dj_cuda_jit_drop(dj_cuda_device_of(exe), launch->held);
 }
 
 dj_status_t dj_cuda_fuse(dj_executable_t *exe, const dj_node_t *const *nodes, uint32_t n, dj_cuda_fused_t **fused_p)
@@ -93,6 +101,8 @@ dj_status_t dj_cuda_fuse(dj_executable_t *exe, const dj_node_t *const *nodes, ui
     free(part);
     if (status == DJ_OK)
         *fused_p = fused;
+    else if (fused)
+        dj_cuda_fused_drop(exe, fused);
     return status;
 }
 

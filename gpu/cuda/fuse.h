@@ -19,6 +19,8 @@ typedef struct dj_cuda_fused dj_cuda_fused_t;
 /* The function for nodes[0..n); in the executable's arena. DJ_ERR_MEMORY, and the jit's. */
 dj_status_t dj_cuda_fuse(dj_executable_t *exe, const dj_node_t *const *nodes, uint32_t n,
                          dj_cuda_fused_t **fused_p);
+/* Lets go of its functions, which nothing may run any more. */
+void dj_cuda_fused_drop(dj_executable_t *exe, dj_cuda_fused_t *fused);
 /* refs[i]: the operands of nodes[i], then its outputs, in order. */
 dj_status_t dj_cuda_fused_emit(const dj_cuda_fused_t *fused, dj_cuda_emit_t *emit,
                                const dj_cuda_ref_t *const *refs);

@@ -5,7 +5,11 @@
  * that fills its parameters come from the same tree.
  *
  * Two threads may compile one text at the same time; the later one takes the earlier one's function. Nothing is
- * locked while a compiler runs. */
+ * locked while a compiler runs.
+ *
+ * An executable holds what it uses. Of what nobody holds the DJ_CUDA_JIT_IDLE_MAX that were dropped last are kept; so
+ * the table does not grow with every program that ever came. The oldest one is unloaded by whoever drops one more,
+ * outside of the lock, because the driver may wait there for the work of all streams. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,12 +46,15 @@ enum { N_FIXED = sizeof(fixed_options) / sizeof(*fixed_options) };
 #define LOG_BYTES_MAX (1u << 20)
 #define INVALID_OPTION 5 /* NVRTC_ERROR_INVALID_OPTION */
 
-typedef struct entry {
+typedef struct dj_cuda_jit_entry entry_t;
+struct dj_cuda_jit_entry {
     dj_hash_t source;
     CUmodule module;
     CUfunction function;
-    struct entry *next;
-} entry_t;
+    entry_t *next;
+    uint32_t holders;
+    entry_t *older, *newer; /* of those without holders */
+};
 
 #define BUCKETS 256u
 
@@ -55,6 +62,8 @@ typedef struct dj_cuda_jit dj_cuda_jit_t;
 struct dj_cuda_jit {
     pthread_mutex_t lock;
     entry_t *buckets[BUCKETS];
+    entry_t *oldest, *newest; /* that nobody holds */
+    uint32_t n_idle;
     dj_hash_t headers; /* and options, compute capability, NVRTC's version */
     int major, minor;
     int folder; /* of cubins, -1: none */
@@ -240,31 +249,68 @@ static entry_t *find(const dj_cuda_jit_t *jit, dj_hash_t source)
     return entry;
 }
 
-/* The entry that stays: another thread's, if it was faster. */
+static void idle_remove(dj_cuda_jit_t *jit, entry_t *entry)
+{
+    *(entry->older ? &entry->older->newer : &jit->oldest) = entry->newer;
+    *(entry->newer ? &entry->newer->older : &jit->newest) = entry->older;
+    entry->older = entry->newer = NULL;
+    jit->n_idle--;
+}
+
+static void idle_add(dj_cuda_jit_t *jit, entry_t *entry)
+{
+    entry->older = jit->newest;
+    *(jit->newest ? &jit->newest->newer : &jit->oldest) = entry;
+    jit->newest = entry;
+    jit->n_idle++;
+}
+
+static entry_t *hold(dj_cuda_jit_t *jit, entry_t *entry)
+{
+    if (entry && entry->holders++ == 0)
+        idle_remove(jit, entry);
+    return entry;
+}
+
+static void forget(dj_cuda_jit_t *jit, entry_t *entry)
+{
+    entry_t **at = &jit->buckets[entry->source.word[0] % BUCKETS];
+    while (*at != entry)
+        at = &(*at)->next;
+    *at = entry->next;
+    idle_remove(jit, entry);
+}
+
+static void unload(entry_t *entry)
+{
+    dj_cuda.cuModuleUnload(entry->module);
+    free(entry);
+}
+
+/* The entry that stays, held: another thread's, if it was faster. */
 static entry_t *keep(dj_cuda_jit_t *jit, entry_t *made)
 {
     pthread_mutex_lock(&jit->lock);
-    entry_t *entry = find(jit, made->source);
+    entry_t *entry = hold(jit, find(jit, made->source));
     if (!entry) {
         entry_t **bucket = &jit->buckets[made->source.word[0] % BUCKETS];
         made->next = *bucket;
+        made->holders = 1;
         *bucket = entry = made;
     }
     pthread_mutex_unlock(&jit->lock);
-    if (entry != made) {
-        dj_cuda.cuModuleUnload(made->module);
-        free(made);
-    }
+    if (entry != made)
+        unload(made);
     return entry;
 }
 
 dj_status_t dj_cuda_jit_function(dj_cuda_device_t *device, const char *source, const char *name,
-                                 CUfunction *function_p)
+                                 CUfunction *function_p, dj_cuda_jit_entry_t **held_p)
 {
     dj_cuda_jit_t *jit = device->jit;
     dj_hash_t hash = dj_hash_pair(name, strlen(name), source, strlen(source));
     pthread_mutex_lock(&jit->lock);
-    entry_t *entry = find(jit, hash);
+    entry_t *entry = hold(jit, find(jit, hash));
     pthread_mutex_unlock(&jit->lock);
     if (!entry) {
         entry_t *made = calloc(1, sizeof(*made));
@@ -279,5 +325,22 @@ dj_status_t dj_cuda_jit_function(dj_cuda_device_t *device, const char *source, c
         entry = keep(jit, made);
     }
     *function_p = entry->function;
+    *held_p = entry;
     return DJ_OK;
+}
+
+void dj_cuda_jit_drop(dj_cuda_device_t *device, dj_cuda_jit_entry_t *held)
+{
+    dj_cuda_jit_t *jit = device->jit;
+    entry_t *surplus = NULL;
+    pthread_mutex_lock(&jit->lock);
+    if (--held->holders == 0)
+        idle_add(jit, held);
+    if (jit->n_idle > DJ_CUDA_JIT_IDLE_MAX) {
+        surplus = jit->oldest;
+        forget(jit, surplus);
+    }
+    pthread_mutex_unlock(&jit->lock);
+    if (surplus)
+        unload(surplus);
 }

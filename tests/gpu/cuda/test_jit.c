@@ -159,8 +159,11 @@ static void jit_open(const char *path)
 static dj_status_t get(const char *source)
 {
     CUfunction function = NULL;
-    dj_status_t status = dj_cuda_jit_function(&device, source, "kernel", &function);
+    dj_cuda_jit_entry_t *held;
+    dj_status_t status = dj_cuda_jit_function(&device, source, "kernel", &function, &held);
     assert_true(status != DJ_OK || function != NULL);
+    if (status == DJ_OK)
+        dj_cuda_jit_drop(&device, held);
     return status;
 }
 
@@ -276,7 +279,8 @@ static void a_compile_error_is_told_and_not_kept(void **state)
     assert_int_equal(get("a"), DJ_OK);
     only_file();
     CUfunction function = NULL;
-    assert_int_equal(dj_cuda_jit_function(&device, "c", "missing", &function), DJ_ERR_SYSTEM);
+    dj_cuda_jit_entry_t *held;
+    assert_int_equal(dj_cuda_jit_function(&device, "c", "missing", &function, &held), DJ_ERR_SYSTEM);
     assert_null(function);
     assert_int_equal(n_modules, 1);
 }
@@ -510,8 +514,10 @@ static void *many(void *argument)
     for (int i = 0; i < 200; i++) {
         snprintf(source, sizeof(source), "source %d", i % 20);
         CUfunction function = NULL;
-        if (dj_cuda_jit_function(&device, source, "kernel", &function) != DJ_OK || !function)
+        dj_cuda_jit_entry_t *held;
+        if (dj_cuda_jit_function(&device, source, "kernel", &function, &held) != DJ_OK || !function)
             return (void *)1;
+        dj_cuda_jit_drop(&device, held);
     }
     return NULL;
 }
@@ -546,6 +552,39 @@ static void threads_and_ranks_write_at_once(void **state)
     assert_int_equal(n_compiled, 0); /* every file is whole */
 }
 
+/* What is held stays; of the rest the latest do, and what was dropped comes again from the disk. */
+static void the_table_does_not_grow_with_every_program(void **state)
+{
+    (void)state;
+    char source[32];
+    CUfunction function, again;
+    dj_cuda_jit_entry_t *held, *twice;
+    assert_int_equal(dj_cuda_jit_function(&device, "held", "kernel", &function, &held), DJ_OK);
+    assert_int_equal(dj_cuda_jit_function(&device, "held", "kernel", &again, &twice), DJ_OK);
+    assert_ptr_equal(held, twice);
+    dj_cuda_jit_drop(&device, twice);
+    for (int i = 0; i < DJ_CUDA_JIT_IDLE_MAX + 50; i++) {
+        snprintf(source, sizeof(source), "source %d", i);
+        assert_int_equal(get(source), DJ_OK);
+        if (i >= 20)
+            assert_int_equal(get("source 20"), DJ_OK); /* used again and again */
+    }
+    assert_int_equal(n_modules, DJ_CUDA_JIT_IDLE_MAX + 1);
+    int compiled = n_compiled;
+    assert_int_equal(dj_cuda_jit_function(&device, "held", "kernel", &again, &twice), DJ_OK);
+    assert_ptr_equal(function, again);
+    int modules = n_modules;
+    assert_int_equal(get("source 20"), DJ_OK);
+    assert_int_equal(get("source 300"), DJ_OK);
+    assert_int_equal(n_modules, modules);
+    assert_int_equal(get("source 0"), DJ_OK); /* one in, one out */
+    assert_int_equal(n_modules, modules);
+    assert_int_equal(n_compiled, compiled);
+    dj_cuda_jit_drop(&device, twice);
+    dj_cuda_jit_drop(&device, held);
+    assert_int_equal(n_modules, DJ_CUDA_JIT_IDLE_MAX);
+}
+
 int main(void)
 {
     dj_cuda.nvrtcVersion = fake_version;
@@ -572,6 +611,7 @@ int main(void)
         TEST(a_compile_error_is_told_and_not_kept),
         TEST(without_nvrtc_the_status_says_what_is_missing),
         TEST(compiled_once_a_process_and_once_a_disk),
+        TEST(the_table_does_not_grow_with_every_program),
         TEST(another_gpu_or_compiler_compiles_anew),
         TEST(a_gpu_newer_than_the_compiler_takes_an_older_ones_code),
         TEST(the_users_cache_is_the_default),

@@ -58,6 +58,7 @@ typedef struct sim_counters {
     uint64_t contexts;           /* retains of the primary context */
     uint64_t graph_launches, kernel_launches, copies, memsets, calls; /* ever; those in graphs when they run */
     uint64_t synchronizations;   /* ever: stream, event, context */
+    uint64_t queries;            /* ever: cuEventQuery and cuStreamQuery */
     uint64_t entered;            /* ever: functions of the driver called */
 } sim_counters_t;
 void sim_counters(sim_counters_t *counters);

@@ -269,6 +269,7 @@ CUresult cuStreamQuery(CUstream handle)
 {
     sim_stream_t *stream;
     CUresult result = stream_ready("cuStreamQuery", handle, &stream);
+    ++sim_count.queries;
     if (result == CUDA_SUCCESS && raise_target(stream, newest)) {
         result = run(1);
         if (result == CUDA_SUCCESS)
@@ -391,6 +392,7 @@ CUresult cuEventQuery(CUevent handle)
 {
     sim_event_t *event;
     CUresult result = event_ready("cuEventQuery", handle, &event);
+    ++sim_count.queries;
     if (result == CUDA_SUCCESS && event->ticket && !event->ticket->done) {
         raise_target(event->ticket->stream, event->ticket->sequence);
         result = run(1);

@@ -19,7 +19,11 @@
 enum { LENGTH = 257, STEPS = 3, WARM_SESSIONS = 8, TELEMETRY_MS = 1000, LIMIT_MS = 2000 };
 
 static server_t server;
+#ifdef __SANITIZE_ADDRESS__ /* which tells of what is left by itself */
+static int n_sessions = 200;
+#else
 static int n_sessions = 1000;
+#endif
 
 static int start(void **state)
 {

@@ -13,6 +13,7 @@
 #include "runtime/base/log.h"
 #include "comm/channel.h"
 #include "runtime/links.h"
+#include "runtime/reaper.h"
 
 #define DJ_LOG_MODULE "session"
 
@@ -30,7 +31,7 @@ static void close_endpoint(dj_session_t *session)
     session->endpoint = NULL;
 }
 
-static void update_counts(dj_rank_t *rank)
+void dj_sessions_count(dj_rank_t *rank)
 {
     uint64_t attached = 0, detached = 0, refs = 0, used = 0, backed = 0;
     dj_session_t *session;
@@ -44,6 +45,8 @@ static void update_counts(dj_rank_t *rank)
         used += data.used_bytes;
         backed += data.backed_bytes + data.cached_bytes;
     }
+    if (rank->reaper)
+        backed += dj_reaper_bytes(rank->reaper);
     atomic_store(&rank->counters.sessions, attached);
     atomic_store(&rank->counters.detached, detached);
     atomic_store(&rank->counters.refs, refs);
@@ -53,18 +56,17 @@ static void update_counts(dj_rank_t *rank)
 
 void dj_session_end(dj_rank_t *rank, dj_session_t *session)
 {
-    uint64_t connection = session->closing ? session->connection : 0;
     close_endpoint(session); /* answers on their way fail, so the queue empties */
     session->state = DJ_SESSION_ENDING;
     if (session->pending || session->leaving)
         return;
     dj_log(DEBUG, "session %llx ended", (unsigned long long)session->id);
     dj_table_remove(&rank->sessions, dj_key_u64(session->id));
-    dj_session_destroy(session, &rank->home);
-    dj_text_sweep(rank->home.text, 2);
-    update_counts(rank);
-    if (connection) /* the client's close() returns when its connection ends */
-        dj_outbox_put(rank, connection, 0, NULL, 0, NULL, 0, true);
+    if (rank->reaper)
+        dj_reaper_take(rank->reaper, session);
+    else /* the rank ends */
+        dj_session_destroy(session, &rank->home);
+    dj_sessions_count(rank);
 }
 
 /* ---- attach ---- */
@@ -198,7 +200,7 @@ static void attach(dj_rank_t *rank, const dj_command_t *command)
     }
     if (status != DJ_OK)
         refuse(rank, command->connection, status);
-    update_counts(rank);
+    dj_sessions_count(rank);
 }
 
 /* ---- detach and lease ---- */
@@ -243,7 +245,7 @@ static void detach(dj_rank_t *rank, uint64_t connection)
     session->lease_ends_ns = dj_clock_ns() + rank->config->lease_grace_ms * DJ_NS_PER_MS;
     dj_log(INFO, "session %llx lost its client; its memory is kept for %llu ms",
            (unsigned long long)session->id, (unsigned long long)rank->config->lease_grace_ms);
-    update_counts(rank);
+    dj_sessions_count(rank);
 }
 
 static void close_session(dj_rank_t *rank, const dj_command_t *command)
@@ -270,7 +272,7 @@ void dj_leases_check(dj_rank_t *rank, uint64_t now_ns)
         if (dead || now_ns > session->lease_ends_ns)
             dj_session_end(rank, session);
     }
-    update_counts(rank);
+    dj_sessions_count(rank);
 }
 
 void dj_attach_command(dj_rank_t *rank, dj_command_t *command)

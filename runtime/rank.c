@@ -9,6 +9,7 @@
 #include "runtime/base/log.h"
 #include "runtime/bind.h"
 #include "runtime/links.h"
+#include "runtime/reaper.h"
 #include "runtime/upkeep.h"
 
 #define DJ_LOG_MODULE "rank"
@@ -104,6 +105,8 @@ static dj_status_t open_worker(dj_rank_t *rank)
     if (status == DJ_OK && pthread_create(&rank->device_thread, NULL, device_main, rank) != 0)
         status = dj_fail(DJ_ERR_SYSTEM, "no thread for the device: %s", strerror(errno));
     rank->device_runs = status == DJ_OK;
+    if (status == DJ_OK)
+        status = dj_reaper_start(rank, &rank->reaper);
     return status == DJ_OK ? dj_upkeep_start(rank, &rank->upkeep) : status;
 }
 
@@ -165,6 +168,8 @@ static void close_rank(dj_rank_t *rank)
     }
     dj_upkeep_end(rank->upkeep);
     dj_probe_end(rank);
+    dj_reaper_end(rank->reaper);
+    rank->reaper = NULL;
     if (rank->comm)
         dj_worker_end(rank);
     dj_door_close(rank);

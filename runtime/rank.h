@@ -4,6 +4,7 @@
  *   progress thread (worker.c) UCX, sessions and their queues, short warm requests; the main thread
  *   device thread (rank.c)     everything that may take longer: cold plans, loads, long replays
  *   upkeep thread (upkeep.c)   better plans for hot programs, files of plans
+ *   reaper thread (reaper.c)   the memory of sessions that have ended
  *
  * They share nothing but queues: commands (control to progress), jobs (progress to device), done (device
  * to progress), outbox (anyone to control). Text store and plan cache have locks of their own. Counters
@@ -190,6 +191,7 @@ typedef struct dj_outgoing {
 typedef struct dj_door dj_door_t;
 typedef struct dj_links dj_links_t;
 typedef struct dj_upkeep dj_upkeep_t;
+typedef struct dj_reaper dj_reaper_t;
 typedef struct dj_exchange dj_exchange_t;
 
 /* What was found out once of this rank's device memory and the network (direct.c). */
@@ -222,6 +224,7 @@ typedef struct dj_rank {
     pthread_t device_thread, control_thread;
     bool device_runs, control_runs;
     dj_upkeep_t *upkeep;
+    dj_reaper_t *reaper;
     dj_exchange_t *_Atomic offered; /* by upkeep, to the progress thread */
     dj_exchange_t *exchanging;      /* progress thread: the device thread has it */
     pthread_t probe_thread; /* probe.c */
@@ -299,6 +302,7 @@ dj_status_t dj_rank_drain(dj_rank_t *rank, void *target, const dj_bounce_t *boun
 /* attach.c */
 void dj_attach_command(dj_rank_t *rank, dj_command_t *command);
 void dj_session_end(dj_rank_t *rank, dj_session_t *session); /* now, or when its queue is empty */
+void dj_sessions_count(dj_rank_t *rank); /* into its counters */
 void dj_leases_check(dj_rank_t *rank, uint64_t now_ns);
 
 /* execute.c: runs one job on the calling thread with its runner; the outcome is left in the job. */

@@ -15,7 +15,7 @@
  * beside a blind device bytes are copied out while those before them travel. The progress thread runs a job itself when the queue is empty and the job is warm
  * and short; else the device thread does. So refs and arena belong to exactly one thread at a time,
  * without a lock, and bytes on their way to a client are never overwritten by the next request.
- * Destruction waits for an empty queue.
+ * Destruction waits for an empty queue, and happens beside the progress thread (reaper.h).
  *
  * Ingress: bytes of requests not yet run, counted against ingress_bytes before memory is made for them;
  * a slow sender holds its own quota and nothing else. It is host memory, but on direct paths.

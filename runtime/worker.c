@@ -11,6 +11,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/links.h"
+#include "runtime/reaper.h"
 
 #define DJ_LOG_MODULE "runtime"
 
@@ -551,6 +552,8 @@ void dj_worker_turn(dj_rank_t *rank)
     if (rank->moves)
         dj_moves_turn(rank);
     dj_exchange_turn(rank);
+    if (rank->reaper && dj_reaper_turn(rank->reaper))
+        dj_sessions_count(rank);
 }
 
 static bool any_session(dj_rank_t *rank, bool (*is)(const dj_session_t *session))

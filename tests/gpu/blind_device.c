@@ -41,6 +41,7 @@ typedef struct blind_device {
     bool slab_fails;
     pthread_mutex_t engine; /* held by the copy that has it */
     uint64_t copy_mb_per_s;
+    uint32_t release_ms;
     pthread_mutex_t copies_lock;
     late_copy_t late[DJ_COPIES_MAX]; /* by ticket */
     uint64_t started, finished;
@@ -219,6 +220,8 @@ static uint64_t accessible_bytes(const range_t *range)
 static void release(dj_device_t *base, void *address, uint64_t bytes)
 {
     blind_device_t *device = (blind_device_t *)base;
+    if (device->release_ms)
+        usleep(device->release_ms * 1000);
     pthread_rwlock_wrlock(&device->lock);
     range_t *range = find(device, address);
     must(range && range->base == address && range->bytes == bytes, "release of what was not reserved");
@@ -551,6 +554,7 @@ dj_status_t blind_open(const dj_config_t *config, const blind_options_t *options
     pthread_mutex_init(&device->copies_lock, NULL);
     pthread_mutex_init(&device->engine, NULL);
     device->copy_mb_per_s = options->copy_mb_per_s;
+    device->release_ms = options->release_ms;
     device->ops = blind_ops;
     if (options->no_extras) {
         dj_device_memory_t *memory = &device->ops.memory;

@@ -8,7 +8,7 @@
  *
  * In a rank (blind_rank.c) it reads its environment: BLIND_PAGE_BYTES; BLIND_FAIL_FILE: the replay that finds this
  * file removes it, and the device has failed for good; BLIND_SLAB=1: it has slabs; BLIND_COPY_MB_PER_S: what its one
- * copy engine moves, to measure what runs beside copies.
+ * copy engine moves, to measure what runs beside copies; BLIND_RELEASE_MS: how long its driver takes to return a range.
  *
  * Threads: as gpu/device.h. */
 #ifndef DJ_TESTS_GPU_BLIND_DEVICE_H
@@ -24,6 +24,7 @@ typedef struct blind_options {
     bool slab;             /* it has slabs, which are host memory and say so */
     bool slab_hidden;      /* they do not say so: whoever uses them must prove that CUDA memory travels */
     bool slab_fails;       /* none can be made */
+    uint32_t release_ms;
     uint64_t copy_mb_per_s; /* copies between host and device take their time, one after another; 0: a memcpy's */
 } blind_options_t;
 

@@ -57,14 +57,15 @@ static int pass_on(char **env, int n_env)
 
 static void run(const server_t *server, int out, const char *const *words)
 {
-    char home[80], preload[512], errors[96], count[16], path[512], program[512], fail[96];
-    const char *blind = getenv("TEST_BLIND");
+    char home[80], preload[512], errors[96], count[16], path[512], program[512], fail[96], release[48];
+    const char *blind = getenv("TEST_BLIND"), *slow = getenv("TEST_RELEASE_MS");
     const char *argv[WORDS_MAX + 4] = {find_run(path), "-n", count};
     char *env[] = {home,
                    "PATH=/usr/bin:/bin",
                    "LC_ALL=C",
                    "LSAN_OPTIONS=print_suppressions=0:suppressions=" SUPPRESSED,
-                   NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+                   NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                   NULL};
     int n_env = 4;
     int n = 3;
     snprintf(count, sizeof(count), "%d", server->ranks);
@@ -84,6 +85,8 @@ static void run(const server_t *server, int out, const char *const *words)
         env[n_env++] = blind[0] == '2' ? "BLIND_EXTRAS=0" : "BLIND_EXTRAS=1";
         env[n_env++] = getenv("TEST_SLAB") ? "BLIND_SLAB=1" : "BLIND_SLAB=0";
         env[n_env++] = blind[0] == '2' ? "BLIND_COPY_MB_PER_S=2000" : "BLIND_COPY_MB_PER_S=0";
+        snprintf(release, sizeof(release), "BLIND_RELEASE_MS=%s", slow ? slow : "0");
+        env[n_env++] = release;
     }
     if (getenv("TEST_SIMULATED")) {
         snprintf(program, sizeof(program), "DJINN_RANK_PROGRAM=%s/simulated/djinn-rank", DJINN_BIN);

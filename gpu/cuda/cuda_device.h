@@ -29,6 +29,8 @@ typedef struct dj_cuda_watch {
 } dj_cuda_watch_t;
 #define DJ_CUDA_WATCHES_MAX 16
 
+#define DJ_CUDA_COMPILERS_MAX 16
+
 struct dj_cuda_device {
     dj_device_t base;
     dj_device_info_t info;
@@ -37,6 +39,7 @@ struct dj_cuda_device {
     CUstream compute, in, out, weights;
     int major, minor; /* compute capability */
     uint32_t multiprocessors, shared_bytes_max; /* of one block, opted in */
+    uint32_t n_compilers; /* threads that compile at once, the asking one among them */
     bool fast;        /* DJINN_NUMERICS=fast: TF32 and the like */
     bool use_graphs;  /* false: every replay goes to the stream */
     bool flushes;     /* the GPU must be told to see what a network card has written */

@@ -13,6 +13,7 @@
  * Called through dj_device_open(). */
 #define DJ_LOG_MODULE "cuda"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,6 +163,16 @@ static dj_status_t fill_info(dj_cuda_device_t *device)
     return DJ_OK;
 }
 
+/* As many as the rank has cores. */
+static uint32_t count_compilers(const dj_config_t *config)
+{
+    cpu_set_t cores;
+    uint64_t n = config->threads;
+    if (n == 0 && sched_getaffinity(0, sizeof(cores), &cores) == 0)
+        n = (uint64_t)CPU_COUNT(&cores);
+    return n == 0 ? 1 : n < DJ_CUDA_COMPILERS_MAX ? (uint32_t)n : DJ_CUDA_COMPILERS_MAX;
+}
+
 /* ---- open and close ---- */
 
 /* The context needs memory of its own, so this comes after it. */
@@ -275,6 +286,7 @@ static dj_status_t cuda_open(const dj_config_t *config, dj_device_t **device_p)
     device->fast = config->numerics && strcmp(config->numerics, "fast") == 0;
     device->use_graphs = config->cuda_graphs;
     device->poison = config->poison;
+    device->n_compilers = count_compilers(config);
     device->limit_ns = config->kernel_limit_ms * DJ_NS_PER_MS;
     pthread_mutex_init(&device->lock, NULL);
     status = open_parts(device, config);

@@ -198,6 +198,23 @@ static dj_status_t fuse_group(dj_cuda_executable_t *exe, uint32_t first, uint32_
     return DJ_OK;
 }
 
+/* The functions of all groups, those of earlier plans too. */
+static dj_status_t load_groups(dj_cuda_executable_t *exe)
+{
+    uint32_t n = 0;
+    for (const dj_cuda_group_t *group = exe->groups; group; group = group->next)
+        n++;
+    dj_cuda_fused_t **fused = malloc((n + 1) * sizeof(*fused));
+    if (!fused)
+        return out_of_memory(exe->base.graph);
+    n = 0;
+    for (const dj_cuda_group_t *group = exe->groups; group; group = group->next)
+        fused[n++] = group->fused;
+    dj_status_t status = dj_cuda_fused_load(&exe->base, fused, n);
+    free(fused);
+    return status;
+}
+
 static dj_status_t fuse_steps(dj_cuda_executable_t *exe, const dj_plan_t *plan)
 {
     for (uint32_t first = 0, n; first < plan->n_steps; first += n) {
@@ -212,7 +229,7 @@ static dj_status_t fuse_steps(dj_cuda_executable_t *exe, const dj_plan_t *plan)
         if (status != DJ_OK)
             return status;
     }
-    return DJ_OK;
+    return load_groups(exe);
 }
 
 static void events_destroy(dj_cuda_executable_t *exe)

@@ -1,8 +1,14 @@
 /* fuse.c - pointwise kernels of the CUDA device: parts (part.h) become functions at place, launches at emit.
  *
- * A fusion group is one part, or several where its parameters or windows ask for that; each part is one launch. */
+ * A fusion group is one part, or several where its parameters or windows ask for that; each part is one launch.
+ *
+ * A text costs NVRTC tens to hundreds of milliseconds, and a program may bring dozens that nobody has compiled yet; so
+ * the texts of all groups are made first and compiled side by side. */
 #include "gpu/cuda/fuse.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +22,9 @@ typedef struct place {
 } place_t;
 
 typedef struct launch {
+    char *source; /* until it has its function; the name lies in it */
+    const char *name;
+    uint16_t op; /* the first one */
     CUfunction function;
     dj_cuda_jit_entry_t *held; /* behind it */
     dj_cuda_grid_t grid;
@@ -63,26 +72,99 @@ static dj_status_t fill_launch(dj_executable_t *exe, const dj_part_t *part, uint
 
 static dj_status_t make_launch(dj_executable_t *exe, const dj_part_t *part, uint32_t first_step, launch_t **launch_p)
 {
-    char *source = NULL;
-    const char *name;
     launch_t *launch = dj_cuda_arena(exe, sizeof(*launch));
     if (!launch)
         return out_of_memory();
-    dj_status_t status = fill_launch(exe, part, first_step, launch);
-    if (status == DJ_OK)
-        status = dj_part_source(part, &source, &name);
-    if (status == DJ_OK)
-        status = dj_cuda_jit_function(dj_cuda_device_of(exe), source, name, &launch->function, &launch->held);
-    free(source);
     *launch_p = launch;
-    return status;
+    launch->op = part->steps[0].node->call.op;
+    dj_status_t status = fill_launch(exe, part, first_step, launch);
+    return status == DJ_OK ? dj_part_source(part, &launch->source, &launch->name) : status;
 }
 
 void dj_cuda_fused_drop(dj_executable_t *exe, dj_cuda_fused_t *fused)
 {
-    for (launch_t *launch = fused->first; launch; launch = launch->next)
+    for (launch_t *launch = fused->first; launch; launch = launch->next) {
+        free(launch->source);
         if (launch->held)
             dj_cuda_jit_drop(dj_cuda_device_of(exe), launch->held);
+    }
+}
+
+/* ---- functions ---- */
+
+typedef struct loading {
+    dj_cuda_device_t *device;
+    launch_t **launches;
+    uint32_t n;
+    atomic_uint next;
+    atomic_bool failed;
+    pthread_mutex_t lock;
+    dj_status_t status; /* the first failure */
+    char text[512]; /* as much of a sentence as its thread keeps */
+} loading_t;
+
+static void load_failed(loading_t *loading, dj_status_t status)
+{
+    pthread_mutex_lock(&loading->lock);
+    if (!atomic_exchange(&loading->failed, true)) {
+        loading->status = status;
+        snprintf(loading->text, sizeof(loading->text), "%s", dj_error_text());
+    }
+    pthread_mutex_unlock(&loading->lock);
+}
+
+/* Takes the next one, until there is none or one has failed. */
+static void *load_main(void *argument)
+{
+    loading_t *loading = argument;
+    dj_status_t status = dj_cuda_enter(loading->device);
+    if (status != DJ_OK)
+        load_failed(loading, status);
+    for (uint32_t i; !atomic_load(&loading->failed) && (i = atomic_fetch_add(&loading->next, 1)) < loading->n;) {
+        launch_t *launch = loading->launches[i];
+        status = dj_cuda_jit_function(loading->device, launch->source, launch->name, &launch->function, &launch->held);
+        if (status == DJ_OK) {
+            free(launch->source);
+            launch->source = NULL;
+        } else {
+            load_failed(loading, dj_fail_prefix(status, "%s", dj_op_info(launch->op)->name));
+        }
+    }
+    return NULL;
+}
+
+/* This thread and others; where no more can be made, as many as there are. */
+static void load_all(loading_t *loading)
+{
+    pthread_t threads[DJ_CUDA_COMPILERS_MAX];
+    uint32_t n_threads = 0, wanted = loading->device->n_compilers;
+    wanted = wanted < loading->n ? wanted : loading->n;
+    while (n_threads + 1 < wanted && pthread_create(&threads[n_threads], NULL, load_main, loading) == 0)
+        n_threads++;
+    load_main(loading);
+    while (n_threads > 0)
+        pthread_join(threads[--n_threads], NULL);
+}
+
+dj_status_t dj_cuda_fused_load(dj_executable_t *exe, dj_cuda_fused_t *const *fused, uint32_t n)
+{
+    loading_t loading = {.device = dj_cuda_device_of(exe), .lock = PTHREAD_MUTEX_INITIALIZER};
+    uint32_t n_launches = 0;
+    for (uint32_t i = 0; i < n; i++)
+        for (const launch_t *launch = fused[i]->first; launch; launch = launch->next)
+            n_launches += launch->source != NULL;
+    if (n_launches == 0)
+        return DJ_OK;
+    loading.launches = malloc(n_launches * sizeof(*loading.launches));
+    if (!loading.launches)
+        return out_of_memory();
+    for (uint32_t i = 0; i < n; i++)
+        for (launch_t *launch = fused[i]->first; launch; launch = launch->next)
+            if (launch->source)
+                loading.launches[loading.n++] = launch;
+    load_all(&loading);
+    free(loading.launches);
+    return loading.failed ? dj_fail(loading.status, "%s", loading.text) : DJ_OK;
 }
 
 dj_status_t dj_cuda_fuse(dj_executable_t *exe, const dj_node_t *const *nodes, uint32_t n, dj_cuda_fused_t **fused_p)

@@ -16,9 +16,12 @@ dj_status_t dj_cuda_pointwise_prepare(dj_executable_t *exe, dj_cuda_kernel_t *ke
 
 typedef struct dj_cuda_fused dj_cuda_fused_t;
 
-/* The function for nodes[0..n); in the executable's arena. DJ_ERR_MEMORY, and the jit's. */
+/* The launches of nodes[0..n), in the executable's arena, not yet with their functions. DJ_ERR_MEMORY. */
 dj_status_t dj_cuda_fuse(dj_executable_t *exe, const dj_node_t *const *nodes, uint32_t n,
                          dj_cuda_fused_t **fused_p);
+/* Gets the functions that any of them still lacks, several at once on the device's compiling threads. The jit's
+ * statuses; after a failure it may be called again. */
+dj_status_t dj_cuda_fused_load(dj_executable_t *exe, dj_cuda_fused_t *const *fused, uint32_t n);
 /* Lets go of its functions, which nothing may run any more. */
 void dj_cuda_fused_drop(dj_executable_t *exe, dj_cuda_fused_t *fused);
 /* refs[i]: the operands of nodes[i], then its outputs, in order. */

@@ -2,6 +2,9 @@
  * (replayed.h). What needs the simulator (its counters, its faults) is skipped on a GPU. */
 #include "tests/gpu/cuda/replayed.h"
 
+#include <pthread.h>
+#include <time.h>
+
 /* ---- tests ---- */
 
 static void same_on_both(record_t record)
@@ -272,6 +275,66 @@ static void who_writes_past_a_workspace_is_found(void **state)
     program_close(&program);
 }
 
+/* ---- compiling ---- */
+
+static nvrtcResult (*compile)(nvrtcProgram, int, const char *const *);
+static pthread_mutex_t meeting = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t met = PTHREAD_COND_INITIALIZER;
+static int n_compiling, n_together;
+
+/* Waits for another one to come, for some seconds at most. */
+static nvrtcResult compile_together(nvrtcProgram program, int n_options, const char *const *options)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 3;
+    pthread_mutex_lock(&meeting);
+    n_compiling++;
+    n_together = n_compiling > n_together ? n_compiling : n_together;
+    pthread_cond_broadcast(&met);
+    while (n_together < 2 && pthread_cond_timedwait(&met, &meeting, &until) == 0)
+        continue;
+    pthread_mutex_unlock(&meeting);
+    nvrtcResult result = compile(program, n_options, options);
+    pthread_mutex_lock(&meeting);
+    n_compiling--;
+    pthread_mutex_unlock(&meeting);
+    return result;
+}
+
+static dj_operand_t record_two_groups(program_t *program, test_case_t *test)
+{
+    dj_operand_t w = input(program, test, DJ_CLASS_WEIGHT, view(DJ_F32, 2, 24, 24), 0);
+    dj_operand_t x = input(program, test, DJ_CLASS_IMMEDIATE, view(DJ_F32, 2, 5, 24), 0);
+    dj_operand_t h = op1(test, DJ_OP_RELU, op2(test, DJ_OP_MM, x, w));
+    return plus(test, op2(test, DJ_OP_MM, h, w), h, 3);
+}
+
+static void groups_compile_side_by_side(void **state)
+{
+    char folder[] = "/tmp/dj_compile_XXXXXX", command[64];
+    dj_config_t config = {.device = "cuda", .cores = "", .cuda_graphs = true, .numerics = "exact", .threads = 2};
+    dj_device_t *other = cuda;
+    program_t program;
+    session_t session;
+    assert_non_null(config.kernel_cache = mkdtemp(folder)); /* with nothing in it */
+    CHECK_OK(dj_device_open(&config, &cuda));
+    compile = dj_cuda.nvrtcCompileProgram;
+    dj_cuda.nvrtcCompileProgram = compile_together;
+    program_open(&program, record_two_groups);
+    dj_cuda.nvrtcCompileProgram = compile;
+    assert_int_equal(n_together, 2);
+    session_open(&session, &program, 1, NULL);
+    for (int i = 0; i < 3; i++)
+        run_both(&program, &session);
+    session_close(&session);
+    program_close(&program);
+    dj_device_close(cuda);
+    cuda = other;
+    snprintf(command, sizeof(command), "rm -rf %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 /* ---- with the simulator ---- */
 
 static void replays_allocate_nothing(void **state)
@@ -467,6 +530,7 @@ int main(void)
         cmocka_unit_test(another_plan_is_captured_anew),
         cmocka_unit_test(the_peak_is_the_plan_s),
         cmocka_unit_test(who_writes_past_a_workspace_is_found),
+        cmocka_unit_test(groups_compile_side_by_side),
         cmocka_unit_test(replays_allocate_nothing),
         cmocka_unit_test(a_graph_replay_is_one_launch),
         cmocka_unit_test(what_cannot_be_captured_plays_directly),

@@ -87,7 +87,7 @@
 #define DJ_CONFIG_TIME_LIST(X)                                                                     \
     X(deadline_ms, TIME, "60s", "1ms:24h", "deadline of a request where the client names none")      \
     X(kernel_limit_ms, TIME, "60s", "0:24h",                                                         \
-      "silence of a GPU at work after which a rank gives it up and starts anew; 0: never")           \
+      "silence of a GPU at work after which its rank starts anew; 0: never")           \
     X(heartbeat_ms, TIME, "100ms", "10ms:1h", "interval of heartbeats")                              \
     X(suspect_ms, TIME, "1s", "20ms:1h", "silence after which a peer is taken for dead")             \
     X(lease_grace_ms, TIME, "60s", "0:24h",                                                        \

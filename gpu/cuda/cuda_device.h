@@ -57,6 +57,7 @@ struct dj_cuda_device {
     cudnnHandle_t dnn;     /* the same, convolution.c */
     pthread_mutex_t lock;
     char pci[16];
+    dj_cuda_device_t *kept; /* the next one that hung (device.c) */
 };
 
 /* Makes the context current; cheap when it is. DJ_ERR_DEVICE when it is lost, and when the device hangs. */

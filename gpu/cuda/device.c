@@ -201,12 +201,16 @@ static dj_status_t open_streams(dj_cuda_device_t *device)
     return DJ_OK;
 }
 
+static dj_cuda_device_t *_Atomic kept; /* those that hang, so that what looks for leaks finds them held */
+
 static void cuda_close(dj_device_t *base)
 {
     dj_cuda_device_t *device = (dj_cuda_device_t *)base;
     CUstream streams[] = {device->compute, device->in, device->out, device->weights};
-    if (dj_cuda_hangs(device))
-        return; /* its driver might keep us; the process has to end, and all of it goes then */
+    if (dj_cuda_hangs(device)) { /* its driver might keep us; the process has to end, and all of it goes then */
+        device->kept = atomic_exchange(&kept, device);
+        return;
+    }
     if (device->context)
         dj_cuda_enter(device);
     dj_cuda_telemetry_close(device);

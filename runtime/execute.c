@@ -16,6 +16,7 @@
 #define DJ_LOG_MODULE "runtime"
 #define DJ_SHORT_NS 20000           /* contract 5: the progress thread replays plans below this */
 #define DJ_PREDICTION_MARGIN 10.0
+#define DJ_RELEASE_INLINE_BYTES (2ull << 20)
 #define DJ_POISON_MARGIN (1u << 20) /* watched beyond the predicted peak */
 #define DJ_IMMEDIATE_ALIGN 64       /* what clients align immediates to, and blind devices want */
 
@@ -612,6 +613,8 @@ void dj_job_execute(dj_rank_t *rank, dj_runner_t *runner, dj_job_t *job)
         job->status = status;
         snprintf(job->text, sizeof(job->text), "%s", dj_error_text());
     }
+    if (dj_job_stands_alone(job))
+        dj_job_release(rank, job);
     dj_session_settle(job->session, &rank->home);
     uint64_t ran_ns = dj_clock_ns() - job->started_ns;
     job->answer.result.queue_ns = job->started_ns - job->arrived_ns;
@@ -628,6 +631,19 @@ static uint64_t fetched_bytes(const dj_job_t *job, const dj_exec_body_t *body)
     return bytes;
 }
 
+/* Pages take a while to return. */
+static bool releases_much(const dj_job_t *job, const dj_exec_body_t *body)
+{
+    enum { MANY = 4096 };
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < job->exec.n_releases && bytes <= DJ_RELEASE_INLINE_BYTES; i++) {
+        dj_ref_slot_t *slot;
+        if (dj_ref_find(job->session, body->releases[i], &slot) == DJ_OK)
+            bytes += dj_ref_bytes(slot);
+    }
+    return bytes > DJ_RELEASE_INLINE_BYTES || job->exec.n_releases > MANY;
+}
+
 bool dj_job_is_short(dj_rank_t *rank, dj_job_t *job)
 {
     dj_exec_segment_t segments[4];
@@ -641,6 +657,8 @@ bool dj_job_is_short(dj_rank_t *rank, dj_job_t *job)
         return false;
     if (dj_exec_decode(&job->exec, job->payload, job->payload_bytes, segments, 4, &body) != DJ_OK)
         return true; /* the refusal is short */
+    if (releases_much(job, &body))
+        return false;
     if (dj_home_is_blind(&rank->home) && fetched_bytes(job, &body) > DJ_MOVE_INLINE_BYTES)
         return false; /* copied out first */
     for (uint32_t i = 0; i < job->exec.n_segments; i++) {

@@ -134,6 +134,7 @@ typedef struct dj_job {
     dj_bounce_t bounce; /* a blind device's: a weight that lands, an answer, a move's bytes */
     dj_text_t *draft;   /* UPLOAD of a weight lands here */
     bool landed;        /* UPLOAD or PUT arrives in the block of its ref */
+    bool released;      /* the refs that an EXEC names for it are gone */
     uint8_t state;
     uint64_t arrived_ns, started_ns, deadline_ns;
 
@@ -150,6 +151,12 @@ typedef struct dj_job {
     dj_moving_t moving;
     uint64_t outgoing_bytes; /* counted in its session's */
 } dj_job_t;
+
+/* The answer's bytes are the job's own, so it leans on nothing of its session's. */
+static inline bool dj_job_stands_alone(const dj_job_t *job)
+{
+    return job->n_pieces == 0 || job->status != DJ_OK || job->bounce.memory || job->reply.size;
+}
 
 typedef enum dj_command_kind {
     DJ_COMMAND_ATTACH, /* a greeted client: make or find its session, its endpoint, and welcome it */
@@ -404,6 +411,7 @@ void dj_pull_part_copied(dj_job_t *part);
 dj_job_t *dj_job_take(dj_rank_t *rank, dj_session_t *session, const dj_header_t *header,
                       const void *body);
 void dj_job_put(dj_rank_t *rank, dj_job_t *job); /* one that is in no queue */
+void dj_job_release(dj_rank_t *rank, dj_job_t *job); /* once: what an EXEC releases, when its bytes have left */
 void dj_job_fail(dj_job_t *job, dj_status_t status); /* with the thread's sentence; the first stays */
 void dj_job_finish(dj_rank_t *rank, dj_job_t *job);
 void dj_job_retire(dj_rank_t *rank, dj_job_t *job);

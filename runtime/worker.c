@@ -33,7 +33,7 @@ static dj_job_t *job_get(dj_rank_t *rank)
     job->started_ns = 0;
     job->draft = NULL;
     job->exchange = NULL;
-    job->landed = false;
+    job->landed = job->released = false;
     job->status = DJ_OK;
     job->n_pieces = 0;
     job->moving = (dj_moving_t){0};
@@ -81,12 +81,13 @@ void dj_job_fail(dj_job_t *job, dj_status_t status)
 
 /* ---- the end of a job ---- */
 
-static void apply_releases(dj_rank_t *rank, dj_job_t *job)
+void dj_job_release(dj_rank_t *rank, dj_job_t *job)
 {
     const uint64_t *releases = job->payload;
-    if (job->header.type != DJ_MESSAGE_EXEC || !job->payload ||
+    if (job->header.type != DJ_MESSAGE_EXEC || !job->payload || job->released ||
         job->payload_bytes / 8 < job->exec.n_releases)
         return;
+    job->released = true;
     for (uint32_t i = 0; i < job->exec.n_releases; i++)
         dj_ref_drop(job->session, &rank->home, releases[i]);
 }
@@ -107,7 +108,7 @@ static void unqueue(dj_job_t *job)
 
 static void retire(dj_rank_t *rank, dj_job_t *job)
 {
-    apply_releases(rank, job);
+    dj_job_release(rank, job);
     unqueue(job);
     dj_job_put(rank, job);
 }
@@ -119,19 +120,13 @@ void dj_job_retire(dj_rank_t *rank, dj_job_t *job)
     advance(rank, session);
 }
 
-/* The answer's bytes are the job's own, so the job can go on without its session's queue. */
-static bool stands_alone(const dj_job_t *job)
-{
-    return job->n_pieces == 0 || job->status != DJ_OK || job->bounce.memory || job->reply.size;
-}
-
 /* Out of the queue, its answer on its way; false: it must stay at its place until that has left. */
 static bool leave(dj_rank_t *rank, dj_job_t *job)
 {
     dj_session_t *session = job->session;
-    if (!stands_alone(job))
+    if (!dj_job_stands_alone(job))
         return false;
-    apply_releases(rank, job);
+    dj_job_release(rank, job);
     unqueue(job);
     give_payload(rank, job);
     job->outgoing_bytes = job->bounce.memory ? job->bounce.bytes : 0;

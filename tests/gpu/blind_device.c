@@ -181,6 +181,8 @@ static void decommit(dj_device_t *base, void *address, uint64_t bytes)
     blind_device_t *device = (blind_device_t *)base;
     uint8_t *alias = translate(device, address);
     must(alias && bytes % device->info.page_bytes == 0, "decommit of what is no range of pages");
+    if (device->release_ms)
+        usleep(device->release_ms * 1000);
     if (is_window(device, address)) {
         must(mmap(alias, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == alias,
              "mmap");

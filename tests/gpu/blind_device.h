@@ -8,7 +8,7 @@
  *
  * In a rank (blind_rank.c) it reads its environment: BLIND_PAGE_BYTES; BLIND_FAIL_FILE: the replay that finds this
  * file removes it, and the device has failed for good; BLIND_SLAB=1: it has slabs; BLIND_COPY_MB_PER_S: what its one
- * copy engine moves, to measure what runs beside copies; BLIND_RELEASE_MS: how long its driver takes to return a range.
+ * copy engine moves, to measure what runs beside copies; BLIND_RELEASE_MS: how long its driver takes to return pages.
  *
  * Threads: as gpu/device.h. */
 #ifndef DJ_TESTS_GPU_BLIND_DEVICE_H

@@ -1,4 +1,4 @@
-/* traffic.h - what several benchmarks do with a rank: echoes for latency, windows for bandwidth. */
+/* traffic.h - what several benchmarks do with a rank: echoes for latency, windows and wholes for bandwidth. */
 #ifndef DJ_BENCHMARKS_TRAFFIC_H
 #define DJ_BENCHMARKS_TRAFFIC_H
 
@@ -14,5 +14,11 @@ djinn_status_t dj_echo_measure(dj_bench_t *bench, uint64_t bytes);
 djinn_status_t dj_windows_open(dj_bench_t *bench);
 void dj_windows_close(dj_bench_t *bench);
 djinn_status_t dj_windows_measure(dj_bench_t *bench, uint64_t bytes);
+
+/* One fetch, or one move between two ranks, at a time. */
+djinn_status_t dj_fetches_open(dj_bench_t *bench);
+djinn_status_t dj_moves_open(dj_bench_t *bench);
+void dj_wholes_close(dj_bench_t *bench);
+djinn_status_t dj_wholes_measure(dj_bench_t *bench, uint64_t bytes);
 
 #endif

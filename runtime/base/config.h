@@ -39,7 +39,7 @@
       "ranks to start; above 1, rank 0 coordinates and the others serve")                          \
     X(device, TEXT, "host", "host|cuda", "device of a rank")                                       \
     X(threads, COUNT, "0", "0:4096",                                                               \
-      "kernel threads of a host device, compiling ones of a GPU; 0: its share of the machine's cores")                      \
+      "threads of host kernels, and of a GPU's compiler; 0: the share of cores")          \
     X(numerics, TEXT, "exact", "exact|fast",                                                       \
       "fast allows TF32 in float32 products of a GPU")                                             \
     X(cuda_graphs, FLAG, "on", "", "replay plans of exact sizes as CUDA graphs")                   \

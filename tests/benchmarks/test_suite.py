@@ -21,7 +21,7 @@ import harness
 import cluster  # harness knows where
 from harness import BIN, alive, until
 
-CLIENTS = ("latency", "bw", "bibw", "multi_lat", "mbw_mr", "put_latency", "exec")
+CLIENTS = ("latency", "bw", "bibw", "multi_lat", "mbw_mr", "put_latency", "get_bw", "move_bw", "exec")
 MEMBERS = ("bcast", "barrier")
 TWINS = ("latency", "bw", "bibw", "multi_lat", "mbw_mr", "bcast", "barrier")
 WINDOWED = ("bw", "bibw", "mbw_mr")
@@ -44,7 +44,8 @@ class SuiteTest(harness.LaunchTest):
         self.env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", DJINN_SUSPECT_MS="20s")
 
     def under_run(self, name, *words):
-        return self.finish(program("djinn-run"), "-q", "-n", "1", "--", program(f"djinn_{name}"), *words)
+        ranks = "3" if name == "move_bw" else "1"
+        return self.finish(program("djinn-run"), "-q", "-n", ranks, "--", program(f"djinn_{name}"), *words)
 
     def good(self, result):
         code, out, err = result
@@ -224,6 +225,9 @@ class Columns(SuiteTest):
                    "# Size      Bandwidth (MB/s)", [r"^64        (?=.{18}$) *\d+\.\d\d$"])
         self.check(self.lines("bibw", "-m", "64:64", "-W", "2", "-z50"), "Bi-Directional Bandwidth Test", "uint8",
                    "# Size      Bandwidth (MB/s) P50 Tail BW(MB/s)", [r"^64        ( +\d+\.\d\d){2}$"])
+        for name, title in (("get", "Get"), ("move", "Move")):
+            self.check(self.lines(f"{name}_bw", "-m", "64:64"), f"{title} Bandwidth Test", "uint8",
+                       "# Size      Bandwidth (MB/s)", [r"^64        (?=.{18}$) *\d+\.\d\d$"])
         self.check(self.lines("mbw_mr", "-m", "64:64", "-W", "2", "-p", "2"),
                    "Multiple Bandwidth / Message Rate Test", "uint8",
                    "# Size                  MB/s        Messages/s", [r"^64        ( +\d+\.\d\d){2}$"],
@@ -269,7 +273,7 @@ class Checked(SuiteTest):
             self.assertEqual(len(rows), {"barrier": 1, "exec": 17}.get(name, 16), out)
             for row in rows:
                 self.assertRegex(row, " Pass$")
-        for name in WINDOWED + ("latency", "put_latency"):
+        for name in WINDOWED + ("latency", "put_latency", "get_bw", "move_bw"):
             window = ["-W", "3"] if name in WINDOWED else []
             out = self.good(self.under_run(name, "-m", "8388608:8388608", *window, "-c", "-i", "1", "-x", "0"))
             self.assertIn("Pass", out)
@@ -330,7 +334,7 @@ class Mpirun(SuiteTest):
         return self.finish(*MPIRUN, "-np", str(count), program(name), *words)
 
     def test_checked(self):
-        for count, name in [(2, "latency"), (2, "bw"), (2, "bibw"), (2, "put_latency"), (2, "exec"),
+        for count, name in [(2, "latency"), (2, "bw"), (2, "bibw"), (2, "put_latency"), (2, "get_bw"), (2, "exec"),
                             (4, "multi_lat"), (4, "mbw_mr"), (5, "bcast"), (5, "barrier")]:
             sizes = [] if name == "barrier" else ["-m", "64:128"]
             out = self.good(self.job(count, f"djinn_{name}", *sizes, "-c", "-i", "3", "-x", "1"))

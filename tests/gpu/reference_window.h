@@ -63,7 +63,8 @@ typedef struct ref_seen {
 
 static inline int64_t ref_least(uint8_t dtype)
 {
-    return dtype == DJ_U8 ? 0 : dtype == DJ_I64 ? INT64_MIN : -(1ll << (8 * dj_dtype_bytes(dtype) - 1));
+    uint32_t bytes = dj_dtype_bytes(dtype);
+    return dtype == DJ_U8 ? 0 : bytes == 8 ? INT64_MIN : -(1ll << (8 * bytes - 1));
 }
 
 static inline void ref_see(ref_seen_t *seen, const ref_t *x, const int64_t *at, int64_t y, int64_t z)

@@ -223,7 +223,7 @@ int dj_osu_parse(const dj_osu_test_t *test, int argc, char **argv, dj_osu_option
                                .max_bytes = test->last_bytes,
                                .iterations = UINT64_MAX,
                                .warmup = UINT64_MAX,
-                               .window = 64};
+                               .window = test->windowed ? 64 : 1};
     char letters[32];
     int letter;
     letters_of(test, letters);

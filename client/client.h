@@ -336,6 +336,8 @@ dj_status_t dj_gather_flush(djinn_t *djinn, bool wait);
 void dj_transfer_note(djinn_request_t *message, dj_status_t status, const char *text);
 /* Makes a fetch of one large tensor into a transfer; `message` then brings its first part. */
 dj_status_t dj_transfer_fetch(djinn_request_t *message, djinn_request_t **transfer_p);
+/* Once that has been sent: some more parts behind it. */
+void dj_transfer_follow(djinn_request_t *transfer);
 bool dj_transfer_is_large(uint64_t bytes);
 /* `bytes` of host memory over a storage that the rank has. */
 dj_status_t dj_transfer_put(djinn_storage_t *storage, uint64_t offset, const void *data,

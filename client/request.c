@@ -425,6 +425,8 @@ dj_status_t dj_recorder_submit(dj_recorder_t *recorder, const djinn_fetch_t *fet
             dj_request_recycle(request);
         return status;
     }
+    if (held != request)
+        dj_transfer_follow(held);
     if (request_p) {
         atomic_fetch_add(&djinn->references, 1);
         *request_p = held;

@@ -160,6 +160,11 @@ dj_status_t dj_transfer_fetch(djinn_request_t *message, djinn_request_t **transf
     return DJ_OK;
 }
 
+void dj_transfer_follow(djinn_request_t *transfer)
+{
+    pump(transfer, PARTS_OPEN, false);
+}
+
 /* ---- the end of a message ---- */
 
 static void part_over(djinn_request_t *transfer, uint64_t bytes, dj_status_t status,

@@ -38,8 +38,8 @@ typedef struct dj_piece {
 
 /* See above. `header` is a dj_header_t followed by the message's struct, aligned to 8. For the first
  * call of a rendezvous message `payload` is NULL with payload_bytes > 0: set *memory_p (and *token_p,
- * given back with the second call) and return DJ_OK, or *token_p and DJ_IN_PROGRESS, or refuse. `failed` marks a rendezvous that will
- * not arrive (second call with payload NULL): give the memory back. */
+ * given back with the second call) and return DJ_OK, or *token_p and DJ_IN_PROGRESS, or refuse. `failed`
+ * marks a rendezvous that will not arrive (second call with payload NULL): give the memory back. */
 typedef struct dj_incoming {
     const dj_header_t *header;
     const void *body;      /* the message's struct, right after the header */
@@ -80,8 +80,9 @@ dj_status_t dj_comm_address(dj_comm_t *comm, const void **address_p, uint32_t *b
 
 /* Whether this UCX moves such memory at all. */
 bool dj_comm_knows(const dj_comm_t *comm, dj_memory_kind_t kind);
-/* Registers memory with every transport that can, until the comm ends: what is sent from it or received into it is then
- * found registered. Once a comm. DJ_ERR_UNSUPPORTED: UCX or a transport of it refuses; the sentence says why. DJ_ERR_INVALID: the second time. */
+/* Registers memory with every transport that can, until the comm ends: what is sent from it or received into
+ * it is then found registered. Once a comm. DJ_ERR_UNSUPPORTED: UCX or a transport of it refuses; the sentence
+ * says why. DJ_ERR_INVALID: the second time. */
 dj_status_t dj_comm_map(dj_comm_t *comm, void *memory, uint64_t bytes, dj_memory_kind_t kind);
 
 /* Receives a rendezvous that was answered with DJ_IN_PROGRESS; the second call follows, not from inside this

@@ -110,8 +110,8 @@ extern dj_cuda_api_t dj_cuda;
 dj_status_t dj_cuda_api_load(void);
 
 /* The one conversion of the driver's results (fault.c): DJ_OK, or a status whose sentence is "what: NAME, meaning".
- * DJ_ERR_MEMORY for want of memory, DJ_ERR_RESOURCE where other processes leave no place on the GPU, DJ_ERR_DEVICE for a fault that ends the context (dj_cuda_is_fault()),
- * DJ_ERR_SYSTEM otherwise. */
+ * DJ_ERR_MEMORY for want of memory, DJ_ERR_RESOURCE where other processes leave no place on the GPU, DJ_ERR_DEVICE for
+ * a fault that ends the context (dj_cuda_is_fault()), DJ_ERR_SYSTEM otherwise. */
 dj_status_t dj_cuda_status(CUresult result, const char *what);
 /* Illegal address, launch failure, ECC, assert and their like: the context is lost, the process must end. */
 bool dj_cuda_is_fault(CUresult result);

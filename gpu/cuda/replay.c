@@ -2,8 +2,8 @@
  *
  * All replays of a device share the compute stream, each waits for its own end, so the pinned mirror of an
  * executable is free again when the next one begins. The thread spins for SPIN_NS (most decode steps end within), then
- * sleeps at the event; watch.c says who minds that it is not for ever. Nothing is allocated: lists have their room since place(). Only the second replay of a key
- * captures (graphs.c).
+ * sleeps at the event; watch.c says who minds that it is not for ever. Nothing is allocated: lists have their room
+ * since place(). Only the second replay of a key captures (graphs.c).
  *
  * A long program goes to the stream in pieces of DJ_CUDA_GRAPH_NS, two at a time: the second keeps the GPU busy while
  * the thread sees the first one end, and another thread's replay gets its turn behind those two.

@@ -659,7 +659,7 @@ bool dj_job_is_short(dj_rank_t *rank, dj_job_t *job)
         return true; /* the refusal is short */
     if (releases_much(job, &body))
         return false;
-    if (dj_home_is_blind(&rank->home) && fetched_bytes(job, &body) > DJ_MOVE_INLINE_BYTES)
+    if (dj_home_is_blind(&rank->home) && fetched_bytes(job, &body) > DJ_COPY_INLINE_BYTES)
         return false; /* copied out first */
     for (uint32_t i = 0; i < job->exec.n_segments; i++) {
         if (segments[i].header.flags & DJ_SEGMENT_STRUCTURE)

@@ -314,7 +314,7 @@ static void end_arrival(dj_job_t *part, const dj_incoming_t *incoming)
     dj_job_t *job = part->moving.whole;
     dj_status_t status = incoming->failed ? source_lost(job, "its bytes did not arrive whole")
                          : incoming->corrupt ? damaged(job) : DJ_OK;
-    if (status == DJ_OK && part->bounce.memory && part->part.bytes > DJ_MOVE_INLINE_BYTES) {
+    if (status == DJ_OK && part->bounce.memory && part->part.bytes > DJ_COPY_INLINE_BYTES) {
         dj_queue_push(&rank->jobs, &part->entry);
         return;
     }

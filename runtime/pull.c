@@ -225,7 +225,7 @@ static dj_status_t begin_part(dj_job_t *part)
     bool direct = dj_links_direct(rank->links, job->pull.rank, job->moving.link);
     dj_status_t status = dj_direct_take(rank, direct, part->part.bytes, &part->bounce);
     bool first = job->moving.open == 1; /* others would be overtaken */
-    if (status == DJ_OK && (part->part.bytes > DJ_MOVE_INLINE_BYTES || !first)) {
+    if (status == DJ_OK && (part->part.bytes > DJ_COPY_INLINE_BYTES || !first)) {
         dj_queue_push(&rank->jobs, &part->entry);
         return DJ_IN_PROGRESS;
     }
@@ -318,7 +318,7 @@ static void end_partner(dj_job_t *job)
 
 static dj_status_t start_local(dj_rank_t *rank, dj_job_t *job)
 {
-    if (job->status == DJ_OK && job->pull.bytes > DJ_MOVE_INLINE_BYTES) {
+    if (job->status == DJ_OK && job->pull.bytes > DJ_COPY_INLINE_BYTES) {
         job->moving.partner->moving.open = 1; /* from here on its memory is in use */
         job->state = DJ_JOB_RUNNING;
         dj_queue_push(&rank->jobs, &job->entry);

@@ -92,7 +92,7 @@ typedef enum dj_job_state {
 } dj_job_state_t;
 
 enum { DJ_MOVE_PARTS = 4 };                 /* of one move on their way at a time */
-#define DJ_MOVE_INLINE_BYTES (256u << 10) /* copied on the progress thread */
+#define DJ_COPY_INLINE_BYTES (256u << 10) /* moves, and what a blind device gives: copied on the progress thread */
 
 /* Of a MOVE that is under way, of a PULL, or of a part of either. */
 typedef struct dj_moving {

@@ -166,12 +166,12 @@ static void close_rank(dj_rank_t *rank)
         dj_queue_close(&rank->jobs);
         pthread_join(rank->device_thread, NULL);
     }
-    dj_upkeep_end(rank->upkeep);
     dj_probe_end(rank);
     dj_reaper_end(rank->reaper);
     rank->reaper = NULL;
     if (rank->comm)
         dj_worker_end(rank);
+    dj_upkeep_end(rank->upkeep); /* what it exchanges may have been in the queues till now */
     dj_door_close(rank);
     if (rank->comm)
         dj_comm_destroy(rank->comm);

@@ -9,14 +9,18 @@
  * And a GPU is asked how it is, once a second: its driver's answer may take as long as it likes here.
  *
  * One thread, which sleeps most of the time and takes the cache's lock only for moments. A search runs
- * on a thread of its own that the kernel schedules when a core is idle; it takes no lock, so that nobody
- * waits for a thread that has no turn. After a search it rests in proportion. */
+ * on a thread of its own that gets what others leave of a core: where all compute it may wait long for its
+ * turn, so it takes no lock, and this thread goes on with its other duties. But it does get a turn: the kernel
+ * ends no process before each of its threads had one, so that a rank beside busy neighbours would not end in
+ * time if its search ran on idle cores alone. After a search this thread rests in proportion. */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "planner/cache_file.h"
 #include "runtime/base/clock.h"
@@ -25,7 +29,18 @@
 
 #define DJ_LOG_MODULE "runtime"
 
-enum { TURN_MS = 250, LAST_WAIT_MS = 1000, SEARCH_MS = 2000, TELEMETRY_MS = 1000 };
+enum { TURN_MS = 250, LAST_WAIT_MS = 1000, SEARCH_MS = 2000, TELEMETRY_MS = 1000, SEARCH_NICE = 10 };
+
+typedef struct search {
+    pthread_t thread;
+    bool runs;
+    atomic_bool cancel;
+    uint64_t began_ns;
+    const dj_cache_entry_t *entry; /* upkeep's */
+    dj_plan_t *better;             /* with status and text the thread's, until it has ended */
+    dj_status_t status;
+    char text[DJ_ERROR_TEXT_MAX];
+} search_t;
 
 struct dj_upkeep {
     dj_rank_t *rank;
@@ -34,9 +49,9 @@ struct dj_upkeep {
     pthread_mutex_t lock;
     pthread_cond_t woken;
     bool stop;
-    atomic_bool cancel; /* the search */
+    search_t search;
     uint64_t rests_until_ns;
-    dj_cache_entry_t *entry;   /* a reference, while its plan is exchanged */
+    dj_cache_entry_t *entry; /* a reference, while a better plan is searched and exchanged */
     dj_exchange_t *exchange;
     uint64_t saved_ns, saved_changes; /* of the last file */
     bool told;                        /* that files cannot be written */
@@ -96,42 +111,47 @@ static void save_when_due(dj_upkeep_t *upkeep)
 
 /* ---- better plans ---- */
 
-typedef struct search {
-    const dj_cache_entry_t *entry;
-    dj_plan_limits_t limits;
-    dj_plan_t *better;
-    dj_status_t status;
-    char text[DJ_ERROR_TEXT_MAX];
-} search_t;
-
 static void *search_main(void *argument)
 {
     search_t *search = argument;
     struct sched_param none = {0};
     pthread_setname_np(pthread_self(), "dj-search");
-    sched_setscheduler(0, SCHED_IDLE, &none); /* of this thread; where it is refused it is one of many */
-    search->limits.deadline_ns = dj_clock_ns() + SEARCH_MS * DJ_NS_PER_MS;
-    search->status = dj_plan_improve(search->entry->graph, search->entry->plan, &search->limits,
-                                     &search->better);
+    sched_setscheduler(0, SCHED_BATCH, &none); /* of this thread, as is the next */
+    setpriority(PRIO_PROCESS, (id_t)gettid(), SEARCH_NICE); /* a tenth of what a thread that serves gets */
+    dj_plan_limits_t limits = {.cancel = &search->cancel,
+                               .deadline_ns = dj_clock_ns() + SEARCH_MS * DJ_NS_PER_MS};
+    search->status =
+        dj_plan_improve(search->entry->graph, search->entry->plan, &limits, &search->better);
     if (search->status != DJ_OK)
         snprintf(search->text, sizeof(search->text), "%s", dj_error_text());
     return NULL;
 }
 
-/* NULL: none was found. */
-static dj_plan_t *search_better(dj_upkeep_t *upkeep, const dj_cache_entry_t *entry)
+static void start_search(dj_upkeep_t *upkeep)
 {
-    uint64_t began_ns = dj_clock_ns(), percent = upkeep->rank->config->improve_percent;
-    search_t search = {.entry = entry, .limits.cancel = &upkeep->cancel};
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, search_main, &search) != 0)
-        return NULL;
-    pthread_join(thread, NULL);
-    uint64_t now_ns = dj_clock_ns();
-    upkeep->rests_until_ns = now_ns + (now_ns - began_ns) * (100 - percent) / percent;
-    if (search.status != DJ_OK)
-        dj_log(WARN, "the search for a better plan failed: %s", search.text);
-    return search.better;
+    search_t *search = &upkeep->search;
+    search->began_ns = dj_clock_ns();
+    search->entry = upkeep->entry;
+    search->better = NULL;
+    search->runs = pthread_create(&search->thread, NULL, search_main, search) == 0;
+}
+
+/* Until then at most. */
+static void wait_for_search(search_t *search, const struct timespec *until)
+{
+    if (pthread_clockjoin_np(search->thread, NULL, CLOCK_MONOTONIC, until) == 0)
+        search->runs = false;
+}
+
+/* What the search that is over has found; NULL: nothing. */
+static dj_plan_t *take_better(dj_upkeep_t *upkeep)
+{
+    search_t *search = &upkeep->search;
+    uint64_t now_ns = dj_clock_ns(), percent = upkeep->rank->config->improve_percent;
+    upkeep->rests_until_ns = now_ns + (now_ns - search->began_ns) * (100 - percent) / percent;
+    if (search->status != DJ_OK)
+        dj_log(WARN, "the search for a better plan failed: %s", search->text);
+    return search->better;
 }
 
 /* What another rank published since, if it stands the proof and is better; NULL. */
@@ -168,12 +188,17 @@ static void publish_better(dj_rank_t *rank, const dj_cache_entry_t *entry)
     dj_bytes_fini(&scratch);
 }
 
+static void forget_entry(dj_upkeep_t *upkeep)
+{
+    dj_cache_release(upkeep->rank->home.cache, upkeep->entry);
+    upkeep->entry = NULL;
+}
+
 static void end_exchange(dj_upkeep_t *upkeep)
 {
     dj_exchange_destroy(upkeep->rank, upkeep->exchange);
-    dj_cache_release(upkeep->rank->home.cache, upkeep->entry);
     upkeep->exchange = NULL;
-    upkeep->entry = NULL;
+    forget_entry(upkeep);
 }
 
 /* True: there is nothing to wait for. */
@@ -190,28 +215,46 @@ static bool exchange_is_over(dj_upkeep_t *upkeep)
     return true;
 }
 
-static void improve(dj_upkeep_t *upkeep)
+/* Takes the plan, if there is one, and the reference to the entry. */
+static void offer(dj_upkeep_t *upkeep, dj_plan_t *better)
 {
-    dj_rank_t *rank = upkeep->rank;
-    if (!exchange_is_over(upkeep) || dj_clock_ns() < upkeep->rests_until_ns)
-        return;
-    dj_cache_entry_t *entry = dj_cache_hottest(rank->home.cache);
-    if (!entry)
-        return;
-    dj_plan_t *better = published_better(rank, entry);
-    if (!better)
-        better = search_better(upkeep, entry);
-    upkeep->entry = entry;
     if (better) {
         dj_log(DEBUG, "a plan's peak goes from %llu to %llu bytes",
-               (unsigned long long)((const dj_plan_t *)entry->plan)->peak_bytes,
+               (unsigned long long)((const dj_plan_t *)upkeep->entry->plan)->peak_bytes,
                (unsigned long long)better->peak_bytes);
-        if (dj_exchange_offer(rank, entry, better, &upkeep->exchange) == DJ_OK)
+        if (dj_exchange_offer(upkeep->rank, upkeep->entry, better, &upkeep->exchange) == DJ_OK)
             return;
         dj_plan_destroy(better);
     }
-    dj_cache_release(rank->home.cache, entry);
-    upkeep->entry = NULL;
+    forget_entry(upkeep);
+}
+
+static void forget_search(dj_upkeep_t *upkeep)
+{
+    dj_plan_destroy(upkeep->search.better);
+    forget_entry(upkeep);
+}
+
+/* One entry at a time: the hottest is searched, its better plan exchanged. */
+static void improve(dj_upkeep_t *upkeep)
+{
+    if (upkeep->search.runs || !exchange_is_over(upkeep))
+        return;
+    if (upkeep->entry) {
+        offer(upkeep, take_better(upkeep));
+        return;
+    }
+    if (dj_clock_ns() < upkeep->rests_until_ns ||
+        !(upkeep->entry = dj_cache_hottest(upkeep->rank->home.cache)))
+        return;
+    dj_plan_t *better = published_better(upkeep->rank, upkeep->entry);
+    if (better) {
+        offer(upkeep, better);
+        return;
+    }
+    start_search(upkeep);
+    if (!upkeep->search.runs)
+        forget_entry(upkeep);
 }
 
 /* ---- the device ---- */
@@ -245,16 +288,26 @@ static void ask_device(dj_upkeep_t *upkeep)
 
 /* ---- the thread ---- */
 
-/* False: it is over. */
-static bool sleep_a_turn(dj_upkeep_t *upkeep)
+static struct timespec end_of_turn(void)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += TURN_MS * (long)DJ_NS_PER_MS;
     until.tv_sec += until.tv_nsec / (long)DJ_NS_PER_S;
     until.tv_nsec %= (long)DJ_NS_PER_S;
+    return until;
+}
+
+/* Or until a search is over. False: the thread is told to stop. */
+static bool sleep_a_turn(dj_upkeep_t *upkeep)
+{
+    struct timespec until = end_of_turn();
+    bool searches = upkeep->search.runs;
+    if (searches)
+        wait_for_search(&upkeep->search, &until);
     pthread_mutex_lock(&upkeep->lock);
-    while (!upkeep->stop && pthread_cond_timedwait(&upkeep->woken, &upkeep->lock, &until) == 0)
+    while (!searches && !upkeep->stop &&
+           pthread_cond_timedwait(&upkeep->woken, &upkeep->lock, &until) == 0)
         continue;
     bool goes_on = !upkeep->stop;
     pthread_mutex_unlock(&upkeep->lock);
@@ -312,7 +365,7 @@ void dj_upkeep_end(dj_upkeep_t *upkeep)
 {
     if (!upkeep)
         return;
-    atomic_store(&upkeep->cancel, true);
+    atomic_store(&upkeep->search.cancel, true);
     pthread_mutex_lock(&upkeep->lock);
     upkeep->stop = true;
     pthread_cond_signal(&upkeep->woken);
@@ -320,8 +373,12 @@ void dj_upkeep_end(dj_upkeep_t *upkeep)
     if (upkeep->runs) {
         pthread_join(upkeep->thread, NULL);
         upkeep->rank->exchanging = NULL; /* the thread that would have taken it back is at rest */
+        if (upkeep->search.runs)
+            pthread_join(upkeep->search.thread, NULL);
         if (upkeep->exchange)
             end_exchange(upkeep);
+        else if (upkeep->entry)
+            forget_search(upkeep);
         if (upkeep->rank->config->plan_cache[0])
             save(upkeep, LAST_WAIT_MS);
     }

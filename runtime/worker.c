@@ -608,7 +608,7 @@ static void put_all(dj_rank_t *rank, dj_job_t *first)
     }
 }
 
-/* Parts of moves that nobody copied, or came back too late: they are in no session's queue. */
+/* Parts of moves that nobody copied, or came back too late: they are in no session's queue. An exchange is upkeep's. */
 static void put_parts(dj_rank_t *rank, dj_queue_t *queue)
 {
     dj_queue_entry_t *entry;

@@ -4,27 +4,41 @@
  * Better plans are published: a rank that sees these programs for the first time adopts them.
  *
  * Programs are makings and deaths at random whose first plan is above the bound (hard_intervals.h). Two clients replay each without a pause, one of them long enough for the device thread and one
- * short enough for the progress thread, while the rank searches and exchanges. */
+ * short enough for the progress thread, while the rank searches and exchanges.
+ *
+ * A search gets what others leave, which beside other tests may be little: limits are wide. And a rank ends in time
+ * although its search gets next to nothing. */
+#include <ctype.h>
+#include <dirent.h>
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tests/client/ops.h"
 #include "tests/runtime/hard_intervals.h"
 #include "tests/runtime/server.h"
 
-enum { ELEMENTS = INTERVAL_ELEMENTS, PROGRAMS = 24, SHORT_PROGRAMS = 6, LIMIT_MS = 15000 };
+enum { ELEMENTS = INTERVAL_ELEMENTS, PROGRAMS = 24, SHORT_PROGRAMS = 6, FEW = 3, MANY = 24, LIMIT_MS = 100000 };
 
 static uint64_t seeds[PROGRAMS], short_seeds[SHORT_PROGRAMS];
 
 static server_t server;
 
+/* Silence is no subject here, where clients and ranks get little of a core. */
+#define SILENCE "60s"
+
 static bool start_ranks(int ranks)
 {
     static const char *const words[] = {"--threads", "1", "--improve-hits", "20",
-                                        "--improve-percent", "100", NULL};
+                                        "--improve-percent", "100", "--suspect-ms", SILENCE, NULL};
+    setenv("DJINN_SUSPECT_MS", SILENCE, 1); /* of clients */
     return server_start(&server, ranks, words);
 }
 
@@ -41,6 +55,76 @@ static int start_workers(void **state)
 static int stop(void **state)
 {
     return server_stop(&server) ? 0 : -1;
+}
+
+/* ---- a core that is never idle ---- */
+
+static cpu_set_t cores;
+static pid_t spinners[MANY];
+
+static void spin(int first, int end)
+{
+    for (int i = first; i < end; i++)
+        if ((spinners[i] = fork()) == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            for (volatile unsigned n = 0;; n++)
+                continue;
+        }
+}
+
+/* This process and those it starts have one core, and others compute on it. */
+static int start_on_a_busy_core(void **state)
+{
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    sched_getaffinity(0, sizeof(cores), &cores);
+    for (int i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; i++)
+        if (CPU_ISSET(i, &cores))
+            CPU_SET(i, &one);
+    if (sched_setaffinity(0, sizeof(one), &one) != 0)
+        return -1;
+    spin(0, FEW);
+    return start_ranks(1) ? 0 : -1;
+}
+
+static int leave_the_core(void **state)
+{
+    for (int i = 0; i < MANY; i++)
+        if (spinners[i] > 0) {
+            kill(spinners[i], SIGKILL);
+            waitpid(spinners[i], NULL, 0);
+        }
+    return sched_setaffinity(0, sizeof(cores), &cores);
+}
+
+static bool reads(const char *path, char *text, size_t size)
+{
+    FILE *file = fopen(path, "r");
+    bool good = file && fgets(text, (int)size, file);
+    if (file)
+        fclose(file);
+    return good;
+}
+
+/* Has a rank, a child of the server, a search under way? */
+static bool searches(void)
+{
+    char path[512], text[64];
+    bool found = false;
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", server.pid, server.pid);
+    if (!reads(path, text, sizeof(text)))
+        return false;
+    snprintf(path, sizeof(path), "/proc/%ld/task", strtol(text, NULL, 10));
+    DIR *folder = opendir(path);
+    for (struct dirent *task; folder && !found && (task = readdir(folder));) {
+        snprintf(path, sizeof(path), "/proc/%ld/task/%s/comm", strtol(text, NULL, 10), task->d_name);
+        char name[32];
+        found = isdigit((unsigned char)task->d_name[0]) && reads(path, name, sizeof(name)) &&
+                strcmp(name, "dj-search\n") == 0;
+    }
+    if (folder)
+        closedir(folder);
+    return found;
 }
 
 static djinn_tensor_t window(djinn_tensor_t tensor, int64_t offset, int64_t size)
@@ -191,12 +275,31 @@ static void better_plans_travel(void **state)
     assert_int_equal(server_number(&server, 2, "plan_rejected"), 0);
 }
 
+static void ends_beside_busy_neighbours(void **state)
+{
+    atomic_bool enough = false;
+    client_t client = LONG_ONES(&enough);
+    assert_int_equal(pthread_create(&client.thread, NULL, client_main, &client), 0);
+    uint64_t end_ms = now_ms() + LIMIT_MS;
+    while (!searches() && now_ms() < end_ms)
+        sleep_ms(5);
+    bool under_way = searches();
+    spin(FEW, MANY);
+    atomic_store(&enough, true);
+    pthread_join(client.thread, NULL);
+    assert_int_equal(client.wrong, 0);
+    assert_true(server_stop(&server)); /* else it says that a rank had to be killed */
+    assert_true(under_way);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(hot_programs_get_better_plans, start, stop),
         cmocka_unit_test_setup_teardown(short_programs_too, start, stop),
         cmocka_unit_test_setup_teardown(better_plans_travel, start_workers, stop),
+        cmocka_unit_test_setup_teardown(ends_beside_busy_neighbours, start_on_a_busy_core,
+                                        leave_the_core),
     };
     if (hard_intervals(60, 9, PROGRAMS, seeds) < PROGRAMS ||
         hard_intervals(14, 8, SHORT_PROGRAMS, short_seeds) < SHORT_PROGRAMS) {

@@ -2,7 +2,7 @@
 function(dj_suite_test name label)
   add_test(NAME benchmarks_${name}
            COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/benchmarks/test_suite.py ${ARGN})
-  set_tests_properties(benchmarks_${name} PROPERTIES LABELS ${label} SKIP_RETURN_CODE 77 TIMEOUT 120
+  set_tests_properties(benchmarks_${name} PROPERTIES LABELS ${label} SKIP_RETURN_CODE 77 TIMEOUT 240
                        ENVIRONMENT "LAUNCH_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
 endfunction()
 dj_suite_test(use unit WrongUse)

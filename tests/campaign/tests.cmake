@@ -10,7 +10,7 @@ function(dj_campaign name program)
   add_test(NAME campaign_${name}
            COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/campaign/${program} --bin
                    ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${ARGN})
-  set_tests_properties(campaign_${name} PROPERTIES LABELS unit SKIP_RETURN_CODE 77 TIMEOUT 170
+  set_tests_properties(campaign_${name} PROPERTIES LABELS unit SKIP_RETURN_CODE 77 TIMEOUT 240
                        RESOURCE_LOCK jobs)
 endfunction()
 dj_campaign(kills_shm kills --rounds 8 --transport shm --seed 1)

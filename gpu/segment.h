@@ -8,11 +8,13 @@
 #define DJ_GPU_SEGMENT_H
 
 #include "gpu/device.h"
+#include "runtime/base/gauge.h"
 
 typedef struct dj_segment {
     dj_device_t *device;
     uint8_t *base;
-    uint64_t reserved_bytes, committed_bytes;
+    uint64_t reserved_bytes;
+    dj_gauge_t committed_bytes; /* any thread may read it */
 } dj_segment_t;
 
 dj_status_t dj_segment_init(dj_segment_t *segment, dj_device_t *device, uint64_t reserve_bytes);

@@ -41,7 +41,7 @@ void dj_sessions_count(dj_rank_t *rank)
         dj_data_counters_t data;
         dj_data_counters(session->data, &data);
         *(session->state == DJ_SESSION_ATTACHED ? &attached : &detached) += 1;
-        refs += session->refs.count;
+        refs += dj_gauge_get(&session->refs.count);
         used += data.used_bytes;
         backed += data.backed_bytes + data.cached_bytes;
     }

@@ -40,7 +40,7 @@ dj_status_t dj_ref_create(dj_session_t *session, uint64_t ref, uint64_t bytes,
         return status;
     slot->tag = (uint32_t)(ref >> 32);
     slot->text = NULL;
-    session->refs.count++;
+    dj_gauge_add(&session->refs.count, 1);
     *slot_p = slot;
     return DJ_OK;
 }
@@ -53,7 +53,7 @@ dj_status_t dj_ref_create_text(dj_session_t *session, uint64_t ref, dj_text_t *t
         return status;
     slot->tag = (uint32_t)(ref >> 32);
     slot->text = text;
-    session->refs.count++;
+    dj_gauge_add(&session->refs.count, 1);
     return DJ_OK;
 }
 
@@ -76,7 +76,7 @@ static void clear_slot(dj_session_t *session, const dj_session_home_t *home, dj_
     else
         dj_data_free(session->data, &slot->block);
     *slot = (dj_ref_slot_t){0};
-    session->refs.count--;
+    dj_gauge_subtract(&session->refs.count, 1);
 }
 
 void dj_ref_drop(dj_session_t *session, const dj_session_home_t *home, uint64_t ref)

@@ -23,8 +23,8 @@ static void report_stores(dj_rank_t *rank, dj_report_t *report)
     report->pack_bytes = text.pack_bytes;
     report->text_mapped_bytes = text.mapped_bytes;
     report->text_shared = text.shared;
-    report->stack_bytes = rank->progress_runner.stack.committed_bytes +
-                          rank->device_runner.stack.committed_bytes;
+    report->stack_bytes = dj_gauge_get(&rank->progress_runner.stack.committed_bytes) +
+                          dj_gauge_get(&rank->device_runner.stack.committed_bytes);
 }
 
 void dj_rank_report(dj_rank_t *rank, dj_report_t *report)

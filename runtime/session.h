@@ -37,6 +37,7 @@
 #include "gpu/data.h"
 #include "gpu/text.h"
 #include "planner/cache.h"
+#include "runtime/base/gauge.h"
 #include "runtime/base/table.h"
 
 typedef enum dj_session_state {
@@ -56,7 +57,7 @@ typedef struct dj_ref_slot {
 enum { DJ_REF_CHUNK = 1024 };
 typedef struct dj_refs {
     dj_ref_slot_t *chunks[DJ_REFS_MAX / DJ_REF_CHUNK];
-    uint64_t count;
+    dj_gauge_t count; /* any thread may read it */
 } dj_refs_t;
 
 /* The last answer, kept for a repeat of the same request. */

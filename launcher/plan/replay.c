@@ -217,7 +217,7 @@ static dj_status_t measure_peak(dj_stage_t *stage)
     static const uint8_t poisons[] = {DJ_POISON_BYTE, (uint8_t)~DJ_POISON_BYTE};
     dj_status_t status = DJ_OK;
     for (uint32_t i = 0; status == DJ_OK && i < 2; i++) {
-        uint64_t bytes = stage->stack.committed_bytes;
+        uint64_t bytes = dj_gauge_get(&stage->stack.committed_bytes);
         dj_poison_fill(stage->stack.base, bytes, poisons[i]);
         status = run(stage);
         uint64_t peak = dj_poison_peak(stage->stack.base, bytes, poisons[i]);

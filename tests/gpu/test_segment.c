@@ -14,7 +14,7 @@ static void too_much_is_refused(void **state)
     assert_null(segment.base);
     assert_int_equal(dj_segment_init(&segment, device, 4 * PAGE), DJ_OK);
     assert_int_equal(dj_segment_grow(&segment, 4 * PAGE + 1), DJ_ERR_LIMIT);
-    assert_int_equal(segment.committed_bytes, 0);
+    assert_int_equal(dj_gauge_get(&segment.committed_bytes), 0);
     assert_non_null(strstr(dj_error_text(), "16384"));
     dj_segment_fini(&segment);
     dj_segment_fini(&segment);
@@ -26,7 +26,7 @@ static void reserved_pages_fault_until_grown(void **state)
     assert_int_equal(dj_segment_init(&segment, device, 1ull << 40), DJ_OK);
     assert_true(fixture_faults(segment.base, FIXTURE_READ));
     assert_int_equal(dj_segment_grow(&segment, 1), DJ_OK);
-    assert_int_equal(segment.committed_bytes, PAGE);
+    assert_int_equal(dj_gauge_get(&segment.committed_bytes), PAGE);
     assert_false(fixture_faults(segment.base + PAGE - 1, FIXTURE_WRITE));
     assert_true(fixture_faults(segment.base + PAGE, FIXTURE_READ));
     dj_segment_fini(&segment);
@@ -60,7 +60,7 @@ static void shrinking_returns_pages(void **state)
     memset(segment.base, 1, bytes);
     assert_true(fixture_resident_bytes() >= before + bytes - (1 << 20));
     dj_segment_shrink(&segment, PAGE + 1);
-    assert_int_equal(segment.committed_bytes, 2 * PAGE);
+    assert_int_equal(dj_gauge_get(&segment.committed_bytes), 2 * PAGE);
     assert_true(fixture_resident_bytes() < before + (4 << 20));
     assert_int_equal(segment.base[2 * PAGE - 1], 1);
     assert_true(fixture_faults(segment.base + 2 * PAGE, FIXTURE_READ));

@@ -521,11 +521,14 @@ static void thread_start(dj_device_t *base)
 
 static void telemetry(dj_device_t *base, dj_telemetry_t *telemetry)
 {
-    const blind_device_t *device = (const blind_device_t *)base;
+    blind_device_t *device = (blind_device_t *)base;
+    pthread_rwlock_rdlock(&device->lock);
+    uint64_t used = device->committed_bytes;
+    pthread_rwlock_unlock(&device->lock);
     *telemetry = (dj_telemetry_t){.known = DJ_TELEMETRY_UTILIZATION | DJ_TELEMETRY_MEMORY |
                                            DJ_TELEMETRY_TEMPERATURE | DJ_TELEMETRY_XID,
                                   .utilization_percent = 37, .temperature_c = 41,
-                                  .memory_used_bytes = device->committed_bytes,
+                                  .memory_used_bytes = used,
                                   .memory_total_bytes = device->info.memory_bytes,
                                   .xid = atomic_load(&device->failed) ? 79 : 0,
                                   .xid_count = atomic_load(&device->failed)};

@@ -146,6 +146,18 @@ static dj_status_t make_target(djinn_t *djinn, const djinn_tensor_t *window,
     return DJ_OK;
 }
 
+/* A source that died and was started again before it was asked says truly that it knows no such session: then its
+ * death is what there is to tell. */
+static dj_status_t look_for_death(djinn_t *from, char text[DJ_ERROR_TEXT_MAX])
+{
+    dj_djinn_lock(from);
+    dj_status_t status = atomic_load(&from->dead);
+    if (status != DJ_OK)
+        snprintf(text, DJ_ERROR_TEXT_MAX, "%s", from->dead_text);
+    dj_djinn_unlock(from);
+    return status == DJ_OK ? DJ_ERR_STALE : status;
+}
+
 djinn_status_t djinn_move(djinn_t *target, const djinn_tensor_t *source, djinn_tensor_t *tensor)
 {
     dj_move_source_t found = {0};
@@ -162,6 +174,8 @@ djinn_status_t djinn_move(djinn_t *target, const djinn_tensor_t *source, djinn_t
     dj_djinn_unlock(target);
     char text[DJ_ERROR_TEXT_MAX];
     snprintf(text, sizeof(text), "%s", dj_error_text());
+    if (status == DJ_ERR_STALE)
+        status = look_for_death(from, text);
     djinn_release(found.storage);
     return (djinn_status_t)(status == DJ_OK ? status : dj_fail(status, "%s", text));
 }

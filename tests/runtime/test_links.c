@@ -647,6 +647,31 @@ static void die_amid_bytes(int victim, int round)
     still_moves(SOURCE, TARGET);
 }
 
+/* Asked only in its next life, it knows no such session; the mover hears of its death. */
+static void a_source_dies_before_it_is_asked(void **state)
+{
+    djinn_storage_t *kept;
+    source_t source = make_source(SOURCE, BYTES);
+    mover_t mover = {.target = connect_to(TARGET), .tensor = source.tensor};
+    pthread_t thread;
+    pid_t pid = pid_of(SOURCE);
+    uint64_t incarnation = server_number(&server, SOURCE, "incarnation");
+    keep_busy(mover.target, &kept);
+    assert_int_equal(pthread_create(&thread, NULL, move_until_it_fails, &mover), 0);
+    sleep_ms(50); /* its MOVE waits for the products; were it late, it would hear of the death without asking */
+    kill(pid, SIGKILL);
+    pthread_join(thread, NULL);
+    if (mover.status != DJINN_ERR_PEER_DIED)
+        print_error("%s: %s\n", djinn_status_name(mover.status), mover.text);
+    assert_int_equal(mover.status, DJINN_ERR_PEER_DIED);
+    assert_non_null(strstr(mover.text, "rank 2"));
+    assert_int_equal(mover.moved, 0);
+    assert_true(server_becomes(&server, SOURCE, "incarnation", incarnation + 1, 10000));
+    djinn_release(kept);
+    djinn_close(mover.target);
+    drop_source(&source);
+}
+
 static void a_source_dies_amid_bytes(void **state)
 {
     for (int round = 0; round < 4; round++)
@@ -674,6 +699,7 @@ int main(void)
         CASE(no_source_is_there),
         CASE(a_deadline_passes_first),
         CASE(a_client_goes_while_it_waits),
+        CASE(a_source_dies_before_it_is_asked),
         CASE(a_source_dies_amid_bytes),
         CASE(a_target_dies_amid_bytes),
     };

@@ -210,7 +210,7 @@ static dj_status_t serve(dj_rank_t *rank)
         dj_comm_wait(rank->comm, spin_ns, 50);
         dj_worker_turn(rank);
         atomic_fetch_add_explicit(&rank->turns, 1, memory_order_relaxed);
-        if (atomic_load_explicit(&rank->device_lost, memory_order_relaxed))
+        if (atomic_load_explicit(&rank->device_lost, memory_order_acquire)) /* and its text */
             dj_rank_leave_device(rank);
         uint64_t now_ns = dj_clock_ns();
         if (now_ns - rank->swept_ns < 50 * DJ_NS_PER_MS)

@@ -65,7 +65,7 @@ static void run(const server_t *server, int out, const char *const *words)
                    "LC_ALL=C",
                    "LSAN_OPTIONS=print_suppressions=0:suppressions=" SUPPRESSED,
                    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-                   NULL};
+                   NULL, NULL};
     int n_env = 4;
     int n = 3;
     snprintf(count, sizeof(count), "%d", server->ranks);
@@ -99,6 +99,8 @@ static void run(const server_t *server, int out, const char *const *words)
         env[n_env++] = "DJINN_DEVICE=cuda";
         env[n_env++] = "DJINN_STACK_BYTES=1G";
     }
+    if (getenv("UCX_MEM_MMAP_HOOK_MODE"))
+        env[n_env++] = "UCX_MEM_MMAP_HOOK_MODE=none"; /* tools/tsan.c */
     for (int i = 0; words && words[i] && i < WORDS_MAX; i++)
         argv[n++] = words[i];
     argv[n] = NULL;

@@ -61,12 +61,20 @@ static nvrtcResult fake_destroy(nvrtcProgram *program)
     return 0;
 }
 
+static void note_architecture(const char *option)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&lock);
+    snprintf(architecture, sizeof(architecture), "%s", option);
+    pthread_mutex_unlock(&lock);
+}
+
 static nvrtcResult fake_compile(nvrtcProgram program, int n_options, const char *const *options)
 {
     bool contracts = true;
     for (int i = 0; i < n_options; i++) {
         if (strncmp(options[i], "--gpu-arch", 10) == 0)
-            snprintf(architecture, sizeof(architecture), "%s", options[i]);
+            note_architecture(options[i]);
         if (strcmp(options[i], "--gpu-architecture=sm_121") == 0 || strstr(options[i], "=sm_99"))
             return 5; /* too new */
         contracts &= strcmp(options[i], "--fmad=false") != 0;

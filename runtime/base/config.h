@@ -57,7 +57,7 @@
     X(improve_hits, COUNT, "100", "",                                                              \
       "uses after which a rank looks for a better plan of a program; 0: never")                    \
     X(improve_percent, COUNT, "10", "1:100",                                                       \
-      "most of one core's time, in percent, that it spends on that")                                       \
+      "most of one core's time, in percent, that it spends on that")                               \
     X(plan_cache_ms, TIME, "30s", "10ms:24h", "how often plans that are new go to plan_cache")     \
     X(restarts, COUNT, "100", "", "how often a supervisor restarts one rank")                      \
     X(ranks_per_node, TEXT, "auto", "",                                                            \

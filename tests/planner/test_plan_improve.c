@@ -207,7 +207,7 @@ static void random_programs_stay_valid(void **state)
         discard(&m);
     }
     print_message("%u of 299 improved\n", improved);
-    assert_true(improved > 100);
+    assert_true(improved > 140); /* of 149 that were made worse */
 }
 
 /* A graph that was made to fit has places in two slabs; those of the second stay. */

@@ -7,7 +7,7 @@ target_compile_definitions(planner_test_shape PRIVATE
   SHAPE_PYTHON="${CMAKE_SOURCE_DIR}/build/venv/bin/python"
   SHAPE_SCRIPT="${CMAKE_SOURCE_DIR}/tests/planner/shape_cases.py"
   SHAPE_OPS="${CMAKE_SOURCE_DIR}/planner/ops.def")
-dj_test(planner/test_budget.c LABEL unit TIMEOUT 240 LIBS dj_planner)
+dj_test(planner/test_budget.c LABEL unit LIBS dj_planner)
 dj_test(planner/test_srg.c LABEL unit LIBS dj_planner)
 foreach(file graphs detect cut)
   dj_test(planner/test_${file}.c LABEL unit LIBS dj_planner)
